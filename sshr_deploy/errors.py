@@ -1,0 +1,66 @@
+"""Every error a user can meet, as a tree; each message is one line that names the fix.
+
+    SshrDeployError
+    ├── UsageError            wrong option, or an option and an input that do not fit
+    ├── MissingExtraError     a package of an optional extra is not installed
+    ├── ProfileError          a profile that cannot be read or is inconsistent
+    ├── CheckpointError       weights that are not an SSHR checkpoint
+    ├── ExportError           the exported graph could not be made or did not qualify
+    ├── BundleError           a bundle that is altered, incomplete or not a bundle
+    ├── SessionError          an engine that cannot be opened or run
+    ├── InputError            a slide or an image that cannot be read
+    │   └── MissingMppError   a slide without a usable pixel size
+    └── OutputError           a result that cannot be written
+
+The command line turns `InputError` into a recorded failure of one input (exit code 1) and all the
+others into exit code 2, except `OutputError`, which stops a run with exit code 1.
+"""
+
+from __future__ import annotations
+
+
+class SshrDeployError(Exception):
+    """Base of all errors that are meant for a user's eyes."""
+
+
+class UsageError(SshrDeployError):
+    """Wrong option, or an option and an input that do not fit."""
+
+
+class MissingExtraError(SshrDeployError):
+    """A package of an optional extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'sshr-deploy[{extra}]'")
+
+
+class ProfileError(SshrDeployError):
+    """A profile that cannot be read or is inconsistent."""
+
+
+class CheckpointError(SshrDeployError):
+    """Weights that are not an SSHR checkpoint."""
+
+
+class ExportError(SshrDeployError):
+    """The exported graph could not be made or did not qualify."""
+
+
+class BundleError(SshrDeployError):
+    """A bundle that is altered, incomplete or not a bundle."""
+
+
+class SessionError(SshrDeployError):
+    """An engine that cannot be opened or run."""
+
+
+class InputError(SshrDeployError):
+    """A slide or an image that cannot be read."""
+
+
+class MissingMppError(InputError):
+    """A slide without a usable pixel size."""
+
+
+class OutputError(SshrDeployError):
+    """A result that cannot be written."""

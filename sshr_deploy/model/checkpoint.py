@@ -1,0 +1,141 @@
+"""Reads and writes SSHR checkpoints: the authors' `.pth` and our safetensors with its config inside.
+
+Nothing here unpickles objects: `.pth` files are read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sshr_deploy.errors import CheckpointError
+from sshr_deploy.model.config import ModelConfig
+from sshr_deploy.model.sshr import SSHR
+
+CONFIG_KEY = "sshr_config"
+"""Key of the JSON model config in the metadata of a safetensors file."""
+
+_LISTED_PROBLEMS = 8
+
+
+def load_checkpoint(path: Path) -> SSHR:
+    """Read a checkpoint into a network in evaluation mode, FP32, on the CPU.
+
+    `path` is a `.safetensors` file written by `save_checkpoint`, or a `.pth` state dict with the
+    authors' tensor names. Width and class count are read from the shapes.
+
+    Raises:
+        CheckpointError: unreadable file; missing, extra or misshapen tensors (listed); a tensor
+            with NaN or infinite values.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the .pth or .safetensors file itself")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; check the path of the checkpoint")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        tensors, config = _read_safetensors(path)
+    elif suffix in {".pth", ".pt"}:
+        tensors, config = _read_pth(path), None
+    else:
+        raise CheckpointError(f"{path} is neither .safetensors nor .pth; convert it to one of them")
+    config = config or _config_from_shapes(path, tensors)
+    with torch.device("meta"):
+        model = SSHR(config)
+    problems = _problems(model.state_dict(), tensors)
+    if problems:
+        more = len(problems) - _LISTED_PROBLEMS
+        listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+        raise CheckpointError(f"{path} does not fit SSHR with {_describe(config)}: {listed}")
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
+    return model.eval()
+
+
+def save_checkpoint(model: SSHR, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the weights as safetensors with the model config (and `metadata`) in the header.
+
+    The file appears whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    header = {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(model.config))}
+    partial = path.with_name(path.name + ".partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(tensors, partial, metadata=header)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(CONFIG_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if header is None:
+        return tensors, None
+    try:
+        return tensors, ModelConfig(**json.loads(header))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds an unusable model config: {error}") from error
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} is not a plain PyTorch state dict ({reason}); save it with "
+            "torch.save(model.state_dict(), ...)"
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path} is not a state dict of tensors; save it with torch.save(model.state_dict(), ...)"
+        )
+    return content
+
+
+def _config_from_shapes(path: Path, tensors: Mapping[str, Tensor]) -> ModelConfig:
+    first, last = tensors.get("conv1a.weight"), tensors.get("fc8.weight")
+    if first is None or last is None or first.dim() != 4 or last.dim() != 4:
+        raise CheckpointError(
+            f"{path} is not an SSHR checkpoint: it has no 4-D conv1a.weight and fc8.weight "
+            f"(it holds {len(tensors)} tensors)"
+        )
+    try:
+        return ModelConfig(num_classes=last.shape[0], width=first.shape[0])
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not an SSHR checkpoint: {error}") from error
+
+
+def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"missing {name}" for name in expected if name not in found]
+    extra = [f"extra {name}" for name in found if name not in expected]
+    common = [(name, expected[name], found[name]) for name in expected if name in found]
+    misshapen = [
+        f"{name} is {list(f.shape)}, not {list(e.shape)}" for name, e, f in common if e.shape != f.shape
+    ]
+    not_finite = [
+        f"{name} has NaN or infinite values"
+        for name, _, f in common
+        if f.is_floating_point() and not torch.isfinite(f).all()
+    ]
+    return missing + extra + misshapen + not_finite
+
+
+def _describe(config: ModelConfig) -> str:
+    return f"width {config.width} and {config.num_classes} classes"

@@ -1,0 +1,157 @@
+"""Profiles: everything that depends on a dataset's classes, in one TOML file each.
+
+`load_profile("luad")` reads a shipped profile, `load_profile("path/to/mine.toml")` a user's own.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sshr_deploy.errors import ProfileError
+
+_MAX_PROFILE_BYTES = 1 << 20
+
+Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+"""RGB as "#rrggbb"."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TissueClass(_Frozen):
+    """One class: the name that results carry and the colour of its pixels."""
+
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]+$")]
+    color: Color
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Colour as 0-255 red, green, blue."""
+        return _rgb(self.color)
+
+
+class CamWeights(_Frozen):
+    """Share of each CAM level in the fused map (DESIGN.md section 3)."""
+
+    cam_28_1: Annotated[float, Field(ge=0)] = 0.6
+    cam_28_2: Annotated[float, Field(ge=0)] = 0.2
+    cam_deep: Annotated[float, Field(ge=0)] = 0.2
+
+    def as_tuple(self) -> tuple[float, float, float]:
+        """Weights in the order 28_1, 28_2, deep."""
+        return self.cam_28_1, self.cam_28_2, self.cam_deep
+
+
+class Profile(_Frozen):
+    """What a network's outputs mean: classes, scale, gate and label notation."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    title: str
+    mpp_um: Annotated[float, Field(gt=0.05, lt=20)]
+    """Pixel size, in um, of the patches the network was trained on."""
+    gate_threshold: Annotated[float, Field(ge=0, le=1)]
+    """Classes whose probability is not above this are switched off in a patch; the best stays."""
+    cam_weights: CamWeights = CamWeights()
+    label_pattern: str = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
+    """Regular expression whose group `flags` holds one 0 or 1 a class in a training file's name."""
+    classes: Annotated[tuple[TissueClass, ...], Field(min_length=1, max_length=16)]
+    background_color: Color = "#ffffff"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError("class names must differ")
+        if sum(self.cam_weights.as_tuple()) <= 0:
+            raise ValueError("cam_weights must not all be 0")
+        try:
+            groups = re.compile(self.label_pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"label_pattern is not a regular expression: {error}") from error
+        if "flags" not in groups:
+            raise ValueError("label_pattern needs a group named 'flags'")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """N; label maps hold 0 to N-1 for the classes and N for background."""
+        return len(self.classes)
+
+    @property
+    def palette(self) -> list[tuple[int, int, int]]:
+        """RGB of labels 0 to N, the last being the background."""
+        return [*(c.rgb for c in self.classes), _rgb(self.background_color)]
+
+    def labels_in_name(self, filename: str) -> tuple[int, ...]:
+        """Patch-level labels in a file's name: `x[1 0 0 1].png`, `x[1001].png`, `x-[1, 0, 0].png`.
+
+        Raises:
+            ProfileError: no labels in the name, or not one for each class.
+        """
+        matches = list(re.finditer(self.label_pattern, filename))
+        if not matches:
+            raise ProfileError(f"{filename} has no labels like [1 0 1] in its name")
+        flags = tuple(int(c) for c in matches[-1]["flags"] if c in "01")
+        if len(flags) != self.num_classes:
+            raise ProfileError(
+                f"{filename} has {len(flags)} labels, profile {self.name} has "
+                f"{self.num_classes} classes"
+            )
+        return flags
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles inside the package."""
+    files = resources.files("sshr_deploy.profiles").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a shipped profile by name, or a user's own from a path that ends in `.toml`.
+
+    Raises:
+        ProfileError: unknown name, unreadable file, or a field that is wrong (named).
+    """
+    if not name_or_path.endswith(".toml"):
+        if name_or_path not in shipped_profiles():
+            known = ", ".join(shipped_profiles())
+            raise ProfileError(
+                f"no profile named {name_or_path!r}; choose {known}, or give the path of a .toml file"
+            )
+        text = resources.files("sshr_deploy.profiles").joinpath(f"{name_or_path}.toml").read_text("utf-8")
+    else:
+        text = _read_text(Path(name_or_path))
+    try:
+        return Profile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{name_or_path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ProfileError(f"profile {name_or_path}: {describe_validation(error)}") from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """The first problem of a pydantic error as one line: `classes.0.color: ...`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = error.error_count() - 1
+    return (f"{where}: " if where else "") + first["msg"] + (f" (and {more} more)" if more else "")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_PROFILE_BYTES:
+            raise ProfileError(f"{path} is larger than 1 MiB, which no profile is")
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} cannot be read as a profile: {error}") from error
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
