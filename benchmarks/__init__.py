@@ -1,0 +1,1 @@
+"""Measuring code; its results lie in `benchmarks/results/` of the repository."""

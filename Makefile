@@ -1,0 +1,78 @@
+# One command from a fresh clone: `make demo` or `make test`. Each makes .venv and installs what it
+# needs; the second call is instant. `make help` lists the rest.
+#
+#   PYTHON=/path/to/python3.12   the Python that .venv is made with (3.11 or newer)
+#   PYTEST_ARGS="-k packaging"   what pytest gets besides the tests' own settings
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3 python)
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format type build gpu-check clean
+
+help:
+	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
+	@echo "make test       the test suite"
+	@echo "make lint       ruff, its formatter in check mode, import directions"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make type       mypy, strict"
+	@echo "make build      sdist and wheel in dist/"
+	@echo "make gpu-check  the checks that need an NVIDIA GPU"
+	@echo "make clean      remove .venv and everything that was built"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/sshr-deploy export demo/checkpoint.safetensors --profile demo/profile.toml --out demo/out/bundle --overwrite
+	$(BIN)/sshr-deploy infer demo/data --model demo/out/bundle --out demo/out/results
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+build: $(VENV)/.installed-dev
+	$(BIN)/python -m build --no-isolation
+
+gpu-check:
+	@echo "gpu-check: there is no GPU code yet, so there is nothing to check"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo/out .coverage
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@for python in $(PYTHONS); do \
+		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making $(VENV) with $$("$$python" --version)"; \
+			"$$python" -m venv --clear $(VENV) && touch $@; exit; \
+		fi; \
+	done; \
+	echo "no Python 3.11 or newer with venv and pip among:" $(PYTHONS) >&2; \
+	echo "install one (Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+$(VENV)/.installed-demo: pyproject.toml setup.py $(VENV)/.created
+	@echo "installing what the demo needs; the first time this downloads torch"
+	$(PIP_INSTALL) --editable '.[export]'
+	@touch $@
+
+# Holds all that the demo needs, so the demo is not installed again after it.
+$(VENV)/.installed-dev: pyproject.toml setup.py $(VENV)/.created
+	@echo "installing what development needs; the first time this downloads torch"
+	$(PIP_INSTALL) --editable '.[export,train,dev]'
+	@touch $@ $(VENV)/.installed-demo

@@ -1,0 +1,166 @@
+"""Checkpoint -> bundle: export, qualify, hash, and only then put the folder in its place."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+import sshr_deploy
+from sshr_deploy.bundle import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Artifact,
+    Bundle,
+    Manifest,
+    ModelFacts,
+    Qualification,
+    file_entry,
+    load_bundle,
+    write_manifest,
+)
+from sshr_deploy.errors import ExportError, UsageError
+from sshr_deploy.export.onnx_from_checkpoint import OPSET, HfrmForm, flop_per_patch, write_onnx
+from sshr_deploy.export.qualify import PatchSet, Tolerance, check_qualified, qualify
+from sshr_deploy.model import SSHR
+from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.session import PATCH_PX
+
+MODEL_NAME = "model.onnx"
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+Step = Callable[[str], None]
+
+
+def export_bundle(
+    checkpoint: Path,
+    profile: Profile,
+    out: Path,
+    patches: PatchSet,
+    *,
+    form: HfrmForm = HfrmForm.DEPTHWISE,
+    tolerance: Tolerance | None = None,
+    overwrite: bool = False,
+    on_step: Step = lambda _: None,
+) -> Bundle:
+    """Write the bundle `out`; it appears whole and qualified, or not at all.
+
+    `on_step` is told what is being done, in a few words. With `overwrite` an earlier bundle at
+    `out` is replaced at the end; any other folder there is left alone.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+        UsageError: `out` is in the way; or the checkpoint has another number of classes.
+        ExportError: the graph could not be made, or misses `tolerance`.
+    """
+    _check_out(out, overwrite=overwrite)
+    on_step(f"reading {checkpoint}")
+    model = load_checkpoint(checkpoint)
+    if model.config.num_classes != profile.num_classes:
+        raise UsageError(
+            f"{checkpoint} has {model.config.num_classes} classes, profile {profile.name} has "
+            f"{profile.num_classes}; choose the profile it was trained with"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as name:
+            partial = Path(name) / "bundle"
+            partial.mkdir()
+            on_step("writing the ONNX graph")
+            _write_graph(model, partial / MODEL_NAME, form)
+            on_step(f"comparing it with PyTorch on {len(patches.images)} patches")
+            found = _qualified(model, partial / MODEL_NAME, profile, patches)
+            check_qualified(found, tolerance or Tolerance())
+            artifact = Artifact(
+                engine="onnx",
+                precision="fp32",
+                file=MODEL_NAME,
+                opset=OPSET,
+                hfrm_form=form.value,
+                qualification=found,
+            )
+            write_manifest(partial, _manifest(checkpoint, model, profile, partial, artifact))
+            _move(partial, out, Path(name) / "replaced")
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    return load_bundle(out)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_NAME).exists()):
+        raise UsageError(f"{out} exists and is not a bundle; choose another --out")
+    if any(out.iterdir()) and not overwrite:
+        raise UsageError(f"{out} exists; add --overwrite to replace that bundle, or choose another --out")
+
+
+def _write_graph(model: SSHR, path: Path, form: HfrmForm) -> None:
+    try:
+        write_onnx(model, path, form=form)
+    except OSError:
+        raise
+    except Exception as error:  # the exporter raises many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"PyTorch could not export the network: {reason}") from error
+
+
+def _qualified(model: SSHR, graph: Path, profile: Profile, patches: PatchSet) -> Qualification:
+    with OnnxRuntimeSession(graph, profile.num_classes) as session:
+        if len(session.infer(np.zeros((2, PATCH_PX, PATCH_PX, 3), np.uint8))) != 2:
+            raise ExportError("the exported graph does not take a batch of 2")
+        return qualify(session, model, profile, patches)
+
+
+def _manifest(
+    checkpoint: Path, model: SSHR, profile: Profile, folder: Path, artifact: Artifact
+) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        profile=profile,
+        model=ModelFacts(
+            width=model.config.width,
+            num_classes=model.config.num_classes,
+            parameters=sum(p.numel() for p in model.parameters()),
+            gflop_per_patch=flop_per_patch(model) / 1e9,
+            checkpoint_name=checkpoint.name,
+            checkpoint_sha256=file_entry(checkpoint).sha256,
+            metadata=_checkpoint_metadata(checkpoint),
+        ),
+        tool_versions={
+            "sshr-deploy": sshr_deploy.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _TOOLS},
+        },
+        artifacts=[artifact],
+        files={p.name: file_entry(p) for p in sorted(folder.iterdir())},
+    )
+
+
+def _checkpoint_metadata(checkpoint: Path) -> dict[str, str]:
+    if checkpoint.suffix.lower() != ".safetensors":
+        return {}
+    with safe_open(checkpoint, framework="pt") as file:
+        return {k: v for k, v in (file.metadata() or {}).items() if k not in {CONFIG_KEY, "format"}}
+
+
+def _move(partial: Path, out: Path, replaced: Path) -> None:
+    if out.exists():
+        out.replace(replaced)
+    try:
+        partial.replace(out)
+    except OSError:
+        if replaced.exists():
+            replaced.replace(out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""Patch images (PNG, JPEG): read and resized as the published inference does."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.sessions.session import PATCH_PX
+
+PATCH_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+MAX_PATCH_PIXELS = 25_000_000
+"""Larger images are no patches: shrunk to 224 x 224 nothing of them would be left."""
+
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] of an image file; alpha is dropped, as published.
+
+    Raises:
+        InputError: not an 8-bit PNG or JPEG that can be decoded, or larger than 25 Mpx.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            width, height = image.size
+            if width * height > MAX_PATCH_PIXELS:
+                raise InputError(
+                    f"{path} is {width} x {height} px, too large for one patch; "
+                    "cut it into patches, or convert it to a pyramidal TIFF and give it as a slide"
+                )
+            if image.mode not in _EIGHT_BIT_MODES:
+                raise InputError(f"{path} has mode {image.mode}; convert it to 8-bit RGB")
+            return np.asarray(image.convert("RGB"))
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for broken PNG chunks.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
+
+
+def resize_to_patch(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] -> [224, 224, 3] by Pillow's antialiased bilinear filter, as published."""
+    image = Image.fromarray(rgb)
+    return np.asarray(image.resize((PATCH_PX, PATCH_PX), Image.Resampling.BILINEAR))

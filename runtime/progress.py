@@ -1,0 +1,65 @@
+"""What a run tells whoever watches it, and how long its stages take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Kind = Literal["slide", "patch"]
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """How one slide or patch ended."""
+
+    path: Path
+    kind: Kind | None
+    status: Status
+    """"skipped": an earlier run did it with the same settings."""
+    reason: str = ""
+    """Why it failed; one line."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Content of its `summary.json`; empty if it failed."""
+
+
+class Reporter(Protocol):
+    """Watches a run."""
+
+    def run_started(self, inputs: int) -> None:
+        """`inputs` slides and patches were found."""
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """A slide begins, with so many tiles to compute; patches count as one tile each."""
+
+    def tiles_done(self, tiles: int) -> None:
+        """So many more tiles of the current input are computed."""
+
+    def input_finished(self, result: InputResult) -> None:
+        """An input ended."""
+
+
+class Stages:
+    """Seconds by stage, of one thread."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the block's time to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage, in the order of first use, and "total" since the beginning."""
+        total = time.perf_counter() - self._started
+        return {k: round(v, 4) for k, v in {**self._seconds, "total": total}.items()}

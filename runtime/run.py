@@ -1,0 +1,202 @@
+"""A run over many inputs: one failure never stops it, and a second run does only what is left."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
+from sshr_deploy.runtime.discovery import Input, find_inputs, fingerprint
+from sshr_deploy.runtime.patch_job import PatchJob, segment_patches
+from sshr_deploy.runtime.patches import read_image, resize_to_patch
+from sshr_deploy.runtime.progress import InputResult, Reporter
+from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.slide_job import segment_slide
+from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
+from sshr_deploy.runtime.writers.atomic import write_csv, write_json
+
+SUMMARY_NAME = "summary.json"
+ERROR_NAME = "error.txt"
+
+
+@dataclass
+class RunResult:
+    """How a run ended."""
+
+    results: list[InputResult]
+    document: dict[str, Any]
+    """Content of `run.json`."""
+    stopped_by: OutputError | None = None
+    """Why it stopped early: results could not be written."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every input is done, else 1."""
+        failed = self.stopped_by or any(r.status == "failed" for r in self.results)
+        return 1 if failed else 0
+
+
+def run_infer(source: Path, out: Path, session: Session, context: Context, reporter: Reporter) -> RunResult:
+    """Process the slides and patches at or below `source` into `out`.
+
+    Each input gets a folder of its own name with its results and a `summary.json`, which is
+    written last; `run.json` and `summary.csv` cover them all. An input whose `summary.json`
+    shows that the same was done before is skipped, unless the settings say `overwrite`.
+    Ctrl-C leaves `run.json` with what was done and is raised again.
+
+    Raises:
+        UsageError: nothing to do at `source`, or `out` is no folder.
+    """
+    inputs, failures = find_inputs(source, out)
+    _make_folder(out)
+    run = _Run(out, session, context, reporter)
+    reporter.run_started(len(inputs))
+    for failure in failures:
+        run.add(failure)
+    started = now_utc()
+    interrupted = True
+    stopped_by: OutputError | None = None
+    try:
+        run.process(inputs)
+        interrupted = False
+    except OutputError as error:
+        stopped_by, interrupted = error, False
+    finally:
+        document = run_document(context, run.results, started_utc=started, interrupted=interrupted)
+        try:
+            write_csv(out / "summary.csv", csv_rows(context.profile, run.results))
+            write_json(out / "run.json", document)
+        except OutputError as error:
+            stopped_by = stopped_by or error
+    return RunResult(run.results, document, stopped_by)
+
+
+class _Run:
+    def __init__(self, out: Path, session: Session, context: Context, reporter: Reporter) -> None:
+        self.out = out
+        self.session = session
+        self.context = context
+        self.reporter = reporter
+        self.results: list[InputResult] = []
+
+    def add(self, result: InputResult) -> None:
+        self.results.append(result)
+        self.reporter.input_finished(result)
+
+    def process(self, inputs: Sequence[Input]) -> None:
+        for kind, group in groupby(inputs, lambda item: item.kind):
+            if kind == "slide":
+                for item in group:
+                    self._slide(item)
+            else:
+                self._patches(list(group))
+
+    def _slide(self, item: Input) -> None:
+        with self._guarded(item):
+            key = self.context.key(_fingerprint(item.path))
+            if self._skip(item, key):
+                return
+            folder = self._fresh_folder(item)
+            summary = segment_slide(
+                item.path, folder, self.session, self.context.profile, self.context.settings, self.reporter
+            )
+            self._finish(item, key, summary)
+
+    def _patches(self, items: Sequence[Input]) -> None:
+        size = self.context.settings.batch
+        for start in range(0, len(items), size):
+            ready: list[tuple[Input, dict[str, Any], PatchJob]] = []
+            for item in items[start : start + size]:
+                with self._guarded(item):
+                    key = self.context.key(_fingerprint(item.path))
+                    if not self._skip(item, key):
+                        rgb = read_image(item.path)
+                        job = PatchJob(rgb, resize_to_patch(rgb), self._fresh_folder(item))
+                        ready.append((item, key, job))
+            if ready:
+                jobs = [job for _, _, job in ready]
+                summaries = segment_patches(jobs, self.session, self.context.profile)
+                for (item, key, _), summary in zip(ready, summaries, strict=True):
+                    self.reporter.input_started(item.path, 1)
+                    self._finish(item, key, summary)
+                    self.reporter.tiles_done(1)
+
+    @contextmanager
+    def _guarded(self, item: Input) -> Iterator[None]:
+        """Record a failure of this input and go on; what concerns the whole run passes."""
+        try:
+            yield
+        except InputError as error:
+            self.add(InputResult(item.path, item.kind, "failed", str(error)))
+        except SshrDeployError:
+            raise
+        except Exception as error:
+            log = self.out / item.relative / ERROR_NAME
+            with suppress(OSError):
+                log.write_text(traceback.format_exc(), "utf-8")
+            reason = (
+                f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
+                f"please report it with {log}"
+            )
+            self.add(InputResult(item.path, item.kind, "failed", reason))
+
+    def _skip(self, item: Input, key: dict[str, Any]) -> bool:
+        summary = None if self.context.settings.overwrite else _earlier(self.out / item.relative, key)
+        if summary is None:
+            return False
+        self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
+        return True
+
+    def _fresh_folder(self, item: Input) -> Path:
+        folder = self.out / item.relative
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (SUMMARY_NAME, ERROR_NAME):
+                (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+        return folder
+
+    def _finish(self, item: Input, key: dict[str, Any], summary: dict[str, Any]) -> None:
+        document = {
+            "input": {"path": str(item.path), "kind": item.kind, "bytes": item.path.stat().st_size},
+            "finished_utc": now_utc(),
+            "folder": item.relative.as_posix(),
+            **summary,
+            **self.context.provenance(),
+            "key": key,
+        }
+        write_json(self.out / item.relative / SUMMARY_NAME, document)
+        self.add(InputResult(item.path, item.kind, "done", summary=document))
+
+
+def _earlier(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of an earlier, equal result whose files are all there."""
+    try:
+        summary = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(summary, dict) or summary.get("key") != key:
+        return None
+    files = summary.get("files", [])
+    return summary if all((folder / str(name)).is_file() for name in files) else None
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        return fingerprint(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be made a folder: {error.strerror}; choose another") from error

@@ -1,0 +1,120 @@
+"""ONNX Runtime session: CPU everywhere, CUDA where its provider really starts."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.runtime.sessions.session import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    PATCH_PX,
+    CamBatch,
+    SessionInfo,
+    checked_cams,
+    checked_patches,
+)
+
+PROVIDERS = {"onnx-cpu": "CPUExecutionProvider", "onnx-cuda": "CUDAExecutionProvider"}
+_QUIET = 3  # ONNX Runtime log level: errors only
+
+
+class OnnxRuntimeSession:
+    """Runs an SSHR graph of `num_classes` classes from an ONNX file; see `open_session`.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        SessionError: the provider is not there or fell back, or the graph is not an SSHR bundle's.
+    """
+
+    info: SessionInfo
+
+    def __init__(
+        self,
+        model_path: Path,
+        num_classes: int,
+        *,
+        engine: str = "onnx-cpu",
+        precision: str = "fp32",
+    ) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "cpu") from error
+        self._ort: Any = _open(ort, model_path, PROVIDERS[engine])
+        _check_graph(self._ort, model_path, num_classes)
+        self.info = SessionInfo(
+            engine=engine,
+            precision=precision,
+            device=platform.processor() or platform.machine()
+            if engine == "onnx-cpu"
+            else "CUDA device 0",
+            library=f"onnxruntime {ort.__version__}",
+        )
+
+    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """See `Session.infer`."""
+        if self._ort is None:
+            raise SessionError("the session is closed; open it again")
+        try:
+            outputs = self._ort.run(list(OUTPUT_NAMES), {INPUT_NAME: checked_patches(patches)})
+        except SessionError:
+            raise
+        except Exception as error:  # ONNX Runtime has no common base class of its errors
+            raise SessionError(f"{self.info.library} failed: {_first_line(error)}") from error
+        return checked_cams(CamBatch(*outputs))
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._ort = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open(ort: Any, path: Path, provider: str) -> Any:
+    if provider not in ort.get_available_providers():
+        raise SessionError(f"this onnxruntime has no {provider}; pip install 'sshr-deploy[gpu]'")
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # ONNX Runtime has no common base class of its errors
+        raise SessionError(f"onnxruntime cannot open {path}: {_first_line(error)}") from error
+    # Asked for a provider it cannot start, ONNX Runtime only logs and serves on the CPU.
+    if session.get_providers()[0] != provider:
+        raise SessionError(
+            f"{provider} could not start here; onnxruntime fell back to {session.get_providers()[0]}"
+        )
+    return session
+
+
+def _check_graph(session: Any, path: Path, num_classes: int) -> None:
+    inputs = {i.name: (i.type, list(i.shape)[1:]) for i in session.get_inputs()}
+    outputs = {o.name: list(o.shape)[1:] for o in session.get_outputs()}
+    wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [PATCH_PX, PATCH_PX, 3])}
+    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
+    wanted_outputs = {name: [num_classes] if name == "prob" else cam for name in OUTPUT_NAMES}
+    if inputs != wanted_inputs or outputs != wanted_outputs:
+        raise SessionError(
+            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
+            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

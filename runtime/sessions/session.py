@@ -1,0 +1,111 @@
+"""The contract between the slide pipeline and whatever runs the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import SessionError
+
+PATCH_PX = 224
+"""Height and width of a patch at the network's door, in pixels."""
+
+INPUT_NAME = "patches"
+CAM_NAMES = ("cam_28_1", "cam_28_2", "cam_deep")
+OUTPUT_NAMES = (*CAM_NAMES, "prob")
+
+
+@dataclass(frozen=True)
+class CamBatch:
+    """What the network says of B patches, N classes; all float32 and finite."""
+
+    cam_28_1: NDArray[np.float32]  # [B, N, 28, 28], >= 0
+    cam_28_2: NDArray[np.float32]  # [B, N, 28, 28], >= 0
+    cam_deep: NDArray[np.float32]  # [B, N, 28, 28], >= 0
+    prob: NDArray[np.float32]  # [B, N], 0 to 1
+
+    def __len__(self) -> int:
+        return len(self.prob)
+
+    def cams(self, index: int) -> tuple[NDArray[np.float32], ...]:
+        """The three CAMs [N, 28, 28] of one patch, in the order of `CAM_NAMES`."""
+        return self.cam_28_1[index], self.cam_28_2[index], self.cam_deep[index]
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What served a run, for `run.json`."""
+
+    engine: str
+    """"onnx-cpu" or "onnx-cuda"."""
+    precision: str
+    device: str
+    library: str
+    """Library and version, "onnxruntime 1.32.0"."""
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Engines that would have been faster, each with the reason it was not used."""
+
+
+class Session(Protocol):
+    """A loaded network. A context manager; not thread-safe."""
+
+    info: SessionInfo
+
+    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """uint8 RGB [B, 224, 224, 3], any B >= 1 -> CAMs and probabilities.
+
+        Raises:
+            SessionError: wrong shape or dtype, a failure of the engine, or NaN in its outputs.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine; safe to call twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def checked_patches(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same patches, C-contiguous.
+
+    Raises:
+        SessionError: not uint8 [B >= 1, 224, 224, 3].
+    """
+    if (
+        patches.dtype != np.uint8
+        or patches.ndim != 4
+        or patches.shape[1:] != (PATCH_PX, PATCH_PX, 3)
+    ):
+        raise SessionError(
+            f"patches must be uint8 [B, {PATCH_PX}, {PATCH_PX}, 3], "
+            f"not {patches.dtype} {list(patches.shape)}"
+        )
+    if len(patches) == 0:
+        raise SessionError("patches must hold at least one patch")
+    return np.ascontiguousarray(patches)
+
+
+def checked_cams(batch: CamBatch) -> CamBatch:
+    """The same batch.
+
+    Raises:
+        SessionError: an output holds NaN or infinity.
+    """
+    for name in OUTPUT_NAMES:
+        if not np.isfinite(getattr(batch, name)).all():
+            raise SessionError(
+                f"the engine returned NaN or infinite values in {name}; export the bundle again"
+            )
+    return batch

@@ -1,0 +1,55 @@
+"""What a user chooses for a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How tiles of a slide are put together."""
+
+    REFERENCE = "reference"
+    """Each tile alone, as published; no overlap."""
+
+
+class TissueChoice(StrEnum):
+    """Which tiles of a slide are computed."""
+
+    AUTO = "auto"
+    """Those with tissue, found on a thumbnail; the rest is background."""
+    ALL = "all"
+    """Every tile, glass too."""
+
+
+class EngineChoice(StrEnum):
+    """What runs the network; see `sshr_deploy.runtime.sessions`."""
+
+    AUTO = "auto"
+    ONNX_CUDA = "onnx-cuda"
+    ONNX_CPU = "onnx-cpu"
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """Settings of one run of `sshr-deploy infer`."""
+
+    mode: Mode = Mode.REFERENCE
+    mpp_um: float | None = None
+    """Level-0 pixel size for slides whose file states none, in um."""
+    force_mpp: bool = False
+    """Use `mpp_um` even where the file has its own."""
+    tissue: TissueChoice = TissueChoice.AUTO
+    batch: int = 8
+    """Patches in one call of the engine."""
+    overwrite: bool = False
+    """Compute again what an earlier run finished."""
+
+    def key(self) -> dict[str, object]:
+        """The settings that change results; an earlier result with another key is stale."""
+        return {
+            "mode": self.mode.value,
+            "mpp_um": self.mpp_um,
+            "force_mpp": self.force_mpp,
+            "tissue": self.tissue.value,
+        }

@@ -1,0 +1,78 @@
+"""How large a pixel is, and who says so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sshr_deploy.errors import MissingMppError, UsageError
+from sshr_deploy.runtime.slides.reader import SlideReader
+
+MIN_MPP_UM = 0.05
+"""Half the pixel of a 100x objective; smaller values are unit mistakes."""
+MAX_MPP_UM = 20.0
+"""Larger values are screen resolutions (72 dpi = 353 um) or overview images, not scans."""
+MAX_ANISOTROPY = 1.10
+"""Scanners' x and y pixel sizes differ by well under 1 %; more is a broken header."""
+
+
+@dataclass(frozen=True)
+class Mpp:
+    """Size of one level-0 pixel in um, and where it came from."""
+
+    x_um: float
+    y_um: float
+    source: str
+    """`file`, `--mpp (the file has none)`, `--mpp (forced)`, ..."""
+
+
+def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = False) -> Mpp:
+    """The pixel size to compute with: the file's own if it is plausible, else `mpp_um`.
+
+    Args:
+        reader: an open slide.
+        mpp_um: the user's `--mpp` in um per level-0 pixel, or None.
+        force: use `mpp_um` even where the file has a plausible value (`--force-mpp`).
+
+    Raises:
+        UsageError: `mpp_um` is not between 0.05 and 20 um, or `force` without it.
+        MissingMppError: the file has no plausible value and there is no `mpp_um`.
+    """
+    if mpp_um is not None and not _in_range(mpp_um):
+        raise UsageError(
+            f"--mpp {mpp_um:g} is no pixel size of a slide: "
+            f"give um per pixel, {MIN_MPP_UM:g} to {MAX_MPP_UM:g}"
+        )
+    if force:
+        if mpp_um is None:
+            raise UsageError("--force-mpp needs the pixel size: give --mpp too")
+        return Mpp(mpp_um, mpp_um, "--mpp (forced)")
+    stated = reader.file_mpp_um
+    if stated is not None and is_plausible(stated):
+        return Mpp(*stated, "file")
+    if mpp_um is not None:
+        why = "the file has none" if stated is None else f"the file says {_show(stated)}"
+        return Mpp(mpp_um, mpp_um, f"--mpp ({why})")
+    problem = (
+        "does not say how large its pixels are"
+        if stated is None
+        else f"says its pixels are {_show(stated)}, which cannot be right for a slide"
+    )
+    raise MissingMppError(
+        f"{reader.path} {problem}: give the pixel size in um with --mpp "
+        "(about 0.25 for a 40x scan, 0.5 for 20x)"
+    )
+
+
+def is_plausible(mpp_um: tuple[float, float]) -> bool:
+    """Whether (x, y) can be the pixel size of a slide scan."""
+    x, y = mpp_um
+    return _in_range(x) and _in_range(y) and max(x, y) <= MAX_ANISOTROPY * min(x, y)
+
+
+def _in_range(value_um: float) -> bool:
+    return math.isfinite(value_um) and MIN_MPP_UM <= value_um <= MAX_MPP_UM
+
+
+def _show(mpp_um: tuple[float, float]) -> str:
+    return f"{mpp_um[0]:.4g} x {mpp_um[1]:.4g} um"

@@ -1,0 +1,117 @@
+"""Find the library that reads a slide, or say in one line why none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openslide
+
+from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
+from sshr_deploy.runtime.slides.reader import SlideReader, mapped_read_errors, one_line_reason
+from sshr_deploy.runtime.slides.tiff_metadata import check_pages_complete
+from sshr_deploy.runtime.slides.tifffile_reader import TifffileReader
+
+SLIDE_SUFFIXES = frozenset(
+    {".svs", ".tif", ".tiff", ".btf", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide",
+     ".bif", ".dcm", ".czi"}
+)  # fmt: skip
+"""Lower-case suffixes of files that are taken for slides when a folder is searched."""
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PICTURE_MAGIC = {b"\xff\xd8\xff": ("JPEG", ".jpg"), b"\x89PNG": ("PNG", ".png")}
+_NDPI_VENDOR = "hamamatsu"
+"""Its TIFFs hide 64-bit offsets in the classic format, which only OpenSlide follows here."""
+_FIX = "check that the copy is complete, or convert it to a pyramidal TIFF"
+
+
+def open_slide(path: Path) -> SlideReader:
+    """Open a slide with OpenSlide, or with tifffile a TIFF that OpenSlide does not know.
+
+    A TIFF of no scanner's format (OpenSlide's `generic-tiff`) is opened with tifffile too:
+    OpenSlide sees neither the pyramid (SubIFDs) nor the pixel size of an OME-TIFF, and takes the
+    first channel of a fluorescence image for the slide.
+
+    Raises:
+        InputError: missing, empty, unreadable, damaged, of no known kind, or a TIFF that is not
+            8-bit RGB or grey; one line that names the file and what to do.
+    """
+    magic = _first_bytes(path)
+    try:
+        slide = OpenSlideReader(path)
+    except openslide.OpenSlideError as error:
+        if magic in _TIFF_MAGIC:
+            return _open_tiff(path)
+        raise _refusal(path, magic, error) from error
+    except Exception as error:
+        raise InputError(f"{path} cannot be opened: {one_line_reason(error)}; {_FIX}") from error
+    if magic not in _TIFF_MAGIC or slide.vendor == _NDPI_VENDOR:
+        return slide
+    try:
+        return _better_reader(slide)
+    except InputError:
+        slide.close()
+        raise
+
+
+def companions(path: Path) -> frozenset[Path]:
+    """Files and folders beside a slide that belong to it and are no inputs themselves.
+
+    A MIRAX file `x.mrxs` has a folder `x`; a Hamamatsu `.vms` or `.vmu` names its JPEG and other
+    files in its text. Empty for all other formats, and where the file cannot be read: opening it
+    will say so.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        folder = path.with_suffix("")
+        return frozenset({folder} if folder.is_dir() else ())
+    if suffix not in (".vms", ".vmu"):
+        return frozenset()
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    names = {line.partition("=")[2].strip() for line in text.splitlines() if "=" in line}
+    named = {path.with_name(name) for name in names if name and Path(name).name == name}
+    return frozenset(file for file in named if file.is_file())
+
+
+def _better_reader(slide: OpenSlideReader) -> SlideReader:
+    if slide.vendor != "generic-tiff":
+        with mapped_read_errors(slide.path, "cannot be read as a TIFF", _FIX):
+            check_pages_complete(slide.path)
+        return slide
+    tiff = _open_tiff(slide.path)
+    # tifffile does not join the levels of a pyramid whose pages are not marked as reduced
+    if len(slide.level_sizes_px) > len(tiff.level_sizes_px):
+        tiff.close()
+        return slide
+    slide.close()
+    return tiff
+
+
+def _open_tiff(path: Path) -> TifffileReader:
+    with mapped_read_errors(path, "cannot be read as a TIFF", _FIX):
+        return TifffileReader(path)
+
+
+def _refusal(path: Path, magic: bytes, error: openslide.OpenSlideError) -> InputError:
+    for start, (kind, suffix) in _PICTURE_MAGIC.items():
+        if magic.startswith(start):
+            return InputError(
+                f"{path} is a {kind} picture, not a slide; name it {suffix} to use it as a patch"
+            )
+    if isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+        return InputError(f"{path} is not a slide that OpenSlide or tifffile knows; {_FIX}")
+    return InputError(f"{path} cannot be opened: {one_line_reason(error)}; {_FIX}")
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a slide; give a file or the folder above it")
+    fix = "check the path and your rights to the file"
+    with mapped_read_errors(path, "cannot be read", fix), path.open("rb") as file:
+        magic = file.read(4)
+    if not magic:
+        raise InputError(f"{path} is empty (0 bytes); copy it again")
+    return magic

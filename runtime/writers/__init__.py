@@ -1,0 +1,1 @@
+"""Result files of one slide or patch: label masks, regions, overlays, tables."""

@@ -1,0 +1,166 @@
+"""The strip below an overlay: title, scale bar, classes with their shares."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+_INK = (34, 34, 34)
+_PALE_INK = (120, 120, 120)
+_SHARE_NOTE = "% of tissue area"
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One class: name, colour, and fraction (0 to 1) of the tissue, None where unknown."""
+
+    name: str
+    rgb: tuple[int, int, int]
+    share: float | None
+
+    @property
+    def label(self) -> str:
+        """The name as it can be drawn."""
+        return _drawable(self.name)
+
+    @property
+    def percent(self) -> str:
+        """The share as text; a class that is there never shows as 0.0%."""
+        if self.share is None:
+            return "-"
+        if 0 < self.share < 0.0005:
+            return "<0.1%"
+        return f"{100 * self.share:.1f}%"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    font: _Font
+    unit_px: int  # font size, the measure of all gaps
+    columns: int
+    column_px: int
+    percent_px: int
+    width_px: int
+
+    @property
+    def row_px(self) -> int:
+        return round(1.75 * self.unit_px)
+
+    def rows(self, count: int) -> int:
+        return math.ceil(count / self.columns)
+
+
+def draw_legend(
+    entries: Sequence[LegendEntry], *, title: str, width_px: int, mpp_um: float
+) -> Image.Image:
+    """Draw the strip.
+
+    Args:
+        entries: the classes in their order, filled row by row into as many columns as fit.
+        title: one line; shortened in the middle when it is too long.
+        width_px: wanted width; the strip is wider where the longest entry needs it.
+        mpp_um: um per pixel of the picture above, for the scale bar.
+
+    Returns:
+        RGB image, at least `width_px` wide.
+    """
+    layout = _layout(entries, width_px)
+    pad, row = layout.unit_px, layout.row_px
+    height = row * (layout.rows(len(entries)) + 1) + 2 * pad
+    image = Image.new("RGB", (layout.width_px, height), "white")
+    draw = ImageDraw.Draw(image)
+    bar_left = _draw_scale_bar(draw, layout, width_px, mpp_um, middle_y=pad + row // 2)
+    _draw_title(draw, layout, title, right=bar_left - pad, middle_y=pad + row // 2)
+    for index, entry in enumerate(entries):
+        line, column = divmod(index, layout.columns)
+        left = pad + column * layout.column_px
+        _draw_entry(draw, layout, entry, left, pad + row * (line + 1) + row // 2)
+    return image
+
+
+def nice_length_um(longest_um: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `longest_um` (um)."""
+    power = 10.0 ** math.floor(math.log10(longest_um))
+    return max(power * step for step in (1, 2, 5) if power * step <= longest_um * (1 + 1e-9))
+
+
+def length_text(length_um: float) -> str:
+    """A length with its unit: "50 um", "0.2 mm", "5 mm". The built-in font has no Greek letter."""
+    return f"{length_um / 1000:g} mm" if length_um >= 100 else f"{length_um:g} um"
+
+
+def _layout(entries: Sequence[LegendEntry], width_px: int) -> _Layout:
+    unit = min(30, max(14, round(width_px / 50)))
+    font = ImageFont.load_default(unit)
+    name_px = max(math.ceil(font.getlength(e.label)) for e in entries)
+    percent_px = math.ceil(max(font.getlength(e.percent) for e in entries))
+    entry_px = 2 * unit + name_px + unit + percent_px  # swatch, name, gap, share
+    column_px = entry_px + 2 * unit
+    room = max(width_px, 24 * unit) - 2 * unit
+    columns = min(len(entries), max(1, (room + 2 * unit) // column_px))
+    columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # even rows
+    width = max(width_px, 24 * unit, entry_px + 2 * unit)
+    return _Layout(font, unit, columns, column_px, percent_px, width)
+
+
+def _draw_title(
+    draw: ImageDraw.ImageDraw, layout: _Layout, title: str, right: int, middle_y: int
+) -> None:
+    left, font = layout.unit_px, layout.font
+    shown = _shorten(_drawable(title), font, right - left)
+    draw.text((left, middle_y), shown, _INK, font, anchor="lm")
+    left += math.ceil(font.getlength(shown)) + layout.unit_px
+    if left + font.getlength(_SHARE_NOTE) <= right:
+        draw.text((left, middle_y), _SHARE_NOTE, _PALE_INK, font, anchor="lm")
+
+
+def _draw_entry(
+    draw: ImageDraw.ImageDraw, layout: _Layout, entry: LegendEntry, left: int, middle_y: int
+) -> None:
+    unit = layout.unit_px
+    half = unit // 2
+    swatch = (left, middle_y - half, left + round(1.4 * unit), middle_y + half)
+    draw.rectangle(swatch, fill=entry.rgb, outline=(0, 0, 0))
+    draw.text((left + 2 * unit, middle_y), entry.label, _INK, layout.font, anchor="lm")
+    right = left + layout.column_px - 2 * unit
+    draw.text((right, middle_y), entry.percent, _INK, layout.font, anchor="rm")
+
+
+def _draw_scale_bar(
+    draw: ImageDraw.ImageDraw, layout: _Layout, picture_px: int, mpp_um: float, middle_y: int
+) -> int:
+    """Draw the bar at the right end of the title line; returns the x where it begins."""
+    unit = layout.unit_px
+    length_um = nice_length_um(max(picture_px / 4, 2) * mpp_um)
+    text = length_text(length_um)
+    right = layout.width_px - unit
+    bar_right = right - math.ceil(layout.font.getlength(text)) - unit // 2
+    bar_left = bar_right - round(length_um / mpp_um)
+    thick = max(2, unit // 6)
+    draw.rectangle((bar_left, middle_y - thick // 2, bar_right - 1, middle_y + thick // 2), _INK)
+    for x in (bar_left, bar_right - thick):
+        draw.rectangle((x, middle_y - unit // 3, x + thick - 1, middle_y + unit // 3), _INK)
+    draw.text((right, middle_y), text, _INK, layout.font, anchor="rm")
+    return bar_left
+
+
+def _shorten(text: str, font: _Font, room_px: float) -> str:
+    if font.getlength(text) <= room_px:
+        return text
+    for keep in range(len(text) - 1, 0, -1):
+        head, tail = (keep + 1) // 2, keep // 2
+        shorter = f"{text[:head]}...{text[len(text) - tail :]}"
+        if font.getlength(shorter) <= room_px:
+            return shorter
+    return ""
+
+
+def _drawable(text: str) -> str:
+    """One line in ASCII, which is all that Pillow's built-in font draws: "é" as "e", others "?"."""
+    bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return " ".join("".join(bare).encode("ascii", "replace").decode("ascii").split())

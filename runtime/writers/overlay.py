@@ -1,0 +1,141 @@
+"""Pictures of a mask: the overlay on a slide's thumbnail, and a patch's label image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.writers.atomic import atomic_path
+from sshr_deploy.runtime.writers.legend import LegendEntry, draw_legend
+
+_OPACITY = 0.45
+_BOUNDARY_SHADE = 0.55
+
+
+def write_overlay(
+    path: Path,
+    thumbnail: NDArray[np.uint8],  # [h, w, 3]
+    mask: NDArray[np.uint8],  # [H, W]
+    *,
+    profile: Profile,
+    shares: Mapping[str, float | None],
+    title: str,
+    thumbnail_mpp_um: float,
+) -> None:
+    """Write a PNG: the thumbnail with the classes' colours over the tissue, a legend strip below.
+
+    The mask covers the same area as the thumbnail and is brought to its size (nearest pixel).
+    Background pixels keep the thumbnail's colours; a thin darker line runs along the classes'
+    boundaries. The strip holds the title, a scale bar, and each class's name, colour and share. It
+    is wider than the thumbnail where names need it.
+
+    Args:
+        path: file to write; replaced when it exists.
+        thumbnail: [h, w, 3] uint8 RGB.
+        mask: [H, W] uint8, labels 0 to N-1, N background; may be a memory map, it is only read.
+        profile: class names and colours.
+        shares: by class name, its fraction (0 to 1) of the tissue area; absent or None shows no
+            number.
+        title: text above the legend, shortened to fit.
+        thumbnail_mpp_um: um per thumbnail pixel.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = thumbnail.shape[:2]
+    picture = blend(thumbnail, _resize_labels(mask, height, width), profile)
+    entries = [LegendEntry(c.name, c.rgb, shares.get(c.name)) for c in profile.classes]
+    legend = draw_legend(entries, title=title, width_px=width, mpp_um=thumbnail_mpp_um)
+    sheet = Image.new("RGB", (max(width, legend.width), height + legend.height), "white")
+    sheet.paste(Image.fromarray(picture), ((sheet.width - width) // 2, 0))
+    sheet.paste(legend, (0, height))
+    _save_png(sheet, path)
+
+
+def write_label_png(path: Path, mask: NDArray[np.uint8], *, profile: Profile) -> None:
+    """Write a palette PNG whose pixel values are the labels, coloured as the profile says.
+
+    Args:
+        path: file to write; replaced when it exists.
+        mask: [H, W] uint8, labels 0 to N-1, N background.
+        profile: class colours.
+
+    Raises:
+        ValueError: the mask holds a label above N, which the palette has no colour for.
+        OutputError: the file cannot be written.
+    """
+    if mask.size and int(mask.max()) > profile.num_classes:
+        raise ValueError(f"label {int(mask.max())} in a mask of {profile.num_classes} classes")
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    image.putpalette([channel for rgb in profile.palette for channel in rgb])
+    _save_png(image, path)
+
+
+def write_rgb_png(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write an RGB picture, such as a patch's `blend`, as PNG.
+
+    Args:
+        path: file to write; replaced when it exists.
+        rgb: [h, w, 3] uint8.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    _save_png(Image.fromarray(rgb), path)
+
+
+def blend(
+    thumbnail: NDArray[np.uint8],  # [h, w, 3]
+    labels: NDArray[np.uint8],  # [h, w]
+    profile: Profile,
+) -> NDArray[np.uint8]:
+    """Tint a thumbnail by class: 45% colour, boundaries at 55% of the class's brightness.
+
+    Args:
+        thumbnail: [h, w, 3] uint8 RGB.
+        labels: [h, w] uint8, N background.
+        profile: class colours.
+
+    Returns:
+        [h, w, 3] uint8; background pixels are those of `thumbnail`.
+    """
+    tissue = labels < profile.num_classes
+    colors = np.asarray(profile.palette, np.float32)[labels[tissue]]  # [P, 3]
+    tinted = (1 - _OPACITY) * thumbnail[tissue] + _OPACITY * colors
+    boundary = _boundaries(labels, tissue)[tissue]
+    tinted[boundary] = _BOUNDARY_SHADE * colors[boundary]
+    picture = thumbnail.copy()
+    picture[tissue] = np.rint(tinted).astype(np.uint8)
+    return picture
+
+
+def _resize_labels(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.intp)
+    return np.asarray(mask[rows[:, None], columns])
+
+
+def _boundaries(labels: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels before a change of label, and those after it where tissue begins."""
+    boundary = np.zeros(labels.shape, bool)
+    line_px = math.ceil(max(labels.shape) / 1600)
+    for lines, inside, marked in (
+        (labels, tissue, boundary),
+        (labels.T, tissue.T, boundary.T),
+    ):
+        for shift in range(1, line_px + 1):
+            change = lines[:-shift] != lines[shift:]
+            marked[:-shift] |= change
+            marked[shift:] |= change & ~inside[:-shift]
+    return boundary
+
+
+def _save_png(image: Image.Image, path: Path) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        image.save(file, format="PNG")

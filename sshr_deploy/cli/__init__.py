@@ -1,0 +1,62 @@
+"""The `sshr-deploy` command; one file a sub-command, each importing its work only when called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sshr_deploy import __version__
+from sshr_deploy.cli.benchmark import benchmark_app
+from sshr_deploy.cli.export import export
+from sshr_deploy.cli.infer import infer
+from sshr_deploy.errors import OutputError, SshrDeployError
+
+app = typer.Typer(
+    name="sshr-deploy",
+    help="Take an SSHR tissue-segmentation checkpoint to the workstation beside a slide scanner.\n\n"
+    "Research use only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 everything done; 1 some inputs failed, the rest is done; "
+    "2 wrong usage or an unusable model.",
+)
+app.command()(export)
+app.command()(infer)
+app.add_typer(benchmark_app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sshr-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line; errors become one line on stderr and an exit code."""
+    try:
+        app()
+    except OutputError as error:
+        _fail(error, 1)
+    except SshrDeployError as error:
+        _fail(error, 2)
+
+
+def _fail(error: SshrDeployError, code: int) -> None:
+    # The message may hold a file name that the terminal's encoding lacks.
+    text = f"sshr-deploy: error: {error}\n"
+    encoding = sys.stderr.encoding or "utf-8"
+    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    raise SystemExit(code)

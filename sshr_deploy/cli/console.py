@@ -1,0 +1,167 @@
+"""What commands print: progress and messages on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sshr_deploy.runtime.progress import InputResult, Reporter
+
+_PLAIN_EVERY_S = 10.0
+_MAX_TABLE_INPUTS = 12
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+
+
+@contextmanager
+def make_reporter(*, quiet: bool) -> Iterator[Reporter]:
+    """A progress bar on a terminal, plain lines elsewhere, failures only when quiet."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if quiet:
+        yield QuietReporter(console)
+    elif console.is_terminal:
+        with _progress(console) as progress:
+            yield BarReporter(progress)
+    else:
+        yield PlainReporter(console)
+
+
+class QuietReporter:
+    """Tells of failures only."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def run_started(self, inputs: int) -> None:
+        """Nothing to say."""
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """Nothing to say."""
+
+    def tiles_done(self, tiles: int) -> None:
+        """Nothing to say."""
+
+    def input_finished(self, result: InputResult) -> None:
+        """Say why an input failed."""
+        if result.status == "failed":
+            self.console.print(f"failed: {result.reason}", markup=False)
+
+
+class PlainReporter(QuietReporter):
+    """One line when an input begins and ends, and every ten seconds in between."""
+
+    def run_started(self, inputs: int) -> None:
+        """Say how many inputs there are."""
+        self.inputs = inputs
+        self.finished = 0
+        self.console.print(f"{inputs} inputs")
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """Say which input begins."""
+        self.tiles, self.done = tiles, 0
+        self.started = self.said = time.monotonic()
+        self.console.print(f"[{self.finished + 1}/{self.inputs}] {path}: {tiles} tiles", markup=False)
+
+    def tiles_done(self, tiles: int) -> None:
+        """Say how far it is, at most every ten seconds."""
+        self.done += tiles
+        now = time.monotonic()
+        if now - self.said >= _PLAIN_EVERY_S and self.done < self.tiles:
+            self.said = now
+            rate = self.done / (now - self.started)
+            left = (self.tiles - self.done) / rate
+            line = f"  {self.done}/{self.tiles} tiles, {rate:.1f} tiles/s, {left:.0f} s left"
+            self.console.print(line, markup=False)
+
+    def input_finished(self, result: InputResult) -> None:
+        """Say how it ended."""
+        self.finished += 1
+        if result.status == "failed":
+            super().input_finished(result)
+        else:
+            seconds = result.summary.get("seconds", {}).get("total", 0.0)
+            took = "done earlier" if result.status == "skipped" else f"done in {seconds:.1f} s"
+            self.console.print(f"  {result.path}: {took}", markup=False)
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+
+
+class BarReporter(QuietReporter):
+    """Two bars: inputs of the run, tiles of the current one."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.console)
+        self.progress = progress
+        self.run = progress.add_task("inputs", total=None, unit="inputs")
+        self.current = progress.add_task("", total=None, visible=False, unit="tiles")
+
+    def run_started(self, inputs: int) -> None:
+        """Set the length of the first bar."""
+        self.progress.update(self.run, total=inputs)
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """Begin the second bar anew."""
+        self.progress.reset(self.current, total=max(tiles, 1), description=escape(path.name), visible=True)
+
+    def tiles_done(self, tiles: int) -> None:
+        """Move the second bar."""
+        self.progress.advance(self.current, tiles)
+
+    def input_finished(self, result: InputResult) -> None:
+        """Move the first bar."""
+        super().input_finished(result)
+        self.progress.advance(self.run)
+
+
+def print_results(results: Sequence[InputResult], out: Path) -> None:
+    """A table of areas (mm2) and shares by class on stdout, then where the files are."""
+    console = Console(highlight=False)
+    table = Table("input", "class", "share", "area mm²")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    shown = [r for r in results if r.summary.get("classes")]
+    for result in shown[:_MAX_TABLE_INPUTS]:
+        for index, entry in enumerate(result.summary["classes"]):
+            name = escape(result.path.name) if index == 0 else ""
+            area = "" if entry["area_mm2"] is None else f"{entry['area_mm2']:.4f}"
+            last = index == len(result.summary["classes"]) - 1
+            table.add_row(name, escape(entry["name"]), f"{entry['share']:.1%}", area, end_section=last)
+    if shown:
+        console.print(table)
+    if len(shown) > _MAX_TABLE_INPUTS:
+        console.print(f"and {len(shown) - _MAX_TABLE_INPUTS} more in summary.csv")
+    counts = {s: sum(r.status == s for r in results) for s in ("done", "skipped", "failed")}
+    done = f"{counts['done']} done, {counts['skipped']} done earlier, {counts['failed']} failed"
+    print(done, file=sys.stdout)
+    for result in shown[:_MAX_TABLE_INPUTS]:
+        for name in result.summary["files"]:
+            print(out / result.summary["folder"] / name)
+    for name in ("summary.csv", "run.json"):
+        print(out / name)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

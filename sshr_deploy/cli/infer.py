@@ -1,0 +1,71 @@
+"""`sshr-deploy infer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
+
+
+def infer(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A slide, a patch image (PNG, JPEG), or a folder of them, searched recursively.",
+        ),
+    ],
+    model: Annotated[Path, typer.Option(help="Bundle folder written by sshr-deploy export.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")],
+    mode: Annotated[Mode, typer.Option(help="How tiles are put together; reference: each alone, as published.")] = Mode.REFERENCE,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixel size in um per level-0 pixel, for slides whose file states none (or an impossible one).",
+            show_default="what the file states",
+        ),
+    ] = None,
+    force_mpp: Annotated[bool, typer.Option("--force-mpp", help="Use --mpp even where the file states its own pixel size.")] = False,
+    tissue: Annotated[TissueChoice, typer.Option(help="Tiles to compute; auto: those with tissue, all: every one.")] = TissueChoice.AUTO,
+    engine: Annotated[EngineChoice, typer.Option(help="What runs the network; auto: the fastest that works here.")] = EngineChoice.AUTO,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Patches per call of the engine.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Segment slides and patches.
+
+    Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
+    areas in mm2; for each patch image mask.png, overlay.png and summary.json; for the run run.json
+    and summary.csv. A second run with the same settings does only what is left.
+    """
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.cli.console import make_reporter, print_results, say
+    from sshr_deploy.errors import UsageError
+    from sshr_deploy.runtime.run import run_infer
+    from sshr_deploy.runtime.sessions import open_session
+    from sshr_deploy.runtime.summary import Context
+
+    if force_mpp and mpp is None:
+        raise UsageError("--force-mpp needs the pixel size: give --mpp too")
+    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
+    bundle = load_bundle(model)
+    with open_session(bundle, engine.value) as session:
+        context = Context(bundle, session.info, settings)
+        try:
+            with make_reporter(quiet=quiet) as reporter:
+                result = run_infer(source, out, session, context, reporter)
+        except KeyboardInterrupt:
+            say("interrupted; what is finished is kept, run the same command again to go on")
+            raise typer.Exit(1) from None
+    if result.stopped_by is not None:
+        say(f"sshr-deploy: error: {result.stopped_by}; the run stopped here")
+    if as_json:
+        typer.echo(json.dumps(result.document, indent=2))
+    elif not quiet:
+        print_results(result.results, out)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sshr_deploy.profiles import Profile, load_profile
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch and OpenCV load, so before they do
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def demo_slide() -> Path:
+    return ROOT / "demo" / "data" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    return load_profile("wsss4luad")
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: Profile) -> Path:
+    """Width 2, random weights with a fixed seed, heads large enough that all classes appear."""
+    torch = pytest.importorskip("torch")
+    from sshr_deploy.model import SSHR, ModelConfig
+    from sshr_deploy.model.checkpoint import save_checkpoint
+
+    torch.manual_seed(7)
+    model = SSHR(ModelConfig(profile.num_classes, width=2)).eval()
+    for hfrm in (model.hfrm_56, model.hfrm_28_1, model.hfrm_28_2):
+        torch.nn.init.constant_(hfrm.gamma_veto, 0.7)
+        torch.nn.init.constant_(hfrm.gamma_context, 0.9)
+    for head in (model.ic1, model.ic2, model.fc8):
+        torch.nn.init.normal_(head.weight, std=0.5)
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(model, path, metadata={"trained_on": "nothing, random weights"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_bundle_dir(
+    tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path, profile: Profile
+) -> Path:
+    """A bundle of `small_checkpoint`; tests that change it copy it first."""
+    from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+    from sshr_deploy.export.qualify import shipped_patches
+
+    out = tmp_path_factory.mktemp("bundle") / "small"
+    export_bundle(small_checkpoint, profile, out, shipped_patches())
+    return out

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from sshr_deploy.bundle import load_bundle
+from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
+from sshr_deploy.export import bundle_from_checkpoint as bundling
+from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+from sshr_deploy.export.onnx_from_checkpoint import HfrmForm, flop_per_patch, write_onnx
+from sshr_deploy.export.qualify import (
+    PatchSet,
+    Tolerance,
+    patches_from_folder,
+    relative_rms_error,
+    shipped_patches,
+    torch_cams,
+)
+from sshr_deploy.model import SSHR, ModelConfig
+from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.runtime.sessions import CAM_NAMES
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+
+@pytest.fixture
+def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the export take the graph of `small_bundle_dir`, which takes no seconds."""
+
+    def copy(model: SSHR, path: Path, *, form: HfrmForm) -> None:
+        for name in ("model.onnx", "model.onnx.data"):
+            shutil.copy(small_bundle_dir / name, path.with_name(name))
+
+    monkeypatch.setattr(bundling, "write_onnx", copy)
+
+
+def test_the_graph_is_what_the_bundle_promises(small_bundle_dir: Path) -> None:
+    proto = onnx.load(small_bundle_dir / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(small_bundle_dir / "model.onnx", full_check=True)
+    assert [o.version for o in proto.opset_import if not o.domain] >= [20]
+    (patches,) = proto.graph.input
+    tensor = patches.type.tensor_type
+    assert (patches.name, tensor.elem_type) == ("patches", onnx.TensorProto.UINT8)
+    assert [d.dim_value for d in tensor.shape.dim] == [0, 224, 224, 3]
+    assert tensor.shape.dim[0].dim_param
+    shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim][1:] for o in proto.graph.output}
+    assert shapes == {**dict.fromkeys(CAM_NAMES, [3, 28, 28]), "prob": [3]}
+    names = {t.name for t in proto.graph.initializer}
+    assert not [n for n in names if "hfrm_56" in n or "ic_56" in n]
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(small_bundle_dir: Path) -> None:
+    content = (small_bundle_dir / "model.onnx").read_bytes()
+    assert b".py" not in content
+    assert str(Path.home()).encode() not in content
+
+
+def test_manifest_tells_what_the_bundle_is(small_bundle_dir: Path, small_checkpoint: Path) -> None:
+    manifest = load_bundle(small_bundle_dir).manifest
+    assert manifest.profile == load_profile("wsss4luad")
+    assert (manifest.model.width, manifest.model.num_classes) == (2, 3)
+    assert manifest.model.checkpoint_name == small_checkpoint.name
+    assert manifest.model.metadata == {"trained_on": "nothing, random weights"}
+    qualification = manifest.artifacts[0].qualification
+    assert qualification.patches == 6
+    assert 0 < max(qualification.cam_relative_error.values()) < 1e-4
+    assert qualification.gates_equal
+    assert qualification.mask_agreement >= qualification.mask_agreement_worst >= 0.9995
+    assert {"torch", "onnx", "onnxruntime", "sshr-deploy"} <= set(manifest.tool_versions)
+
+
+@pytest.mark.parametrize("form", list(HfrmForm))
+def test_both_hfrm_forms_equal_pytorch_at_any_batch(small_checkpoint: Path, tmp_path: Path, form: HfrmForm) -> None:
+    model = load_checkpoint(small_checkpoint)
+    write_onnx(model, tmp_path / "model.onnx", form=form)
+    rng = np.random.default_rng(3)
+    with OnnxRuntimeSession(tmp_path / "model.onnx", 3) as session:
+        for batch in (1, 3):
+            patches = rng.integers(0, 256, (batch, 224, 224, 3), np.uint8)
+            ref, got = torch_cams(model, patches), session.infer(patches)
+            for name in (*CAM_NAMES, "prob"):
+                assert relative_rms_error(getattr(got, name), getattr(ref, name)) < 1e-5
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_a_graph_that_misses_the_tolerance_leaves_nothing(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    with pytest.raises(ExportError, match=r"cam_28_1 is off by .*nothing was written"):
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), tolerance=Tolerance(0.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_a_wrong_graph_is_caught(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    model = load_checkpoint(small_checkpoint)
+    with torch.no_grad():
+        model.ic2.weight[0] *= 1.01
+    save_checkpoint(model, tmp_path / "other.safetensors")
+    with pytest.raises(ExportError, match="cam_28_2 is off"):
+        export_bundle(tmp_path / "other.safetensors", profile, tmp_path / "b", shipped_patches())
+    assert [p.name for p in tmp_path.iterdir()] == ["other.safetensors"]
+
+
+def test_an_exporter_that_fails_leaves_the_old_bundle(
+    small_checkpoint: Path, small_bundle_dir: Path, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such operator\nlong story")
+
+    monkeypatch.setattr(bundling, "write_onnx", fail)
+    with pytest.raises(ExportError, match="no such operator$"):
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), overwrite=True)
+    assert load_bundle(out).manifest_sha256 == load_bundle(small_bundle_dir).manifest_sha256
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_is_at_out_is_kept_unless_it_is_a_bundle_to_replace(
+    small_checkpoint: Path, small_bundle_dir: Path, profile: Profile, tmp_path: Path
+) -> None:
+    precious = tmp_path / "slides"
+    precious.mkdir()
+    (precious / "x.svs").write_text("slide")
+    with pytest.raises(UsageError, match="exists and is not a bundle"):
+        export_bundle(small_checkpoint, profile, precious, shipped_patches(), overwrite=True)
+    with pytest.raises(UsageError, match="add --overwrite"):
+        export_bundle(small_checkpoint, profile, small_bundle_dir, shipped_patches())
+    assert (precious / "x.svs").read_text() == "slide"
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_overwrite_replaces_a_bundle(small_checkpoint: Path, small_bundle_dir: Path, profile: Profile, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    (out / "model.onnx").write_bytes(b"broken")
+    one = PatchSet(shipped_patches().images[:1], "one")
+    export_bundle(small_checkpoint, profile, out, one, overwrite=True)
+    assert load_bundle(out).manifest.artifacts[0].qualification.patches == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_profile_must_fit_the_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="3 classes, profile luad has 4"):
+        export_bundle(small_checkpoint, load_profile("luad"), tmp_path / "b", shipped_patches())
+    with pytest.raises(CheckpointError, match="does not exist"):
+        export_bundle(tmp_path / "no.pth", load_profile("luad"), tmp_path / "b", shipped_patches())
+
+
+def test_patches_from_a_folder(tmp_path: Path, demo_slide: Path) -> None:
+    with pytest.raises(UsageError, match="holds no PNG or JPEG"):
+        patches_from_folder(demo_slide.parent)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"bad\.png cannot be read"):
+        patches_from_folder(tmp_path)
+
+
+def test_flops_are_those_of_the_published_cost() -> None:
+    with torch.device("meta"):
+        model = SSHR(ModelConfig(num_classes=4))
+    assert flop_per_patch(model) == pytest.approx(200.5e9, rel=0.005)
+
+
+def test_manifest_is_plain_json(small_bundle_dir: Path) -> None:
+    content = json.loads((small_bundle_dir / "manifest.json").read_text())
+    assert content["schema_version"] == 1

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sshr_deploy.errors import CheckpointError
+from sshr_deploy.model import SSHR, ModelConfig
+from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model() -> SSHR:
+    torch.manual_seed(0)
+    return SSHR(ModelConfig(num_classes=3, width=1)).eval()
+
+
+def _equal(a: SSHR, b: SSHR) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_safetensors_round_trip_keeps_weights_and_config(model: SSHR, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(model, path, metadata={"trained_on": "x"})
+    loaded = load_checkpoint(path)
+    assert loaded.config == model.config
+    assert _equal(loaded, model)
+    assert not loaded.training
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_pth_of_the_authors_loads_with_shapes_from_its_tensors(model: SSHR, tmp_path: Path) -> None:
+    path = tmp_path / "m.pth"
+    torch.save(model.state_dict(), path)
+    loaded = load_checkpoint(path)
+    assert loaded.config == ModelConfig(num_classes=3, width=1)
+    assert _equal(loaded, model)
+
+
+def _drop(tensors: dict[str, Tensor]) -> None:
+    del tensors["hfrm_28_1.gamma_veto"]
+
+
+def _add(tensors: dict[str, Tensor]) -> None:
+    tensors["optimizer.step"] = torch.zeros(1)
+
+
+def _reshape(tensors: dict[str, Tensor]) -> None:
+    tensors["ic1.weight"] = torch.zeros(3, 9, 1, 1)
+
+
+def _poison(tensors: dict[str, Tensor]) -> None:
+    tensors["b3.conv_branch2a.weight"][0, 0, 0, 0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (_drop, "missing hfrm_28_1.gamma_veto"),
+        (_add, "extra optimizer.step"),
+        (_reshape, r"ic1.weight is \[3, 9, 1, 1\], not \[3, 8, 1, 1\]"),
+        (_poison, "b3.conv_branch2a.weight has NaN"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_tensors_that_do_not_fit_are_listed(
+    model: SSHR, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], None], named: str, suffix: str
+) -> None:
+    tensors = {k: v.clone() for k, v in model.state_dict().items()}
+    spoil(tensors)
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".pth":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=named) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_list_of_problems_is_cut(model: SSHR, tmp_path: Path) -> None:
+    tensors = {k: v for k, v in model.state_dict().items() if not k.startswith("b4")}
+    torch.save(tensors, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"missing b4\.bn.*and \d+ more"):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path("pwned").touch, ())
+
+
+def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1a.weight": _Evil()}, tmp_path / "zip.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(_Evil()))
+    for name in ("zip.pth", "raw.pth"):
+        with pytest.raises(CheckpointError, match="not a plain PyTorch state dict"):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("a.pth", b"", "not a plain PyTorch state dict"),
+        ("a.pth", b"hello", "not a plain PyTorch state dict"),
+        ("a.safetensors", b"", "not a readable safetensors"),
+        ("a.safetensors", b"\xff" * 64, "not a readable safetensors"),
+        ("a.onnx", b"x", "neither .safetensors nor .pth"),
+    ],
+)
+def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, content: bytes, named: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=named):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_truncated_file_is_refused(model: SSHR, tmp_path: Path) -> None:
+    for suffix in (".pth", ".safetensors"):
+        path = tmp_path / f"m{suffix}"
+        if suffix == ".pth":
+            torch.save(model.state_dict(), path)
+        else:
+            save_checkpoint(model, path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CheckpointError, match="not a"):
+            load_checkpoint(path)
+
+
+def test_other_state_dicts_and_missing_files_are_refused(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, named in [
+        ("other.pth", "not an SSHR checkpoint"),
+        ("list.pth", "not a state dict"),
+        ("none.pth", "does not exist"),
+        ("", "is a folder"),
+    ]:
+        with pytest.raises(CheckpointError, match=named):
+            load_checkpoint(tmp_path / name)

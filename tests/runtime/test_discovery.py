@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of
+
+
+def _touch(path: Path, content: bytes = b"") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_folders_are_searched_recursively_by_name(tmp_path: Path) -> None:
+    for name in ("b/2.SVS", "a/1.png", "c.JPEG", "notes.txt", ".hidden.png", ".git/x.png", "b/z.ome.tif"):
+        _touch(tmp_path / name)
+    found, failures = find_inputs(tmp_path, tmp_path / "out")
+    assert {(i.relative.as_posix(), i.kind) for i in found} == {
+        ("a/1.png", "patch"),
+        ("b/2.SVS", "slide"),
+        ("b/z.ome.tif", "slide"),
+        ("c.JPEG", "patch"),
+    }
+    assert failures == []
+
+
+def test_results_inside_the_input_are_not_inputs(tmp_path: Path) -> None:
+    _touch(tmp_path / "a.png")
+    _touch(tmp_path / "out" / "a.png" / "mask.png")
+    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    assert [i.relative.as_posix() for i in found] == ["a.png"]
+
+
+def test_parts_of_a_slide_are_not_inputs(tmp_path: Path) -> None:
+    _touch(tmp_path / "x.mrxs")
+    _touch(tmp_path / "x" / "Data0000.png")
+    _touch(tmp_path / "y.vms", b"[Virtual Microscope Specimen]\nImageFile=y-tile.jpg\n")
+    _touch(tmp_path / "y-tile.jpg")
+    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    assert [i.relative.as_posix() for i in found] == ["x.mrxs", "y.vms"]
+
+
+def test_one_file_is_one_input(tmp_path: Path) -> None:
+    _touch(tmp_path / "a.svs")
+    found, _ = find_inputs(tmp_path / "a.svs", tmp_path / "out")
+    assert [(i.relative.as_posix(), i.kind) for i in found] == [("a.svs", "slide")]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("none", "does not exist"), ("notes.txt", "neither a slide nor"), ("empty", "holds no slide")],
+)
+def test_nothing_to_do_is_a_usage_error(tmp_path: Path, name: str, why: str) -> None:
+    _touch(tmp_path / "notes.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=why):
+        find_inputs(tmp_path / name, tmp_path / "out")
+
+
+def test_an_unreadable_folder_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path / "a.png")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, failures = find_inputs(tmp_path, tmp_path / "out")
+    assert len(found) == 1
+    assert [f.reason for f in failures] == [f"{tmp_path / 'locked'} cannot be read: Permission denied"]
+
+
+def test_kinds_by_suffix() -> None:
+    names = ("a.PNG", "a.jpg", "a.svs", "a.ome.tif", "a.dcm", "a.txt", "a")
+    assert [kind_of(Path(n)) for n in names] == ["patch", "patch", "slide", "slide", "slide", None, None]
+
+
+def test_fingerprint_sees_size_head_and_tail(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    contents = [b"a" * 3_000_000, b"a" * 3_000_001, b"b" + b"a" * 2_999_999, b"a" * 2_999_999 + b"b"]
+    prints = set()
+    for content in contents:
+        path.write_bytes(content)
+        prints.add(fingerprint(path))
+    assert len(prints) == 4

@@ -1,0 +1,192 @@
+"""Overlay and label image as Pillow reads them back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from sshr_deploy.profiles import Profile, TissueClass, load_profile
+from sshr_deploy.runtime.writers.legend import (
+    LegendEntry,
+    draw_legend,
+    length_text,
+    nice_length_um,
+)
+from sshr_deploy.runtime.writers.overlay import (
+    blend,
+    write_label_png,
+    write_overlay,
+    write_rgb_png,
+)
+
+PROFILE = load_profile("luad")
+SHARES = {c.name: 0.25 for c in PROFILE.classes}
+
+
+def _thumbnail(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(120, 250, (height, width, 3)).astype(np.uint8)
+
+
+def _mask(height: int, width: int) -> NDArray[np.uint8]:
+    """Background frame around four vertical stripes."""
+    mask = np.full((height, width), 4, np.uint8)
+    for label in range(4):
+        left, right = width * (label + 1) // 6, width * (label + 2) // 6
+        mask[height // 4 : height * 3 // 4, left:right] = label
+    return mask
+
+
+def _has_color(picture: NDArray[np.uint8], rgb: tuple[int, int, int]) -> bool:
+    return bool((picture == np.asarray(rgb, np.uint8)).all(-1).any())
+
+
+def test_overlay_keeps_background_and_tints_tissue(tmp_path: Path) -> None:
+    thumbnail = _thumbnail(300, 600)
+    path = tmp_path / "o.png"
+    write_overlay(
+        path, thumbnail, _mask(1200, 2400), profile=PROFILE, shares=SHARES, title="s.svs",
+        thumbnail_mpp_um=8.0,
+    )  # fmt: skip
+    image = Image.open(path)
+    assert image.format == "PNG" and image.mode == "RGB" and image.width == 600
+    shown = np.asarray(image)
+    labels = _mask(300, 600)
+    np.testing.assert_array_equal(shown[:300][labels == 4], thumbnail[labels == 4])
+    inner = (slice(100, 200), slice(120, 180))  # inside the first stripe, off its edges
+    expected = 0.55 * thumbnail[inner] + 0.45 * np.asarray(PROFILE.classes[0].rgb)
+    np.testing.assert_allclose(shown[inner], expected, atol=0.51)
+    for tissue_class in PROFILE.classes:
+        assert _has_color(shown[300:], tissue_class.rgb)
+
+
+def test_boundaries_are_darker_and_one_pixel_wide() -> None:
+    thumbnail = np.full((20, 20, 3), 200, np.uint8)
+    labels = np.full((20, 20), 4, np.uint8)
+    labels[5:15, 5:10] = 0
+    labels[5:15, 10:15] = 1
+    shown = blend(thumbnail, labels, PROFILE)
+    row = shown[10].astype(int).sum(1)
+    plain = [row[7], row[12]]  # middle of each class
+    assert [row[5], row[9], row[14]] < [plain[0], plain[0], plain[1]]
+    assert (row[6:9] == plain[0]).all() and (row[10:14] == plain[1]).all()
+    assert (row[:5] == 600).all() and (row[15:] == 600).all()
+    assert thumbnail.min() == thumbnail.max() == 200  # the input is not painted on
+
+
+def test_all_background_shows_the_thumbnail(tmp_path: Path) -> None:
+    thumbnail = _thumbnail(400, 700)
+    mask = np.full((50, 90), 4, np.uint8)
+    path = tmp_path / "o.png"
+    write_overlay(path, thumbnail, mask, profile=PROFILE, shares={}, title="", thumbnail_mpp_um=1.0)
+    np.testing.assert_array_equal(np.asarray(Image.open(path))[:400], thumbnail)
+
+
+@pytest.mark.parametrize("width_px", [40, 300, 1024, 4000])
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_nothing_in_the_legend_overlaps(
+    width_px: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes: list[tuple[float, float, float, float]] = []
+    draw_text = ImageDraw.ImageDraw.text
+
+    def text(self: Any, xy: Any, shown: str, fill: Any, font: Any, anchor: str) -> None:
+        boxes.append(self.textbbox(xy, shown, font, anchor))
+        draw_text(self, xy, shown, fill, font, anchor)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    rng = np.random.default_rng(count)
+    entries = [
+        LegendEntry("W" * int(rng.integers(1, 80)), (10 * i, 0, 90), 0.123) for i in range(count)
+    ]
+    picture = draw_legend(entries, title="a slide " * 20, width_px=width_px, mpp_um=1.0)
+    assert picture.width >= width_px
+    pixels = np.asarray(picture)
+    for entry in entries:
+        rows, columns = np.nonzero((pixels == np.asarray(entry.rgb, np.uint8)).all(-1))
+        swatch = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (swatch == entry.rgb).all(), "something is drawn over a swatch"
+        boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    filled = np.zeros(pixels.shape[:2], bool)
+    for left, top, right, bottom in boxes:
+        if right > left and bottom > top:
+            assert left >= 0 and top >= 0 and right < picture.width and bottom < picture.height
+            box = (slice(int(top), math.ceil(bottom)), slice(int(left), math.ceil(right)))
+            assert not filled[box].any()
+            filled[box] = True
+
+
+def test_long_titles_and_any_script_fit() -> None:
+    entries = [LegendEntry("nécrose 中", (200, 0, 0), None)]
+    assert entries[0].label == "necrose ?"
+    for title in ("x" * 500, "Übersicht 中\udc80\n2", ""):
+        picture = np.asarray(draw_legend(entries, title=title, width_px=300, mpp_um=2.0))
+        assert (picture[:, :3] == 255).all() and (picture[:, -3:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "-"), (0.0, "0.0%"), (1e-6, "<0.1%"), (0.00051, "0.1%"), (0.5, "50.0%"), (1, "100.0%")],
+)
+def test_share_text(share: float | None, text: str) -> None:
+    assert LegendEntry("a", (0, 0, 0), share).percent == text
+
+
+@pytest.mark.parametrize(
+    ("longest_um", "length_um", "text"),
+    [
+        (0.3, 0.2, "0.2 um"),
+        (1, 1, "1 um"),
+        (99, 50, "50 um"),
+        (100, 100, "0.1 mm"),
+        (499.9, 200, "0.2 mm"),
+        (5000, 5000, "5 mm"),
+        (19999, 10000, "10 mm"),
+    ],
+)
+def test_scale_bar_length(longest_um: float, length_um: float, text: str) -> None:
+    assert nice_length_um(longest_um) == pytest.approx(length_um)
+    assert length_text(nice_length_um(longest_um)) == text
+
+
+def test_scale_bar_is_as_long_as_it_says() -> None:
+    entries = [LegendEntry("a", (200, 0, 0), 1.0)]
+    picture = np.asarray(draw_legend(entries, title="", width_px=1000, mpp_um=2.5))
+    inked = (picture == 34).all(-1)
+    gaps = [np.diff(np.flatnonzero(np.r_[True, ~row, True])) - 1 for row in inked]
+    longest_run = max(int(gap.max()) for gap in gaps)
+    assert longest_run == 500 / 2.5  # 0.5 mm: the longest nice length in a quarter of 2.5 mm
+
+
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_label_png_holds_labels_and_palette(tmp_path: Path, count: int) -> None:
+    classes = tuple(TissueClass(name=f"c{i}", color=f"#{i:02x}10ff") for i in range(count))
+    profile = Profile(
+        name="x", title="x", mpp_um=1.0, gate_threshold=0.2, classes=classes,
+        background_color="#fefefe",
+    )  # fmt: skip
+    mask = np.random.default_rng(0).integers(0, count + 1, (37, 53)).astype(np.uint8)
+    path = tmp_path / "m.png"
+    write_label_png(path, mask, profile=profile)
+    image = Image.open(path)
+    assert image.mode == "P"
+    np.testing.assert_array_equal(np.asarray(image), mask)
+    colors = np.asarray(profile.palette, np.uint8)[mask]
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors)
+
+
+def test_label_png_refuses_labels_without_a_colour(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="label 5 in a mask of 4 classes"):
+        write_label_png(tmp_path / "m.png", np.full((2, 2), 5, np.uint8), profile=PROFILE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rgb_png_round_trip(tmp_path: Path) -> None:
+    rgb = _thumbnail(11, 17)
+    write_rgb_png(tmp_path / "p.png", rgb)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p.png")), rgb)

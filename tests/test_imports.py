@@ -1,0 +1,49 @@
+"""What an import needs and costs; directions between the parts are checked by `lint-imports`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "openslide", "tifffile", "rasterio")
+
+# Run in a fresh interpreter: None in sys.modules makes an import fail as if nothing were there.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "triton"):
+    sys.modules[name] = None
+import sshr_deploy
+skipped = {f"sshr_deploy.{part}" for part in ("train", "export", "model", "benchmarks", "__main__")}
+queue, seen = ["sshr_deploy"], []
+while queue:
+    module = importlib.import_module(queue.pop())
+    seen.append(module.__name__)
+    for info in pkgutil.iter_modules(getattr(module, "__path__", []), module.__name__ + "."):
+        if info.name not in skipped:
+            queue.append(info.name)
+print(*seen)
+"""
+
+IMPORT_CLI = f"""
+import sys
+import sshr_deploy.cli
+print(*sorted(set({HEAVY!r}) & sys.modules.keys()))
+"""
+
+
+def run(code: str, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_runtime_and_cli_import_without_torch(repo_root: Path) -> None:
+    done = run(IMPORT_ALL, repo_root)
+    assert done.returncode == 0, done.stderr
+    assert {"sshr_deploy.runtime", "sshr_deploy.cli"} <= set(done.stdout.split())
+
+
+def test_command_line_loads_nothing_heavy(repo_root: Path) -> None:
+    done = run(IMPORT_CLI, repo_root)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
