@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 def parse_batches(text: str) -> list[int]:
-    """"1,4,8" -> [1, 4, 8], sorted and without doubles.
+    """ "1,4,8" -> [1, 4, 8], sorted and without doubles.
 
     Raises:
         UsageError: not whole numbers from 1 to 1024.
@@ -38,11 +38,15 @@ def parse_batches(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or sizes[0] < 1 or sizes[-1] > _MAX_BATCH:
-        raise UsageError(f"--batches {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between")
+        raise UsageError(
+            f"--batches {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between"
+        )
     return sizes
 
 
-def measure_latency(path: Path, engine: str, batches: Sequence[int], seconds: float) -> dict[str, Any]:
+def measure_latency(
+    path: Path, engine: str, batches: Sequence[int], seconds: float
+) -> dict[str, Any]:
     """Measure cold start, then warm calls by batch size, then the post-processing.
 
     Patches are noise with a fixed seed: the network is dense, its time does not depend on them.
@@ -59,7 +63,9 @@ def measure_latency(path: Path, engine: str, batches: Sequence[int], seconds: fl
     cold: dict[str, float] = {}
     bundle = _timed(cold, "load_and_verify_bundle_s", lambda: load_bundle(path))
     session = _timed(cold, "open_session_s", lambda: open_session(bundle, engine))
-    noise = np.random.default_rng(0).integers(0, 256, (max(batches), PATCH_PX, PATCH_PX, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(
+        0, 256, (max(batches), PATCH_PX, PATCH_PX, 3), np.uint8
+    )
     with session:
         first = _timed(cold, "first_patch_s", lambda: session.infer(noise[:1]))
         samples = _warm_samples(session, noise, batches, seconds)
@@ -88,27 +94,36 @@ def print_latency(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     engine, cold = report["engine"], report["cold"]
     console.print(
-        f"{engine['engine']} {engine['precision']} ({engine['library']}), width {report['bundle']['width']}, "
+        f"{engine['engine']} {engine['precision']} ({engine['library']}), "
+        f"width {report['bundle']['width']}, "
         f"on {report['environment']['processor']}, {report['environment']['cores']} cores"
     )
     for name, reason in engine["rejected"].items():
         console.print(f"not {name}: {reason}", markup=False)
     console.print(
-        f"cold start: bundle {cold['load_and_verify_bundle_s']:.2f} s, session {cold['open_session_s']:.2f} s, "
+        f"cold start: bundle {cold['load_and_verify_bundle_s']:.2f} s, "
+        f"session {cold['open_session_s']:.2f} s, "
         f"first patch {cold['first_patch_s']:.3f} s"
     )
-    table = Table("batch", "calls", "p50 ms", "p95 ms", "p99 ms", "patches/s", "GFLOP/s", "mask agreement")
+    table = Table(
+        "batch", "calls", "p50 ms", "p95 ms", "p99 ms", "patches/s", "GFLOP/s", "mask agreement"
+    )
     agreement = f"{report['qualification']['mask_agreement']:.4%}"
     for column in table.columns:
         column.justify = "right"
     for row in report["rows"]:
-        figures = [f"{row[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "patches_per_s", "gflop_per_s")]
+        figures = [
+            f"{row[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "patches_per_s", "gflop_per_s")
+        ]
         table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
     console.print(table)
     mask_ms = float(np.median(report["mask_ms_per_patch"]))
     one = report["rows"][0]
     share = mask_ms * one["batch"] / one["p50_ms"]
-    console.print(f"post-processing: {mask_ms:.2f} ms a patch, {share:.1%} of the inference time at batch {one['batch']}")
+    console.print(
+        f"post-processing: {mask_ms:.2f} ms a patch, "
+        f"{share:.1%} of the inference time at batch {one['batch']}"
+    )
 
 
 def _timed(into: dict[str, float], name: str, call: Callable[[], _T]) -> _T:
@@ -143,7 +158,9 @@ def _mask_samples(bundle: Bundle, cams: CamBatch, calls: int = 50) -> list[float
     samples = []
     for _ in range(calls):
         start = time.perf_counter()
-        reference_mask(cams, 0, cam_weights=weights, gate_threshold=-1, height_px=PATCH_PX, width_px=PATCH_PX)
+        reference_mask(
+            cams, 0, cam_weights=weights, gate_threshold=-1, height_px=PATCH_PX, width_px=PATCH_PX
+        )
         samples.append((time.perf_counter() - start) * 1e3)
     return samples
 

@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: graph, precision, qualification. Needs the extra `export`."""

@@ -72,7 +72,9 @@ def export_bundle(
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True
+        ) as name:
             partial = Path(name) / "bundle"
             partial.mkdir()
             on_step("writing the ONNX graph")
@@ -91,7 +93,9 @@ def export_bundle(
             write_manifest(partial, _manifest(checkpoint, model, profile, partial, artifact))
             _move(partial, out, Path(name) / "replaced")
     except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+        raise ExportError(
+            f"cannot write {out}: {error.strerror or error}; choose another --out"
+        ) from error
     return load_bundle(out)
 
 
@@ -101,7 +105,9 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_NAME).exists()):
         raise UsageError(f"{out} exists and is not a bundle; choose another --out")
     if any(out.iterdir()) and not overwrite:
-        raise UsageError(f"{out} exists; add --overwrite to replace that bundle, or choose another --out")
+        raise UsageError(
+            f"{out} exists; add --overwrite to replace that bundle, or choose another --out"
+        )
 
 
 def _write_graph(model: SSHR, path: Path, form: HfrmForm) -> None:

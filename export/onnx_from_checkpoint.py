@@ -1,7 +1,7 @@
 """SSHR network -> ONNX graph: uint8 patches in, raw CAMs and probabilities out.
 
-Normalisation is inside the graph; the CAM of level 56 has no weight in inference (DESIGN.md
-section 3), so neither it nor its HFRM is exported.
+Normalisation is inside the graph. The published inference gives the CAM of level 56 no weight, so
+neither it nor its HFRM is exported.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sshr_deploy.model import SSHR
+from sshr_deploy.model import IMAGENET_MEAN, IMAGENET_STD, SSHR
 from sshr_deploy.runtime.sessions.session import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
 
 OPSET = 20
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class HfrmForm(StrEnum):
-    """Exact forms of HFRM plus its CAM head that the graph can hold; see `sshr_deploy.model.hfrm`."""
+    """Exact forms of HFRM plus its CAM head in the graph; see `sshr_deploy.model.hfrm`."""
 
     DEPTHWISE = "depthwise"
     SEPARABLE = "separable"
@@ -48,7 +45,7 @@ class DeployGraph(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 RGB [B, 224, 224, 3] -> relu'd CAMs [B, N, 28, 28] (28_1, 28_2, deep), prob [B, N]."""
+        """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
         x = patches.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
         model, f = self.model, self.model.features(x)
         context = f.deep.mean((2, 3))
@@ -62,7 +59,7 @@ class DeployGraph(nn.Module):
 
 
 def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) -> None:
-    """Write `model` as ONNX at opset 20 with a dynamic batch; weights go to `<path>.data` beside it.
+    """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
 
     Input `patches` uint8 [B, 224, 224, 3]; outputs float32 `cam_28_1`, `cam_28_2`, `cam_deep`
     [B, N, 28, 28] (after ReLU) and `prob` [B, N].
@@ -106,7 +103,15 @@ def _strip_debug_info(path: Path) -> None:
     """Drop the exporter's notes: stack traces with paths of this machine, in every node."""
     proto = onnx.load(path, load_external_data=False)
     graph = proto.graph
-    for item in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    for item in (
+        proto,
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+    ):
         del item.metadata_props[:]
         item.ClearField("doc_string")
     path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.bundle import Qualification
 from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.export.onnx_from_checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from sshr_deploy.model import SSHR
+from sshr_deploy.model import SSHR, normalise
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image, resize_to_patch
@@ -44,7 +43,9 @@ def shipped_patches() -> PatchSet:
     """Six crops of a CC0 H&E slide that come with the package."""
     folder = resources.files("sshr_deploy.export").joinpath("qualification")
     with resources.as_file(folder) as path:
-        return PatchSet([read_image(p) for p in sorted(path.glob("*.png"))], "CMU-1-Small-Region crops (CC0)")
+        return PatchSet(
+            [read_image(p) for p in sorted(path.glob("*.png"))], "CMU-1-Small-Region crops (CC0)"
+        )
 
 
 def patches_from_folder(folder: Path) -> PatchSet:
@@ -65,13 +66,11 @@ def torch_cams(model: SSHR, patches: NDArray[np.uint8]) -> CamBatch:
 
     The reference of every qualification: it shares no code with the exported graph but the layers.
     """
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    x = ((torch.tensor(patches) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        cams = model(x)
+        cams = model(normalise(patches))
         prob = torch.sigmoid(cams.cam_deep.mean((2, 3)))
-    maps = [torch.relu(getattr(cams, name)).numpy() for name in CAM_NAMES]
-    return CamBatch(*maps, prob.numpy())
+    c28_1, c28_2, deep = (torch.relu(getattr(cams, name)).numpy() for name in CAM_NAMES)
+    return CamBatch(c28_1, c28_2, deep, prob.numpy())
 
 
 def qualify(session: Session, model: SSHR, profile: Profile, patches: PatchSet) -> Qualification:
@@ -122,9 +121,15 @@ def check_qualified(found: Qualification, tolerance: Tolerance) -> None:
     if not found.gates_equal:
         misses.append("a class gate differs")
     if not found.mask_agreement_worst >= tolerance.mask_agreement:
-        misses.append(f"masks agree on {found.mask_agreement_worst:.4%} (at least {tolerance.mask_agreement:.2%})")
+        misses.append(
+            f"masks agree on {found.mask_agreement_worst:.4%} "
+            f"(at least {tolerance.mask_agreement:.2%})"
+        )
     if misses:
-        raise ExportError(f"the exported graph does not equal the checkpoint: {'; '.join(misses)}; nothing was written")
+        raise ExportError(
+            "the exported graph does not equal the checkpoint: "
+            f"{'; '.join(misses)}; nothing was written"
+        )
 
 
 def relative_rms_error(got: NDArray[np.float32], ref: NDArray[np.float32]) -> float:

@@ -1,0 +1,1 @@
+"""What runs at the edge: sessions, slides, masks, results. Never imports torch."""

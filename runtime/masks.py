@@ -1,4 +1,4 @@
-"""CAMs and probabilities -> label map, as SSHR's published inference does it (the reference mode)."""
+"""CAMs and probabilities -> label map, as SSHR's published inference does it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ class PatchJob:
     folder: Path
 
 
-def segment_patches(jobs: Sequence[PatchJob], session: Session, profile: Profile) -> list[dict[str, Any]]:
+def segment_patches(
+    jobs: Sequence[PatchJob], session: Session, profile: Profile
+) -> list[dict[str, Any]]:
     """Compute the masks of a batch of images and write label map and overlay of each.
 
     Returns what each `summary.json` says. Areas are None: an image file states no pixel size.
@@ -46,7 +48,9 @@ def segment_patches(jobs: Sequence[PatchJob], session: Session, profile: Profile
     return [_finish(job, cams, index, profile, infer_s) for index, job in enumerate(jobs)]
 
 
-def _finish(job: PatchJob, cams: CamBatch, index: int, profile: Profile, infer_s: float) -> dict[str, Any]:
+def _finish(
+    job: PatchJob, cams: CamBatch, index: int, profile: Profile, infer_s: float
+) -> dict[str, Any]:
     stages = Stages()
     height, width = job.rgb.shape[:2]
     with stages.stage("mask"):

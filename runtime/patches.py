@@ -32,7 +32,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             if width * height > MAX_PATCH_PIXELS:
                 raise InputError(
                     f"{path} is {width} x {height} px, too large for one patch; "
-                    "cut it into patches, or convert it to a pyramidal TIFF and give it as a slide"
+                    "cut it into patches, or convert it to a pyramidal TIFF and give that"
                 )
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InputError(f"{path} has mode {image.mode}; convert it to 8-bit RGB")
@@ -46,6 +46,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def resize_to_patch(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] -> [224, 224, 3] by Pillow's antialiased bilinear filter, as published."""
+    """RGB uint8 [H, W, 3] -> [224, 224, 3] by Pillow's bilinear filter, as published."""
     image = Image.fromarray(rgb)
     return np.asarray(image.resize((PATCH_PX, PATCH_PX), Image.Resampling.BILINEAR))

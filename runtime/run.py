@@ -42,7 +42,9 @@ class RunResult:
         return 1 if failed else 0
 
 
-def run_infer(source: Path, out: Path, session: Session, context: Context, reporter: Reporter) -> RunResult:
+def run_infer(
+    source: Path, out: Path, session: Session, context: Context, reporter: Reporter
+) -> RunResult:
     """Process the slides and patches at or below `source` into `out`.
 
     Each input gets a folder of its own name with its results and a `summary.json`, which is
@@ -104,7 +106,12 @@ class _Run:
                 return
             folder = self._fresh_folder(item)
             summary = segment_slide(
-                item.path, folder, self.session, self.context.profile, self.context.settings, self.reporter
+                item.path,
+                folder,
+                self.session,
+                self.context.profile,
+                self.context.settings,
+                self.reporter,
             )
             self._finish(item, key, summary)
 
@@ -147,7 +154,9 @@ class _Run:
             self.add(InputResult(item.path, item.kind, "failed", reason))
 
     def _skip(self, item: Input, key: dict[str, Any]) -> bool:
-        summary = None if self.context.settings.overwrite else _earlier(self.out / item.relative, key)
+        summary = (
+            None if self.context.settings.overwrite else _earlier(self.out / item.relative, key)
+        )
         if summary is None:
             return False
         self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
@@ -160,7 +169,9 @@ class _Run:
             for name in (SUMMARY_NAME, ERROR_NAME):
                 (folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+            raise OutputError(
+                f"cannot write to {folder}: {error.strerror}; choose another --out"
+            ) from error
         return folder
 
     def _finish(self, item: Input, key: dict[str, Any], summary: dict[str, Any]) -> None:
@@ -199,4 +210,6 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made a folder: {error.strerror}; choose another") from error
+        raise UsageError(
+            f"--out {out} cannot be made a folder: {error.strerror}; choose another"
+        ) from error

@@ -64,7 +64,9 @@ def segment_slide(
         reporter.input_started(path, len(tiles))
         with MaskStore(folder, grid, profile.num_classes) as store:
             # Closing ends the reading threads, which must not outlive the reader.
-            with closing(_read_ahead(reader, mpp, profile.mpp_um, tiles, 2 * settings.batch)) as patches:
+            with closing(
+                _read_ahead(reader, mpp, profile.mpp_um, tiles, 2 * settings.batch)
+            ) as patches:
                 for batch in _batches(patches, settings.batch, stages):
                     _segment(batch, grid, tissue, session, profile, store, stages)
                     reporter.tiles_done(len(batch))
@@ -138,7 +140,7 @@ def _tissue_map(picture: _Picture, mpp: Mpp, choice: TissueChoice) -> TissueMap:
 def _read_ahead(
     reader: SlideReader, mpp: Mpp, target_mpp_um: float, tiles: Iterable[Tile], ahead: int
 ) -> Generator[tuple[Tile, NDArray[np.uint8]], None, None]:
-    """(tile, RGB [224, 224, 3]) in order; up to `ahead` tiles are read before they are asked for."""
+    """(tile, RGB [224, 224, 3]) in order; up to `ahead` tiles are read in advance."""
 
     def read(tile: Tile) -> NDArray[np.uint8]:
         return read_area(

@@ -129,7 +129,9 @@ class Bundle:
             BundleError: the manifest does not list it.
         """
         if name not in self.manifest.files:
-            raise BundleError(f"{self.path / MANIFEST_NAME} does not list {name}; export the bundle again")
+            raise BundleError(
+                f"{self.path / MANIFEST_NAME} does not list {name}; export the bundle again"
+            )
         return self.path / name
 
 
@@ -171,7 +173,9 @@ def file_entry(path: Path) -> FileEntry:
 def _read_manifest(path: Path) -> tuple[Manifest, str]:
     file = path / MANIFEST_NAME
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; make one with sshr-deploy export")
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST_NAME}; make one with sshr-deploy export"
+        )
     try:
         if file.stat().st_size > _MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} is larger than 4 MiB, which no manifest is")
@@ -192,7 +196,9 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
     try:
         return Manifest.model_validate(content), str(stated)
     except ValidationError as error:
-        raise BundleError(f"{file}: {describe_validation(error)}; export the bundle again") from error
+        raise BundleError(
+            f"{file}: {describe_validation(error)}; export the bundle again"
+        ) from error
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
@@ -202,13 +208,20 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
             raise BundleError(f"{path} is a link out of the bundle; copy the file itself")
         size = path.stat().st_size
         if size != entry.bytes:
-            raise BundleError(f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again")
+            raise BundleError(
+                f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again"
+            )
         if file_entry(path).sha256 != entry.sha256:
-            raise BundleError(f"{path} was changed after the export (its SHA-256 differs); export the bundle again")
+            raise BundleError(
+                f"{path} was changed after the export (its SHA-256 differs); "
+                "export the bundle again"
+            )
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing; copy the bundle again") from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; copy the bundle again") from error
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror}; copy the bundle again"
+        ) from error
 
 
 def _is_inside(name: str) -> bool:

@@ -38,7 +38,9 @@ def test_own_profile_from_a_file(tmp_path: Path) -> None:
     assert profile.palette == [(255, 0, 0), (0, 255, 0), (255, 255, 255)]
 
 
-@pytest.mark.parametrize("name", ["x[1 0 1].png", "x[101].png", "x-[1, 0, 1].png", "[9]x[1 0 1].png"])
+@pytest.mark.parametrize(
+    "name", ["x[1 0 1].png", "x[101].png", "x-[1, 0, 1].png", "[9]x[1 0 1].png"]
+)
 def test_labels_in_the_three_notations(name: str) -> None:
     assert load_profile("wsss4luad").labels_in_name(name) == (1, 0, 1)
 

@@ -1,0 +1,1 @@
+"""Training: synthetic textures and a small fit for the demo checkpoint."""

@@ -98,7 +98,8 @@ def _open(ort: Any, path: Path, provider: str) -> Any:
     # Asked for a provider it cannot start, ONNX Runtime only logs and serves on the CPU.
     if session.get_providers()[0] != provider:
         raise SessionError(
-            f"{provider} could not start here; onnxruntime fell back to {session.get_providers()[0]}"
+            f"{provider} could not start here; "
+            f"onnxruntime fell back to {session.get_providers()[0]}"
         )
     return session
 

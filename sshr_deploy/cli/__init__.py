@@ -15,7 +15,7 @@ from sshr_deploy.errors import OutputError, SshrDeployError
 
 app = typer.Typer(
     name="sshr-deploy",
-    help="Take an SSHR tissue-segmentation checkpoint to the workstation beside a slide scanner.\n\n"
+    help="Take an SSHR tissue-segmentation network to the workstation beside a slide scanner.\n\n"
     "Research use only; not a medical device.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,7 +38,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     del version

@@ -22,17 +22,27 @@ def _group() -> None:
 @benchmark_app.command()
 def latency(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder written by sshr-deploy export.")],
-    engine: Annotated[EngineChoice, typer.Option(help="What runs the network; auto: the fastest that works here.")] = EngineChoice.AUTO,
-    batches: Annotated[str, typer.Option(help="Batch sizes in patches, with commas between.")] = "1,4,8",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time for each batch size, in s.")] = 10.0,
+    engine: Annotated[
+        EngineChoice, typer.Option(help="What runs the network; auto: the fastest that works here.")
+    ] = EngineChoice.AUTO,
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes in patches, with commas between.")
+    ] = "1,4,8",
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Measuring time for each batch size, in s.")
+    ] = 10.0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for raw samples, environment and figures.", show_default="none")
+        Path | None,
+        typer.Option(
+            "--json", help="File for raw samples, environment and figures.", show_default="none"
+        ),
     ] = None,
 ) -> None:
-    """Warm latency (p50, p95, p99 in ms) and throughput (patches/s) by batch size; cold start apart.
+    """Warm latency (p50, p95, p99 in ms) and throughput (patches/s) by batch size.
 
-    The batch sizes take turns, so that a busy moment of the machine falls on all of them. Beside
-    every speed stands how well the graph agrees with PyTorch, from the bundle's manifest.
+    Cold start is told apart. The batch sizes take turns, so that a busy moment of the machine
+    falls on all of them. Beside every speed stands how well the graph agrees with PyTorch, from
+    the bundle's manifest.
     """
     from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
     from sshr_deploy.runtime.writers.atomic import write_json

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -72,7 +80,9 @@ class PlainReporter(QuietReporter):
         """Say which input begins."""
         self.tiles, self.done = tiles, 0
         self.started = self.said = time.monotonic()
-        self.console.print(f"[{self.finished + 1}/{self.inputs}] {path}: {tiles} tiles", markup=False)
+        self.console.print(
+            f"[{self.finished + 1}/{self.inputs}] {path}: {tiles} tiles", markup=False
+        )
 
     def tiles_done(self, tiles: int) -> None:
         """Say how far it is, at most every ten seconds."""
@@ -117,7 +127,9 @@ class BarReporter(QuietReporter):
 
     def input_started(self, path: Path, tiles: int) -> None:
         """Begin the second bar anew."""
-        self.progress.reset(self.current, total=max(tiles, 1), description=escape(path.name), visible=True)
+        self.progress.reset(
+            self.current, total=max(tiles, 1), description=escape(path.name), visible=True
+        )
 
     def tiles_done(self, tiles: int) -> None:
         """Move the second bar."""
@@ -141,7 +153,9 @@ def print_results(results: Sequence[InputResult], out: Path) -> None:
             name = escape(result.path.name) if index == 0 else ""
             area = "" if entry["area_mm2"] is None else f"{entry['area_mm2']:.4f}"
             last = index == len(result.summary["classes"]) - 1
-            table.add_row(name, escape(entry["name"]), f"{entry['share']:.1%}", area, end_section=last)
+            table.add_row(
+                name, escape(entry["name"]), f"{entry['share']:.1%}", area, end_section=last
+            )
     if shown:
         console.print(table)
     if len(shown) > _MAX_TABLE_INPUTS:

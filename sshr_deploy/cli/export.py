@@ -12,16 +12,23 @@ from sshr_deploy.errors import MissingExtraError
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="SSHR weights: a .pth state dict with the authors' names, or .safetensors.")
+        Path,
+        typer.Argument(
+            help="SSHR weights: a .pth state dict with the authors' names, or .safetensors."
+        ),
     ],
     profile: Annotated[
-        str, typer.Option(help="Classes and scale: luad, bcss, wsss4luad, or the path of your own .toml file.")
+        str,
+        typer.Option(
+            help="Classes and scale: luad, bcss, wsss4luad, or the path of your own .toml file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     qualify: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of patch images (PNG, JPEG; the first 64) to compare the ONNX graph with PyTorch on.",
+            help="Folder of patch images (PNG, JPEG; the first 64) on which the ONNX graph is "
+            "compared with PyTorch.",
             show_default="six crops of a CC0 slide, shipped",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Reads and writes SSHR checkpoints: the authors' `.pth` and our safetensors with its config inside.
+"""SSHR checkpoints: the authors' `.pth`, and safetensors with the model config inside.
 
 Nothing here unpickles objects: `.pth` files are read with `weights_only=True`.
 """
@@ -6,7 +6,6 @@ Nothing here unpickles objects: `.pth` files are read with `weights_only=True`.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sshr_deploy.errors import CheckpointError
@@ -56,7 +55,9 @@ def load_checkpoint(path: Path) -> SSHR:
         more = len(problems) - _LISTED_PROBLEMS
         listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
         raise CheckpointError(f"{path} does not fit SSHR with {_describe(config)}: {listed}")
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
+    model.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True
+    )
     return model.eval()
 
 
@@ -70,10 +71,13 @@ def save_checkpoint(model: SSHR, path: Path, *, metadata: Mapping[str, str] | No
     """
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(model.config))}
     partial = path.with_name(path.name + ".partial")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     try:
-        save_file(tensors, partial, metadata=header)
-        os.replace(partial, path)
+        # Not save_file: it makes files that only their owner can read.
+        partial.write_bytes(save(tensors, metadata=header))
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -104,7 +108,8 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
-            f"{path} is not a state dict of tensors; save it with torch.save(model.state_dict(), ...)"
+            f"{path} is not a state dict of tensors; "
+            "save it with torch.save(model.state_dict(), ...)"
         )
     return content
 
@@ -127,7 +132,9 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
     extra = [f"extra {name}" for name in found if name not in expected]
     common = [(name, expected[name], found[name]) for name in expected if name in found]
     misshapen = [
-        f"{name} is {list(f.shape)}, not {list(e.shape)}" for name, e, f in common if e.shape != f.shape
+        f"{name} is {list(f.shape)}, not {list(e.shape)}"
+        for name, e, f in common
+        if e.shape != f.shape
     ]
     not_finite = [
         f"{name} has NaN or infinite values"

@@ -37,7 +37,8 @@ class HFRM(nn.Module):
 
     def gate(self, context: Tensor) -> Tensor:
         """Deep context [B, context_channels] -> 1 + gamma_s w, [B, C]."""
-        return 1 + self.gamma_veto * torch.sigmoid(self.veto_mlp(context))
+        gate: Tensor = 1 + self.gamma_veto * torch.sigmoid(self.veto_mlp(context))
+        return gate
 
     def forward(self, feature: Tensor, context: Tensor) -> Tensor:
         """The plain form: F [B, C, H, W] and d [B, context_channels] -> F^ [B, C, H, W]."""
@@ -95,7 +96,7 @@ class HFRM(nn.Module):
         context_term = F.conv2d(columns, shift, bias=head.bias, padding=(0, KERNEL_PX // 2))
         gated_weight = head_weight * self.gate(context)[:, None, :]  # [B, N, C]
         gated = torch.matmul(gated_weight, feature.flatten(2))  # [B, N, H W]
-        return context_term + gated.unflatten(2, feature.shape[-2:])
+        return context_term + gated.view_as(context_term)
 
 
 def _tap_range(size: int, device: torch.device) -> tuple[Tensor, Tensor]:

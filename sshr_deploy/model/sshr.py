@@ -16,7 +16,7 @@ from sshr_deploy.model.hfrm import HFRM
 from sshr_deploy.model.resnet38d import Features, ResNet38d
 
 HEAD_LOSS_WEIGHTS = (0.1, 0.15, 0.25, 0.5)
-"""Weights of the four heads' losses: 56, 28_1, 28_2, deep (DESIGN.md section 3)."""
+"""Weights of the four heads' losses in training as published: 56, 28_1, 28_2, deep."""
 
 
 class Cams(NamedTuple):
@@ -57,8 +57,8 @@ class SSHR(ResNet38d):
         """Normalised RGB [B, 3, H, W] -> the four CAMs, by the plain form of HFRM."""
         f = self.features(x)
         context = f.deep.mean((2, 3))
-        shallow = [head(hfrm(feature, context)) for feature, hfrm, head in self.levels(f)]
-        return Cams(*shallow, self.fc8(self.dropout7(f.deep)))
+        c56, c28_1, c28_2 = (head(hfrm(feature, context)) for feature, hfrm, head in self.levels(f))
+        return Cams(c56, c28_1, c28_2, self.fc8(self.dropout7(f.deep)))
 
     def logits(self, cams: Cams) -> Tensor:
         """CAMs -> logits [4, B, N] by global average pooling, in head order."""

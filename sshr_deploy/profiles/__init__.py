@@ -38,7 +38,7 @@ class TissueClass(_Frozen):
 
 
 class CamWeights(_Frozen):
-    """Share of each CAM level in the fused map (DESIGN.md section 3)."""
+    """Share of each CAM level in the fused map."""
 
     cam_28_1: Annotated[float, Field(ge=0)] = 0.6
     cam_28_2: Annotated[float, Field(ge=0)] = 0.2
@@ -123,9 +123,14 @@ def load_profile(name_or_path: str) -> Profile:
         if name_or_path not in shipped_profiles():
             known = ", ".join(shipped_profiles())
             raise ProfileError(
-                f"no profile named {name_or_path!r}; choose {known}, or give the path of a .toml file"
+                f"no profile named {name_or_path!r}; "
+                f"choose {known}, or give the path of a .toml file"
             )
-        text = resources.files("sshr_deploy.profiles").joinpath(f"{name_or_path}.toml").read_text("utf-8")
+        text = (
+            resources.files("sshr_deploy.profiles")
+            .joinpath(f"{name_or_path}.toml")
+            .read_text("utf-8")
+        )
     else:
         text = _read_text(Path(name_or_path))
     try:

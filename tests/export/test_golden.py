@@ -26,18 +26,27 @@ from sshr_deploy.runtime.sessions import CAM_NAMES, CamBatch, Session, open_sess
 Infer = Callable[[NDArray[np.uint8]], CamBatch]
 CAM_TOLERANCE = 1e-4
 MASK_AGREEMENT = 0.9995
-GATE_FILES = {0.2: "official_inference", 0.5: "official_inference_gate_0.5", 0.8: "official_inference_gate_0.8"}
+GATE_FILES = {
+    0.2: "official_inference",
+    0.5: "official_inference_gate_0.5",
+    0.8: "official_inference_gate_0.8",
+}
 
 
 @pytest.fixture(scope="module")
 def golden(golden_dir: Path) -> dict[float, dict[str, NDArray[Any]]]:
-    return {threshold: dict(np.load(golden_dir / f"{name}.npz")) for threshold, name in GATE_FILES.items()}
+    return {
+        threshold: dict(np.load(golden_dir / f"{name}.npz"))
+        for threshold, name in GATE_FILES.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def checkpoint(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published format at full size with seeded weights, as the golden files were made."""
-    spec = importlib.util.spec_from_file_location("seeded_weights", golden_dir / "seeded_weights.py")
+    spec = importlib.util.spec_from_file_location(
+        "seeded_weights", golden_dir / "seeded_weights.py"
+    )
     assert spec is not None and spec.loader is not None
     seeded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(seeded)
@@ -54,7 +63,9 @@ def model(checkpoint: Path) -> SSHR:
 
 @pytest.fixture(scope="module")
 def session(
-    checkpoint: Path, golden: dict[float, dict[str, NDArray[Any]]], tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Path,
+    golden: dict[float, dict[str, NDArray[Any]]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Session]:
     out = tmp_path_factory.mktemp("full") / "bundle"
     one_patch = PatchSet([golden[0.2]["0/original_rgb"]], "golden")
@@ -65,7 +76,10 @@ def session(
 
 @pytest.mark.parametrize("engine", ["pytorch", "onnx"])
 def test_cams_gates_and_masks_are_the_authors(
-    engine: str, golden: dict[float, dict[str, NDArray[Any]]], model: SSHR, request: pytest.FixtureRequest
+    engine: str,
+    golden: dict[float, dict[str, NDArray[Any]]],
+    model: SSHR,
+    request: pytest.FixtureRequest,
 ) -> None:
     infer: Infer = (
         (lambda patches: torch_cams(model, patches))
@@ -80,7 +94,10 @@ def test_cams_gates_and_masks_are_the_authors(
         assert np.array_equal(patch, reference[f"{i}/input_rgb_224"])
         cams = infer(patch[None])
         for name in CAM_NAMES:
-            assert relative_rms_error(getattr(cams, name)[0], reference[f"{i}/{name}"]) <= CAM_TOLERANCE
+            assert (
+                relative_rms_error(getattr(cams, name)[0], reference[f"{i}/{name}"])
+                <= CAM_TOLERANCE
+            )
         np.testing.assert_allclose(cams.prob[0], reference[f"{i}/prob"], atol=1e-5)
         for threshold, file in golden.items():
             if f"{i}/mask" in file:
@@ -89,7 +106,9 @@ def test_cams_gates_and_masks_are_the_authors(
     assert compared == 6 + 6 + 2
 
 
-def _compare(cams: CamBatch, threshold: float, mask: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
+def _compare(
+    cams: CamBatch, threshold: float, mask: NDArray[np.uint8], label: NDArray[np.uint8]
+) -> None:
     assert np.array_equal(gate(cams.prob[0], threshold), label.astype(bool))
     got = reference_mask(
         cams,

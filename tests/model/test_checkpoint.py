@@ -116,7 +116,9 @@ def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("a.onnx", b"x", "neither .safetensors nor .pth"),
     ],
 )
-def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, content: bytes, named: str) -> None:
+def test_files_of_another_kind_are_refused(
+    tmp_path: Path, name: str, content: bytes, named: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=named):
         load_checkpoint(tmp_path / name)

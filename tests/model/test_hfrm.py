@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from sshr_deploy.model.hfrm import HFRM, KERNEL_PX
 
 SIZES = [(1, 1), (7, 5), (14, 15), (28, 28), (33, 17)]
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def _assert_exact(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture
@@ -36,13 +39,15 @@ def test_fresh_module_is_the_identity() -> None:
     hfrm = HFRM(channels=6, context_channels=10, hidden=4)
     feature, context = torch.randn(2, 6, 9, 9), torch.randn(2, 10)
     torch.testing.assert_close(hfrm(feature, context), feature)
-    assert hfrm.context_conv.weight.unique().tolist() == [pytest.approx(1 / KERNEL_PX**2)]
+    torch.testing.assert_close(
+        hfrm.context_conv.weight, torch.full((6, 1, KERNEL_PX, KERNEL_PX), 1 / 225)
+    )
 
 
 def test_plain_form_equals_the_formula_pixel_by_pixel(module: HFRM) -> None:
     feature, context = _inputs((9, 8))
-    hidden = torch.relu(context @ module.veto_mlp[0].weight.T)
-    w = torch.sigmoid(hidden @ module.veto_mlp[2].weight.T)
+    w1, w2 = module.veto_mlp.parameters()
+    w = torch.sigmoid(torch.relu(context @ w1.T) @ w2.T)
     kernel = module.context_conv.weight[:, 0]
     out = module(feature, context)
     for y, x, c in [(0, 0, 0), (4, 3, 2), (8, 7, 5)]:
@@ -52,28 +57,36 @@ def test_plain_form_equals_the_formula_pixel_by_pixel(module: HFRM) -> None:
                 sy, sx = y + dy - 7, x + dx - 7
                 if 0 <= sy < 9 and 0 <= sx < 8:
                     total += kernel[c, dy, dx] * feature[:, c, sy, sx]
-        value = feature[:, c, y, x] * (1 + module.gamma_veto * w[:, c]) + module.gamma_context * total
-        torch.testing.assert_close(out[:, c, y, x], value, **EXACT)
+        value = (
+            feature[:, c, y, x] * (1 + module.gamma_veto * w[:, c]) + module.gamma_context * total
+        )
+        _assert_exact(out[:, c, y, x], value)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_tap_sums_equal_the_transposed_convolution(module: HFRM, size: tuple[int, int]) -> None:
     ones = torch.ones(1, 6, *size).double()
     slow = nn.functional.conv_transpose2d(ones, module.context_conv.weight, padding=7, groups=6)
-    torch.testing.assert_close(module.tap_sums(*size), slow[0], **EXACT)
+    _assert_exact(module.tap_sums(*size), slow[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_rectified_mean_equals_plain_form_with_gradients(module: HFRM, size: tuple[int, int]) -> None:
+def test_rectified_mean_equals_plain_form_with_gradients(
+    module: HFRM, size: tuple[int, int]
+) -> None:
     results = []
     for pooled in (False, True):
         feature, context = (t.requires_grad_() for t in _inputs(size))
-        mean = module.rectified_mean(feature, context) if pooled else module(feature, context).mean((2, 3))
+        mean = (
+            module.rectified_mean(feature, context)
+            if pooled
+            else module(feature, context).mean((2, 3))
+        )
         wanted = [feature, context, *module.parameters()]
         weights = torch.linspace(-1, 1, mean.numel()).double().view_as(mean)
         results.append((mean, *torch.autograd.grad((mean * weights).sum(), wanted)))
     for plain, fast in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, **EXACT)
+        _assert_exact(fast, plain)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -83,4 +96,4 @@ def test_cam_forms_equal_head_of_plain_form(
 ) -> None:
     feature, context = _inputs(size)
     cam = getattr(module, form)(feature, context, head)
-    torch.testing.assert_close(cam, head(module(feature, context)), **EXACT)
+    _assert_exact(cam, head(module(feature, context)))

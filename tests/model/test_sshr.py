@@ -22,7 +22,9 @@ def test_width_8_has_1_8_million_parameters() -> None:
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.8e6, rel=0.02)
 
 
-@pytest.mark.parametrize("kwargs", [{"num_classes": 0}, {"num_classes": 17}, {"num_classes": 3, "width": 0}])
+@pytest.mark.parametrize(
+    "kwargs", [{"num_classes": 0}, {"num_classes": 17}, {"num_classes": 3, "width": 0}]
+)
 def test_impossible_shapes_are_refused(kwargs: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ModelConfig(**kwargs)
@@ -41,7 +43,9 @@ def test_pooled_logits_equal_those_of_the_cams() -> None:
         if "gamma" in name or "context_conv" in name:
             torch.nn.init.normal_(parameter)
     x = torch.randn(2, 3, 64, 64).double()
-    torch.testing.assert_close(model.pooled_logits(x), model.logits(model(x)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        model.pooled_logits(x), model.logits(model(x)), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_dropout_acts_in_training_only() -> None:

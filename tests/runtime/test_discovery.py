@@ -15,7 +15,15 @@ def _touch(path: Path, content: bytes = b"") -> None:
 
 
 def test_folders_are_searched_recursively_by_name(tmp_path: Path) -> None:
-    for name in ("b/2.SVS", "a/1.png", "c.JPEG", "notes.txt", ".hidden.png", ".git/x.png", "b/z.ome.tif"):
+    for name in (
+        "b/2.SVS",
+        "a/1.png",
+        "c.JPEG",
+        "notes.txt",
+        ".hidden.png",
+        ".git/x.png",
+        "b/z.ome.tif",
+    ):
         _touch(tmp_path / name)
     found, failures = find_inputs(tmp_path, tmp_path / "out")
     assert {(i.relative.as_posix(), i.kind) for i in found} == {
@@ -73,17 +81,32 @@ def test_an_unreadable_folder_is_recorded(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "scandir", refuse)
     found, failures = find_inputs(tmp_path, tmp_path / "out")
     assert len(found) == 1
-    assert [f.reason for f in failures] == [f"{tmp_path / 'locked'} cannot be read: Permission denied"]
+    assert [f.reason for f in failures] == [
+        f"{tmp_path / 'locked'} cannot be read: Permission denied"
+    ]
 
 
 def test_kinds_by_suffix() -> None:
     names = ("a.PNG", "a.jpg", "a.svs", "a.ome.tif", "a.dcm", "a.txt", "a")
-    assert [kind_of(Path(n)) for n in names] == ["patch", "patch", "slide", "slide", "slide", None, None]
+    assert [kind_of(Path(n)) for n in names] == [
+        "patch",
+        "patch",
+        "slide",
+        "slide",
+        "slide",
+        None,
+        None,
+    ]
 
 
 def test_fingerprint_sees_size_head_and_tail(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    contents = [b"a" * 3_000_000, b"a" * 3_000_001, b"b" + b"a" * 2_999_999, b"a" * 2_999_999 + b"b"]
+    contents = [
+        b"a" * 3_000_000,
+        b"a" * 3_000_001,
+        b"b" + b"a" * 2_999_999,
+        b"a" * 2_999_999 + b"b",
+    ]
     prints = set()
     for content in contents:
         path.write_bytes(content)

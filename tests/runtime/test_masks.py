@@ -14,15 +14,21 @@ WEIGHTS = (0.6, 0.2, 0.2)
 
 def _random_batch(seed: int, classes: int = 4) -> CamBatch:
     rng = np.random.default_rng(seed)
-    cams = [np.maximum(rng.normal(0.2, 1, (1, classes, 28, 28)), 0).astype(np.float32) for _ in range(3)]
-    return CamBatch(*cams, rng.random((1, classes), np.float32))
+    c28_1, c28_2, deep = (
+        np.maximum(rng.normal(0.2, 1, (1, classes, 28, 28)), 0).astype(np.float32) for _ in range(3)
+    )
+    return CamBatch(c28_1, c28_2, deep, rng.random((1, classes), np.float32))
 
 
-def _reference_in_float64(batch: CamBatch, threshold: float, size: tuple[int, int]) -> NDArray[np.float64]:
+def _reference_in_float64(
+    batch: CamBatch, threshold: float, size: tuple[int, int]
+) -> NDArray[np.float64]:
     """The published post-processing with PyTorch's own upsampling, [N, H, W]."""
     total = torch.zeros(())
     for cam, weight in zip(batch.cams(0), WEIGHTS, strict=True):
-        up = F.interpolate(torch.from_numpy(cam)[None].double(), size, mode="bilinear", align_corners=False)[0]
+        up = F.interpolate(
+            torch.from_numpy(cam)[None].double(), size, mode="bilinear", align_corners=False
+        )[0]
         low, high = up.amin((1, 2), keepdim=True), up.amax((1, 2), keepdim=True)
         total = total + weight * (up - low) / (high - low + 1e-8)
     prob = batch.prob[0]
@@ -34,12 +40,19 @@ def _reference_in_float64(batch: CamBatch, threshold: float, size: tuple[int, in
 
 @pytest.mark.parametrize("size", [(224, 224), (257, 301), (20, 15), (1, 1)])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.99])
-def test_mask_equals_the_published_steps_in_float64(size: tuple[int, int], threshold: float) -> None:
+def test_mask_equals_the_published_steps_in_float64(
+    size: tuple[int, int], threshold: float
+) -> None:
     for seed in range(3):
         batch = _random_batch(seed)
         scores = _reference_in_float64(batch, threshold, size)
         mask = reference_mask(
-            batch, 0, cam_weights=WEIGHTS, gate_threshold=threshold, height_px=size[0], width_px=size[1]
+            batch,
+            0,
+            cam_weights=WEIGHTS,
+            gate_threshold=threshold,
+            height_px=size[0],
+            width_px=size[1],
         )
         assert mask.dtype == np.uint8
         assert mask.shape == size
@@ -62,7 +75,9 @@ def test_where_all_kept_classes_are_zero_class_0_stands() -> None:
     cam = np.zeros((1, 3, 28, 28), np.float32)
     cam[0, 2, :14] = 1
     batch = CamBatch(cam, cam, cam, np.array([[0.1, 0.1, 0.9]], np.float32))
-    mask = reference_mask(batch, 0, cam_weights=WEIGHTS, gate_threshold=0.5, height_px=28, width_px=28)
+    mask = reference_mask(
+        batch, 0, cam_weights=WEIGHTS, gate_threshold=0.5, height_px=28, width_px=28
+    )
     assert mask[:14].tolist() == [[2] * 28] * 14
     assert mask[14:].tolist() == [[0] * 28] * 14
 

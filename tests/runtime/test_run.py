@@ -86,7 +86,9 @@ def infer(bundle: Bundle, session: Session) -> Runner:
 
 
 @pytest.fixture(scope="module")
-def slide_run(infer: Runner, demo_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult, Recorder]:
+def slide_run(
+    infer: Runner, demo_slide: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, RunResult, Recorder]:
     out = tmp_path_factory.mktemp("slide")
     recorder = Recorder()
     return out / demo_slide.name, infer(demo_slide, out, reporter=recorder), recorder
@@ -106,7 +108,9 @@ def test_a_slide_gives_all_its_files(slide_run: tuple[Path, RunResult, Recorder]
     assert recorder.tiles == recorder.announced == _summary(folder)["tiles"]["computed"]
 
 
-def test_mask_has_the_right_size_and_pixel_size_everywhere(slide_run: tuple[Path, RunResult, Recorder]) -> None:
+def test_mask_has_the_right_size_and_pixel_size_everywhere(
+    slide_run: tuple[Path, RunResult, Recorder],
+) -> None:
     path = slide_run[0] / "mask.ome.tif"
     size = (round(2967 * 0.499), round(2220 * 0.499))
     with tifffile.TiffFile(path) as tiff:
@@ -128,7 +132,9 @@ def test_areas_equal_the_masks_pixel_counts(slide_run: tuple[Path, RunResult, Re
         assert entry["area_mm2"] == pytest.approx(entry["pixels"] * 1e-6)
         assert entry["share"] == pytest.approx(entry["pixels"] / counts[:N].sum())
     assert summary["tissue_area_mm2"] == pytest.approx(counts[:N].sum() * 1e-6)
-    assert 0.3 < summary["tissue_area_mm2"] < 1.2, "the slide is 1.1 x 1.5 mm, about half of it glass"
+    assert 0.3 < summary["tissue_area_mm2"] < 1.2, (
+        "the slide is 1.1 x 1.5 mm, about half of it glass"
+    )
 
 
 def test_regions_are_valid_and_cover_the_mask(slide_run: tuple[Path, RunResult, Recorder]) -> None:
@@ -211,7 +217,9 @@ def _patch_folder(folder: Path, demo_slide: Path, count: int = 5) -> Path:
     return folder
 
 
-def test_patches_are_done_exactly_as_published(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
+def test_patches_are_done_exactly_as_published(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
     folder = _patch_folder(tmp_path / "in", demo_slide)
     result = infer(folder, tmp_path / "out", batch=2)
     assert result.exit_code == 0
@@ -235,7 +243,9 @@ def test_patches_are_done_exactly_as_published(infer: Runner, demo_slide: Path, 
         assert any(c["on"] for c in summary["classes"])
 
 
-def test_one_bad_input_is_recorded_and_the_rest_goes_on(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
+def test_one_bad_input_is_recorded_and_the_rest_goes_on(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
     folder = _patch_folder(tmp_path / "in", demo_slide, count=3)
     whole = demo_slide.read_bytes()
     (folder / "empty.svs").write_bytes(b"")
@@ -272,7 +282,9 @@ def test_a_defect_is_recorded_with_its_traceback(
     assert "oops" in (tmp_path / "out" / demo_slide.name / "error.txt").read_text()
 
 
-def test_a_second_run_does_only_what_is_left(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
+def test_a_second_run_does_only_what_is_left(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
     folder, out = _patch_folder(tmp_path / "in", demo_slide), tmp_path / "out"
     recorder = Recorder(interrupt_after=3)
     with pytest.raises(KeyboardInterrupt):
@@ -287,7 +299,9 @@ def test_a_second_run_does_only_what_is_left(infer: Runner, demo_slide: Path, tm
     assert all(r.summary["classes"] for r in third.results)
 
 
-def test_results_are_computed_again_when_anything_changed(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
+def test_results_are_computed_again_when_anything_changed(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
     folder, out = _patch_folder(tmp_path / "in", demo_slide, count=2), tmp_path / "out"
     infer(folder, out)
     names = sorted(p.name for p in folder.iterdir())
@@ -295,7 +309,10 @@ def test_results_are_computed_again_when_anything_changed(infer: Runner, demo_sl
     (out / names[1] / "mask.png").unlink()
     assert [r.status for r in infer(folder, out).results] == ["done", "done"]
     assert [r.status for r in infer(folder, out, overwrite=True).results] == ["done", "done"]
-    assert [r.status for r in infer(folder, out, tissue=TissueChoice.ALL).results] == ["done", "done"]
+    assert [r.status for r in infer(folder, out, tissue=TissueChoice.ALL).results] == [
+        "done",
+        "done",
+    ]
     other = Runner(replace(infer.bundle, manifest_sha256="0" * 64), infer.session)
     assert [r.status for r in other(folder, out).results] == ["done", "done"]
 
@@ -323,8 +340,12 @@ def test_empty_glass_is_never_computed(infer: Runner, tmp_path: Path) -> None:
     assert [c["share"] for c in summary["classes"]] == [0.0] * N
 
 
-def test_a_slide_without_pixel_size_names_the_flag(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
-    rgb = np.asarray(openslide.OpenSlide(demo_slide).read_region((800, 800), 0, (512, 512)).convert("RGB"))
+def test_a_slide_without_pixel_size_names_the_flag(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    rgb = np.asarray(
+        openslide.OpenSlide(demo_slide).read_region((800, 800), 0, (512, 512)).convert("RGB")
+    )
     tifffile.imwrite(tmp_path / "bare.tif", rgb, photometric="rgb", metadata=None)
     result = infer(tmp_path / "bare.tif", tmp_path / "out")
     assert result.exit_code == 1
@@ -334,7 +355,9 @@ def test_a_slide_without_pixel_size_names_the_flag(infer: Runner, demo_slide: Pa
     assert _summary(tmp_path / "out" / "bare.tif")["mpp"]["source"].startswith("--mpp")
 
 
-def test_a_failing_engine_stops_the_run(infer: Runner, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_engine_stops_the_run(
+    infer: Runner, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(patches: object) -> None:
         raise SessionError("out of memory")
 
@@ -350,7 +373,9 @@ def test_out_must_be_a_folder(infer: Runner, demo_slide: Path, tmp_path: Path) -
         infer(demo_slide, tmp_path / "file")
 
 
-def test_a_result_that_cannot_be_written_stops_the_run(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
+def test_a_result_that_cannot_be_written_stops_the_run(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.svs", "b.svs"):

@@ -43,7 +43,9 @@ def test_a_patch_gives_the_same_alone_and_in_a_batch(session: Session) -> None:
     patches = _noise(3)
     together, alone = session.infer(patches), session.infer(patches[1:2])
     for name in OUTPUT_NAMES:
-        np.testing.assert_allclose(getattr(together, name)[1], getattr(alone, name)[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            getattr(together, name)[1], getattr(alone, name)[0], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_strided_patches_are_taken(session: Session) -> None:
@@ -100,7 +102,9 @@ def test_unknown_engines_are_refused(small_bundle_dir: Path) -> None:
         open_session(load_bundle(small_bundle_dir), "tensorflow")
 
 
-def test_a_provider_that_falls_back_is_an_error(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_falls_back_is_an_error(
+    small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import onnxruntime
 
     real = onnxruntime.InferenceSession
@@ -143,7 +147,9 @@ def test_weights_outside_the_folder_are_never_read(small_bundle_dir: Path, tmp_p
             OnnxRuntimeSession(folder / "model.onnx", 3)
 
 
-def test_without_onnxruntime_the_extra_is_named(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_the_extra_is_named(
+    small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'sshr-deploy\[cpu\]'"):
         OnnxRuntimeSession(small_bundle_dir / "model.onnx", 3)

@@ -1,0 +1,256 @@
+"""The commands as a person runs them: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sshr_deploy import __version__
+
+SETTINGS = {
+    **os.environ,
+    "COLUMNS": "100",
+    "NO_COLOR": "1",
+    "PYTHONIOENCODING": "utf-8",
+    "TERM": "dumb",
+}
+
+
+def run(*args: str | Path, limit_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+    prefix = [sys.executable, "-m", "sshr_deploy"]
+    if limit_bytes is not None:
+        code = (
+            "import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}));"
+            "sys.argv[0] = 'sshr-deploy'; runpy.run_module('sshr_deploy', run_name='__main__')"
+        )
+        prefix = [sys.executable, "-c", code]
+    command = [*prefix, *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=SETTINGS, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def slides(tmp_path: Path, demo_slide: Path) -> Path:
+    folder = tmp_path / "slides [1, 0]"
+    folder.mkdir()
+    shutil.copy(demo_slide, folder)
+    return folder
+
+
+def test_help_and_version() -> None:
+    assert run("--version").stdout == f"sshr-deploy {__version__}\n"
+    top = run("--help")
+    assert top.returncode == 0
+    for command in ("export", "infer", "benchmark"):
+        assert command in top.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["export"], ["--profile", "--out", "--overwrite", "[required]", "luad"]),
+        (
+            ["infer"],
+            [
+                "um per level-0 pixel",
+                "[default: 8]",
+                "[default: auto]",
+                "[default: reference]",
+                "mm2",
+            ],
+        ),
+        (
+            ["benchmark", "latency"],
+            ["in s", "[default: 10.0]", "[default: 1,4,8]", "ms", "patches/s"],
+        ),
+    ],
+)
+def test_every_help_says_units_and_defaults(command: list[str], words: list[str]) -> None:
+    text = " ".join(run(*command, "--help").stdout.replace("│", " ").split())
+    for word in words:
+        assert word in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['sshr-deploy', 'infer', '--help']\n"
+        "from sshr_deploy.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'onnxruntime', 'openslide', 'tifffile', 'rasterio'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=SETTINGS, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_export_then_infer_then_infer_again(
+    small_checkpoint: Path, slides: Path, tmp_path: Path
+) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    done = run("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
+    assert done.returncode == 0, done.stderr
+    assert "masks equal on" in done.stdout
+    again = run("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--overwrite" in again.stderr
+
+    done = run("infer", slides, "--model", bundle, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "1 done, 0 done earlier, 0 failed" in done.stdout
+    assert str(out / "CMU-1-Small-Region.svs" / "mask.ome.tif") in done.stdout
+    assert "tumour" in done.stdout
+    assert "tiles" in done.stderr
+    again = run("infer", slides, "--model", bundle, "--out", out)
+    assert "0 done, 1 done earlier, 0 failed" in again.stdout
+
+
+def test_json_is_the_run_document(small_bundle_dir: Path, slides: Path, tmp_path: Path) -> None:
+    (slides / "text.svs").write_text("no slide")
+    done = run(
+        "infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--json", "--quiet"
+    )
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["counts"] == {"done": 1, "skipped": 0, "failed": 1}
+    assert document == json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+    (line,) = done.stderr.splitlines()
+    assert "text.svs" in line
+
+
+def test_quiet_says_nothing_when_all_is_well(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path
+) -> None:
+    done = run("infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["{slides}/none.svs", "--model", "{bundle}"], "does not exist"),
+        (["{slides}", "--model", "{slides}"], "is not a bundle"),
+        (["{slides}", "--model", "{bundle}", "--force-mpp"], "give --mpp too"),
+        (["{slides}", "--model", "{bundle}", "--mode", "magic"], "magic"),
+        (["{slides}", "--model", "{bundle}", "--batch", "0"], "--batch"),
+        (["{slides}", "--model", "{bundle}", "--engine", "onnx-cuda"], "CUDA"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_no_traceback(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path, args: list[str], named: str
+) -> None:
+    filled = [a.format(slides=slides, bundle=small_bundle_dir) for a in args]
+    done = run("infer", *filled, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_changed_bundle_is_refused_naming_the_file(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    with (bundle / "model.onnx.data").open("r+b") as file:
+        file.write(b"\x01")
+    done = run("infer", slides, "--model", bundle, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "model.onnx.data was changed" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
+def test_a_full_disk_is_one_line_and_leaves_no_half_files(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run("infer", slides, "--model", small_bundle_dir, "--out", out, limit_bytes=100_000)
+    assert done.returncode == 1
+    assert "free space or choose another --out" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = {p.name for p in out.rglob("*") if p.is_file()}
+    assert left == {"run.json", "summary.csv"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_run_goes_on_where_it_was(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for i in range(4):
+        shutil.copy(demo_slide, folder / f"{i}.svs")
+    command = [
+        sys.executable,
+        "-m",
+        "sshr_deploy",
+        "infer",
+        str(folder),
+        "--model",
+        str(small_bundle_dir),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SETTINGS
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "1.svs" / "summary.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = sorted(p.parent.name for p in out.rglob("summary.json"))
+    assert {"0.svs", "1.svs"} <= set(finished)
+    for name in finished:
+        json.loads((out / name / "summary.json").read_text("utf-8"))
+    done = run("infer", folder, "--model", small_bundle_dir, "--out", out)
+    assert done.returncode == 0
+    assert f"{4 - len(finished)} done, {len(finished)} done earlier, 0 failed" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_keeps_what_is_finished(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for i in range(6):
+        shutil.copy(demo_slide, folder / f"{i}.svs")
+    command = [
+        sys.executable,
+        "-m",
+        "sshr_deploy",
+        "infer",
+        str(folder),
+        "--model",
+        str(small_bundle_dir),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=SETTINGS, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "0.svs" / "summary.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
+    document = json.loads((out / "run.json").read_text("utf-8"))
+    assert document["interrupted"] is True
+    assert document["counts"]["done"] >= 1
+    assert not list(out.rglob("*.partial"))
