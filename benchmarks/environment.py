@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import sshr_deploy
+from sshr_deploy.runtime.machine import processor_name
 
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "opencv-python-headless")
 
@@ -23,16 +23,6 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: version for name in _LIBRARIES if (version := _version(name))},
     }
-
-
-def processor_name() -> str:
-    """The processor's name as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:

@@ -80,7 +80,7 @@ def segment_slide(
         "mpp": asdict(mpp),
         "mask": {"width_px": grid.width_px, "height_px": grid.height_px, "mpp_um": grid.mpp_um},
         "tiles": {"computed": len(tiles), "total": grid.rows * grid.columns},
-        "tissue_area_mm2": sum(c["area_mm2"] for c in classes),
+        "tissue_area_mm2": round(sum(c["area_mm2"] for c in classes), 9),
         "classes": classes,
         "regions": regions,
         "files": [MASK_NAME, OVERLAY_NAME, REGIONS_NAME],

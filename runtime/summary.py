@@ -86,7 +86,7 @@ def class_table(
             "name": tissue.name,
             "pixels": int(counts[label]),
             "share": int(counts[label]) / total if total else 0.0,
-            "area_mm2": None if pixel_mm2 is None else int(counts[label]) * pixel_mm2,
+            "area_mm2": None if pixel_mm2 is None else round(int(counts[label]) * pixel_mm2, 9),
         }
         for label, tissue in enumerate(profile.classes)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.runtime.machine import processor_name
 from sshr_deploy.runtime.sessions.session import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -52,9 +52,7 @@ class OnnxRuntimeSession:
         self.info = SessionInfo(
             engine=engine,
             precision=precision,
-            device=platform.processor() or platform.machine()
-            if engine == "onnx-cpu"
-            else "CUDA device 0",
+            device=processor_name() if engine == "onnx-cpu" else "CUDA device 0",
             library=f"onnxruntime {ort.__version__}",
         )
 

@@ -74,7 +74,7 @@ class PlainReporter(QuietReporter):
         """Say how many inputs there are."""
         self.inputs = inputs
         self.finished = 0
-        self.console.print(f"{inputs} inputs")
+        self.console.print("1 input" if inputs == 1 else f"{inputs} inputs")
 
     def input_started(self, path: Path, tiles: int) -> None:
         """Say which input begins."""

@@ -37,13 +37,13 @@ class HFRM(nn.Module):
 
     def gate(self, context: Tensor) -> Tensor:
         """Deep context [B, context_channels] -> 1 + gamma_s w, [B, C]."""
-        gate: Tensor = 1 + self.gamma_veto * torch.sigmoid(self.veto_mlp(context))
-        return gate
+        return 1 + self.gamma_veto * torch.sigmoid(self.veto_mlp(context))
 
     def forward(self, feature: Tensor, context: Tensor) -> Tensor:
         """The plain form: F [B, C, H, W] and d [B, context_channels] -> F^ [B, C, H, W]."""
         gated = feature * self.gate(context)[:, :, None, None]
-        return gated + self.gamma_context * self.context_conv(feature)
+        rectified: Tensor = gated + self.gamma_context * self.context_conv(feature)
+        return rectified
 
     def rectified_mean(self, feature: Tensor, context: Tensor) -> Tensor:
         """mean(F^) over the map, [B, C], without a 15x15 convolution.
