@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -67,20 +69,45 @@ def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) 
     Raises:
         OSError: the folder cannot be written.
     """
-    graph = DeployGraph(model, form).eval()
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
+    export_module(
+        DeployGraph(model, form),
+        (example,),
+        path,
+        input_names=(INPUT_NAME,),
+        output_names=OUTPUT_NAMES,
+        dynamic_shapes={"patches": {0: torch.export.Dim("batch", min=1, max=4096)}},
+    )
+
+
+def export_module(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_shapes: dict[str, Any] | None = None,
+) -> None:
+    """Write any module as ONNX at `OPSET`, quietly, without traces of this machine.
+
+    `example` fixes the shapes but for those that `dynamic_shapes` frees, as in torch.onnx.export.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         # The exporter warns about its own internals; what it wrote is checked by `qualify`.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph,
-            (example,),
+            module.eval(),
+            example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=list(OUTPUT_NAMES),
-            dynamic_shapes={"patches": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     if program is None:
