@@ -13,10 +13,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format type build gpu-check clean
+.PHONY: help demo edge-check test lint format type build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
+	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions"
 	@echo "make test       the test suite"
 	@echo "make lint       ruff, its formatter in check mode, import directions"
 	@echo "make format     let ruff rewrite what it can"
@@ -28,6 +29,14 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/sshr-deploy export demo/checkpoint.safetensors --profile demo/profile.toml --out demo/out/bundle --overwrite
 	$(BIN)/sshr-deploy infer demo/data --model demo/out/bundle --out demo/out/results
+
+edge-check: demo
+	rm -rf .venv-edge
+	$(BIN)/python -m venv .venv-edge
+	.venv-edge/bin/python -m pip install --disable-pip-version-check --quiet '.[cpu]'
+	@if .venv-edge/bin/python -c 'import torch' 2>/dev/null; then echo "torch got into [cpu]" >&2; exit 1; fi
+	.venv-edge/bin/sshr-deploy infer demo/data --model demo/out/bundle --out demo/out/edge --overwrite
+	cmp demo/out/results/CMU-1-Small-Region.svs/regions.geojson demo/out/edge/CMU-1-Small-Region.svs/regions.geojson
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -51,7 +60,7 @@ gpu-check:
 	@echo "gpu-check: there is no GPU code yet, so there is nothing to check"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo/out .coverage
+	rm -rf $(VENV) .venv-edge build dist *.egg-info demo/out .coverage
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
