@@ -32,7 +32,9 @@ def export(
             show_default="six crops of a CC0 slide, shipped",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graph, weights and a manifest with hashes.
