@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from typing import Any
 
 import sshr_deploy
-from sshr_deploy.runtime.machine import processor_name
+from sshr_deploy.runtime.machine import library_versions, processor_name
 
 _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "opencv-python-headless")
 
@@ -21,12 +20,5 @@ def describe_environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: version for name in _LIBRARIES if (version := _version(name))},
+        "libraries": library_versions(_LIBRARIES),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.export.onnx_from_checkpoint import export_module
 from sshr_deploy.model import HFRM
+from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
 from sshr_deploy.runtime.writers.atomic import write_json
 
 SHAPES = ((512, 28, 28), (1024, 28, 28))
@@ -107,7 +107,9 @@ def _calls(shape: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
             export_module(
                 form(hfrm, head), inputs, path, input_names=list(feeds), output_names=["cam"]
             )
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            session = import_onnxruntime().InferenceSession(
+                str(path), providers=["CPUExecutionProvider"]
+            )
         calls[name] = partial(session.run, None, feeds)
     return calls
 

@@ -97,6 +97,7 @@ def qualify(session: Session, model: SSHR, profile: Profile, patches: PatchSet) 
         agreement.append((int((masks[0] == masks[1]).sum()), masks[0].size))
     return Qualification(
         reference=f"PyTorch {torch.__version__} FP32 on the CPU, plain HFRM",
+        engine=f"{session.info.engine}, {session.info.library}",
         patches=len(patches.images),
         source=patches.source,
         cam_relative_error=cam_errors,
@@ -142,11 +143,4 @@ def relative_rms_error(got: NDArray[np.float32], ref: NDArray[np.float32]) -> fl
 
 
 def _mask(batch: CamBatch, profile: Profile, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    return reference_mask(
-        batch,
-        0,
-        cam_weights=profile.cam_weights.as_tuple(),
-        gate_threshold=profile.gate_threshold,
-        height_px=size[0],
-        width_px=size[1],
-    )
+    return reference_mask(batch, 0, profile, height_px=size[0], width_px=size[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +28,21 @@ class Input:
 def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
     """The inputs at or below `source`, by name, and a failure for each folder that cannot be read.
 
-    Results are not searched: `out` may lie inside `source`. Hidden files are skipped, and so are
-    files and folders that are part of a slide beside them.
+    Results of this and earlier runs are not searched: `out` may lie inside `source`. Hidden files,
+    files and folders that are part of a slide beside them, and links to folders are skipped.
 
     Raises:
         UsageError: `source` is missing, of an unknown kind, or holds nothing to process.
     """
-    if not source.exists():
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
         raise UsageError(
-            f"{source} does not exist; give a slide, a patch image or a folder of them"
-        )
-    if not source.is_dir():
-        kind = kind_of(source)
+            f"{source} cannot be read: {error.strerror}; "
+            "give a slide, a patch image or a folder of them"
+        ) from error
+    if not stat.S_ISDIR(mode):
+        kind = kind_of(source) if stat.S_ISREG(mode) else None
         if kind is None:
             raise UsageError(
                 f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
@@ -61,6 +65,8 @@ def kind_of(path: Path) -> Kind | None:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file's size, first and last MiB: tells files apart without reading gigabytes.
 
+    Files that belong to a slide (see `companions`) count with their names, sizes and times.
+
     Raises:
         OSError: it cannot be read.
     """
@@ -70,6 +76,11 @@ def fingerprint(path: Path) -> str:
         digest.update(file.read(_FINGERPRINT_BYTES))
         file.seek(max(0, size - _FINGERPRINT_BYTES))
         digest.update(file.read(_FINGERPRINT_BYTES))
+    for companion in sorted(companions(path)):
+        parts = sorted(companion.iterdir()) if companion.is_dir() else [companion]
+        for part in parts:
+            facts = part.stat()
+            digest.update(f"{part.name} {facts.st_size} {facts.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -87,20 +98,30 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
     parts_of_slides: set[Path] = set()
     for name, folders, files in os.walk(source, onerror=unreadable):
         here = [Path(name) / file for file in sorted(files) if not file.startswith(".")]
-        slides = [path for path in here if kind_of(path) == "slide"]
-        parts_of_slides.update(*(companions(path) for path in slides))
+        for path in here:
+            kind = kind_of(path)
+            if kind is None or path in parts_of_slides or not _is_regular(path):
+                continue
+            found.append(Input(path, kind, path.relative_to(source)))
+            parts_of_slides |= companions(path)
+        # A folder named like a slide or a patch holds the results of an earlier run.
         folders[:] = sorted(
             f
             for f in folders
             if not f.startswith(".")
+            and kind_of(Path(f)) is None
             and Path(name, f).resolve() != results
             and Path(name, f) not in parts_of_slides
         )
-        for path in here:
-            kind = kind_of(path)
-            if kind is not None and path not in parts_of_slides:
-                found.append(Input(path, kind, path.relative_to(source)))
-    return found, failures
+    return [item for item in found if item.path not in parts_of_slides], failures
+
+
+def _is_regular(path: Path) -> bool:
+    """False for pipes and devices, which would block; True for files and what cannot be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # reading it will say what is wrong
 
 
 def _known_suffixes() -> str:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions.session import CamBatch
 
 MIN_MAX_EPSILON = 1e-8
@@ -47,23 +48,23 @@ def fused_cam(
 def reference_mask(
     batch: CamBatch,
     index: int,
+    profile: Profile,
     *,
-    cam_weights: Sequence[float],
-    gate_threshold: float,
     height_px: int,
     width_px: int,
 ) -> NDArray[np.uint8]:
     """Label map uint8 [height_px, width_px], values 0 to N-1, of patch `index` of a batch.
 
-    The published post-processing: classes that the gate switches off are zeroed, then argmax;
-    where all kept classes are zero, and at ties, the lowest class wins.
+    The published post-processing with the profile's CAM weights and gate: classes that the gate
+    switches off are zeroed, then argmax; where all kept classes are zero, and at ties, the lowest
+    class wins.
     """
     labels = np.zeros((height_px, width_px), np.uint8)
     best = np.zeros((height_px, width_px), np.float32)
-    cams = batch.cams(index)
+    cams, weights = batch.cams(index), profile.cam_weights.as_tuple()
     # A fused CAM is never negative, so a class that is off never beats `best`.
-    for label in np.flatnonzero(gate(batch.prob[index], gate_threshold)):
-        fused = fused_cam([cam[label] for cam in cams], cam_weights, height_px, width_px)
+    for label in np.flatnonzero(gate(batch.prob[index], profile.gate_threshold)):
+        fused = fused_cam([cam[label] for cam in cams], weights, height_px, width_px)
         if label == 0:
             best = fused
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from sshr_deploy.runtime.writers.overlay import blend, write_label_png, write_rg
 
 MASK_NAME = "mask.png"
 OVERLAY_NAME = "overlay.png"
+RESULT_NAMES = (MASK_NAME, OVERLAY_NAME)
 
 
 @dataclass(frozen=True)
@@ -30,35 +32,34 @@ class PatchJob:
     folder: Path
 
 
-def segment_patches(
-    jobs: Sequence[PatchJob], session: Session, profile: Profile
-) -> list[dict[str, Any]]:
-    """Compute the masks of a batch of images and write label map and overlay of each.
+def infer_patches(jobs: Sequence[PatchJob], session: Session) -> tuple[CamBatch, float]:
+    """CAMs of a batch of images, and the seconds each took.
 
-    Returns what each `summary.json` says. Areas are None: an image file states no pixel size.
+    Raises:
+        SessionError: the engine fails.
+    """
+    start = time.perf_counter()
+    cams = session.infer(np.stack([job.patch for job in jobs]))
+    return cams, (time.perf_counter() - start) / len(jobs)
+
+
+def finish_patch(
+    job: PatchJob, cams: CamBatch, index: int, profile: Profile, infer_s: float
+) -> dict[str, Any]:
+    """Write label map and overlay of image `index` of a batch.
+
+    Returns what `summary.json` says. Areas are None: an image file states no pixel size.
 
     Raises:
         OutputError: a result cannot be written.
-        SessionError: the engine fails.
     """
-    stages = Stages()
-    with stages.stage("infer"):
-        cams = session.infer(np.stack([job.patch for job in jobs]))
-    infer_s = stages.seconds()["infer"] / len(jobs)
-    return [_finish(job, cams, index, profile, infer_s) for index, job in enumerate(jobs)]
-
-
-def _finish(
-    job: PatchJob, cams: CamBatch, index: int, profile: Profile, infer_s: float
-) -> dict[str, Any]:
     stages = Stages()
     height, width = job.rgb.shape[:2]
     with stages.stage("mask"):
         mask = reference_mask(
             cams,
             index,
-            cam_weights=profile.cam_weights.as_tuple(),
-            gate_threshold=profile.gate_threshold,
+            profile,
             height_px=height,
             width_px=width,
         )
@@ -76,6 +77,6 @@ def _finish(
         "mask": {"width_px": width, "height_px": height, "mpp_um": None},
         "tissue_area_mm2": None,
         "classes": classes,
-        "files": [MASK_NAME, OVERLAY_NAME],
+        "files": list(RESULT_NAMES),
         "seconds": {"infer": round(infer_s, 4), **seconds, "total": round(total, 4)},
     }

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
+from sshr_deploy.runtime import patch_job, slide_job
 from sshr_deploy.runtime.discovery import Input, find_inputs, fingerprint
-from sshr_deploy.runtime.patch_job import PatchJob, segment_patches
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.progress import InputResult, Reporter
 from sshr_deploy.runtime.sessions import Session
-from sshr_deploy.runtime.slide_job import segment_slide
 from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
 from sshr_deploy.runtime.writers.atomic import write_csv, write_json
 
 SUMMARY_NAME = "summary.json"
 ERROR_NAME = "error.txt"
+_RESULT_NAMES = (SUMMARY_NAME, ERROR_NAME, *slide_job.RESULT_NAMES, *patch_job.RESULT_NAMES)
 
 
 @dataclass
@@ -50,33 +50,51 @@ def run_infer(
     Each input gets a folder of its own name with its results and a `summary.json`, which is
     written last; `run.json` and `summary.csv` cover them all. An input whose `summary.json`
     shows that the same was done before is skipped, unless the settings say `overwrite`.
-    Ctrl-C leaves `run.json` with what was done and is raised again.
+    Ctrl-C and a failing engine leave `run.json` with what was done and are raised again.
 
     Raises:
-        UsageError: nothing to do at `source`, or `out` is no folder.
+        UsageError: nothing to do at `source`, or `out` cannot take the results.
+        SessionError: the engine fails.
     """
     inputs, failures = find_inputs(source, out)
-    _make_folder(out)
+    _prepare(out, inputs)
     run = _Run(out, session, context, reporter)
     reporter.run_started(len(inputs))
     for failure in failures:
         run.add(failure)
     started = now_utc()
-    interrupted = True
-    stopped_by: OutputError | None = None
+    stopped_by: BaseException | None = None
     try:
         run.process(inputs)
-        interrupted = False
+    except (SshrDeployError, KeyboardInterrupt) as error:
+        stopped_by = error
+    document = run_document(
+        context,
+        run.results,
+        started_utc=started,
+        interrupted=isinstance(stopped_by, KeyboardInterrupt),
+        stopped_by=str(stopped_by) if isinstance(stopped_by, SshrDeployError) else None,
+    )
+    unwritten = _write_run(out, context, run.results, document)
+    if stopped_by is not None and not isinstance(stopped_by, OutputError):
+        raise stopped_by
+    return RunResult(run.results, document, stopped_by or unwritten)
+
+
+def _write_run(
+    out: Path, context: Context, results: Sequence[InputResult], document: dict[str, Any]
+) -> OutputError | None:
+    """Write both files of the run, each even if the other fails; returns the first failure."""
+    failure: OutputError | None = None
+    try:
+        write_json(out / "run.json", document)
     except OutputError as error:
-        stopped_by, interrupted = error, False
-    finally:
-        document = run_document(context, run.results, started_utc=started, interrupted=interrupted)
-        try:
-            write_csv(out / "summary.csv", csv_rows(context.profile, run.results))
-            write_json(out / "run.json", document)
-        except OutputError as error:
-            stopped_by = stopped_by or error
-    return RunResult(run.results, document, stopped_by)
+        failure = error
+    try:
+        write_csv(out / "summary.csv", csv_rows(context.profile, results))
+    except OutputError as error:
+        failure = failure or error
+    return failure
 
 
 class _Run:
@@ -104,10 +122,9 @@ class _Run:
             key = self.context.key(_fingerprint(item.path))
             if self._skip(item, key):
                 return
-            folder = self._fresh_folder(item)
-            summary = segment_slide(
+            summary = slide_job.segment_slide(
                 item.path,
-                folder,
+                self._fresh_folder(item),
                 self.session,
                 self.context.profile,
                 self.context.settings,
@@ -118,35 +135,45 @@ class _Run:
     def _patches(self, items: Sequence[Input]) -> None:
         size = self.context.settings.batch
         for start in range(0, len(items), size):
-            ready: list[tuple[Input, dict[str, Any], PatchJob]] = []
+            ready: list[tuple[Input, dict[str, Any], patch_job.PatchJob]] = []
             for item in items[start : start + size]:
                 with self._guarded(item):
                     key = self.context.key(_fingerprint(item.path))
                     if not self._skip(item, key):
                         rgb = read_image(item.path)
-                        job = PatchJob(rgb, resize_to_patch(rgb), self._fresh_folder(item))
+                        folder = self._fresh_folder(item)
+                        job = patch_job.PatchJob(rgb, resize_to_patch(rgb), folder)
                         ready.append((item, key, job))
             if ready:
-                jobs = [job for _, _, job in ready]
-                summaries = segment_patches(jobs, self.session, self.context.profile)
-                for (item, key, _), summary in zip(ready, summaries, strict=True):
-                    self.reporter.input_started(item.path, 1)
-                    self._finish(item, key, summary)
-                    self.reporter.tiles_done(1)
+                self._patch_batch(ready)
+
+    def _patch_batch(
+        self, ready: Sequence[tuple[Input, dict[str, Any], patch_job.PatchJob]]
+    ) -> None:
+        cams, infer_s = patch_job.infer_patches([job for _, _, job in ready], self.session)
+        for index, (item, key, job) in enumerate(ready):
+            with self._guarded(item):
+                self.reporter.input_started(item.path, 1)
+                profile = self.context.profile
+                summary = patch_job.finish_patch(job, cams, index, profile, infer_s)
+                self.reporter.tiles_done(1)
+                self._finish(item, key, summary)
 
     @contextmanager
     def _guarded(self, item: Input) -> Iterator[None]:
-        """Record a failure of this input and go on; what concerns the whole run passes."""
+        """Record a failure of this input and go on, unless it concerns the whole run."""
         try:
             yield
         except InputError as error:
             self.add(InputResult(item.path, item.kind, "failed", str(error)))
-        except SshrDeployError:
+        except SshrDeployError as error:
+            self.add(InputResult(item.path, item.kind, "failed", str(error)))
             raise
         except Exception as error:
             log = self.out / item.relative / ERROR_NAME
             with suppress(OSError):
-                log.write_text(traceback.format_exc(), "utf-8")
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
             reason = (
                 f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
                 f"please report it with {log}"
@@ -154,20 +181,21 @@ class _Run:
             self.add(InputResult(item.path, item.kind, "failed", reason))
 
     def _skip(self, item: Input, key: dict[str, Any]) -> bool:
-        summary = (
-            None if self.context.settings.overwrite else _earlier(self.out / item.relative, key)
-        )
+        if self.context.settings.overwrite:
+            return False
+        summary = _earlier(self.out / item.relative, key)
         if summary is None:
             return False
         self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
         return True
 
     def _fresh_folder(self, item: Input) -> Path:
+        """The folder of an input's results, without what an earlier or killed run left there."""
         folder = self.out / item.relative
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (SUMMARY_NAME, ERROR_NAME):
-                (folder / name).unlink(missing_ok=True)
+            for old in (*(folder / name for name in _RESULT_NAMES), *folder.glob(".*.partial")):
+                old.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
@@ -176,7 +204,7 @@ class _Run:
 
     def _finish(self, item: Input, key: dict[str, Any], summary: dict[str, Any]) -> None:
         document = {
-            "input": {"path": str(item.path), "kind": item.kind, "bytes": item.path.stat().st_size},
+            "input": {"path": str(item.path), "kind": item.kind},
             "finished_utc": now_utc(),
             "folder": item.relative.as_posix(),
             **summary,
@@ -206,7 +234,13 @@ def _fingerprint(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _make_folder(out: Path) -> None:
+def _prepare(out: Path, inputs: Sequence[Input]) -> None:
+    for item in inputs:
+        if (out / item.relative).is_file():
+            raise UsageError(
+                f"--out {out} is where the inputs are ({item.relative} is there); "
+                "choose another folder"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

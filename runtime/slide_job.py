@@ -30,6 +30,7 @@ from sshr_deploy.runtime.writers.overlay import write_overlay
 MASK_NAME = "mask.ome.tif"
 OVERLAY_NAME = "overlay.png"
 REGIONS_NAME = "regions.geojson"
+RESULT_NAMES = (MASK_NAME, OVERLAY_NAME, REGIONS_NAME)
 
 _READERS = 2  # threads that read and resample ahead of the engine
 
@@ -44,7 +45,8 @@ def segment_slide(
 ) -> dict[str, Any]:
     """Compute a slide's mask and write mask, overlay and regions into `folder`.
 
-    Returns what `summary.json` says of the slide. Memory holds one row of tiles and a few batches.
+    Returns what `summary.json` says of the slide. Memory holds one row of tiles,
+    a few batches, a thumbnail, and the regions of 8192 x 8192 mask pixels.
 
     Raises:
         InputError: the slide cannot be read, or its pixel size is not known (MissingMppError).
@@ -83,7 +85,7 @@ def segment_slide(
         "tissue_area_mm2": round(sum(c["area_mm2"] for c in classes), 9),
         "classes": classes,
         "regions": regions,
-        "files": [MASK_NAME, OVERLAY_NAME, REGIONS_NAME],
+        "files": list(RESULT_NAMES),
         "seconds": stages.seconds(),
     }
 
@@ -199,8 +201,7 @@ def _segment(
             labels = reference_mask(
                 cams,
                 index,
-                cam_weights=profile.cam_weights.as_tuple(),
-                gate_threshold=profile.gate_threshold,
+                profile,
                 height_px=PATCH_PX,
                 width_px=PATCH_PX,
             )

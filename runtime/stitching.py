@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import OutputError
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 from sshr_deploy.runtime.tiling import Tile, TileGrid
 
 
-class MaskStore:
+class MaskStore(Closing):
     """Label map of a slide in a temporary file; tiles arrive row by row.
 
     Rows are appended with plain writes, so that a full disk is an error here; a memory map of a
@@ -73,20 +73,12 @@ class MaskStore:
         self._array = np.memmap(self._path, np.uint8, "r", shape=shape)
         return self._array
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._array is not None:
-            self._array = None
-        try:
+    def close(self) -> None:
+        """Delete the file; the array that `finish` gave must not be used any more."""
+        self._array = None
+        with suppress(OSError):  # what is still buffered is of no use; it must not hide an error
             self._file.close()
-        finally:
+        with suppress(OSError):  # Windows keeps a file that somebody still maps
             self._path.unlink(missing_ok=True)
 
     def _empty_band(self) -> NDArray[np.uint8]:

@@ -6,12 +6,12 @@ import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import sshr_deploy
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine import library_versions
 from sshr_deploy.runtime.progress import InputResult
 from sshr_deploy.runtime.sessions import SessionInfo
 from sshr_deploy.runtime.settings import InferSettings
@@ -46,6 +46,7 @@ class Context:
             "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": sshr_deploy.__version__,
+            "engine": f"{self.engine.engine} {self.engine.precision}",
             **self.settings.key(),
         }
 
@@ -115,7 +116,12 @@ def csv_rows(profile: Profile, results: Iterable[InputResult]) -> list[dict[str,
 
 
 def run_document(
-    context: Context, results: Sequence[InputResult], *, started_utc: str, interrupted: bool
+    context: Context,
+    results: Sequence[InputResult],
+    *,
+    started_utc: str,
+    interrupted: bool,
+    stopped_by: str | None,
 ) -> dict[str, Any]:
     """Content of `run.json`: settings, versions, and how each input ended."""
     statuses = [r.status for r in results]
@@ -123,11 +129,12 @@ def run_document(
         "started_utc": started_utc,
         "finished_utc": now_utc(),
         "interrupted": interrupted,
+        "stopped_by": stopped_by,
         "counts": {s: statuses.count(s) for s in ("done", "skipped", "failed")},
         **context.provenance(),
         "settings": {**asdict(context.settings), **context.settings.key()},
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
-        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+        "libraries": library_versions(_LIBRARIES),
         "inputs": [
             {
                 "path": str(r.path),

@@ -72,4 +72,10 @@ class TileGrid:
 
     def tiles_with_tissue(self, tissue: TissueMap) -> list[Tile]:
         """The tiles that hold at least one pixel of tissue, row by row."""
-        return [tile for tile in self.tiles() if self.tissue_in(tile, tissue).any()]
+        width, height = (PATCH_PX * s for s in self.l0_px_per_px)
+        return [
+            tile
+            for tile in self.tiles()
+            if tissue.touches(tile.l0_x, tile.l0_y, width, height)
+            and self.tissue_in(tile, tissue).any()
+        ]

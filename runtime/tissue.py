@@ -102,6 +102,13 @@ class TissueMap:
         tissue: NDArray[np.bool_] = (value >= 0.5) & inside
         return tissue
 
+    def touches(self, l0_x: float, l0_y: float, l0_width: float, l0_height: float) -> bool:
+        """Whether a level-0 rectangle could hold tissue: far faster than asking its `window`."""
+        scale_x, scale_y = self.l0_px_per_px
+        rows = slice(max(0, int(l0_y / scale_y) - 1), int((l0_y + l0_height) / scale_y) + 2)
+        columns = slice(max(0, int(l0_x / scale_x) - 1), int((l0_x + l0_width) / scale_x) + 2)
+        return bool(self.mask[rows, columns].any())
+
 
 def thumbnail(reader: SlideReader, mpp: Mpp) -> tuple[NDArray[np.uint8], float]:
     """A picture of the whole slide, read in blocks so that memory stays small.

@@ -44,6 +44,8 @@ class Qualification(_Frozen):
     """How far an artefact is from the PyTorch FP32 network, on real patches."""
 
     reference: str
+    engine: str
+    """What ran the artefact, "onnx-cpu, onnxruntime 1.32.0"."""
     patches: int
     source: str
     """Where the patches came from."""
@@ -172,11 +174,12 @@ def file_entry(path: Path) -> FileEntry:
 
 def _read_manifest(path: Path) -> tuple[Manifest, str]:
     file = path / MANIFEST_NAME
-    if not file.is_file():
-        raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST_NAME}; make one with sshr-deploy export"
-        )
     try:
+        if not file.is_file():
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}; "
+                "make one with sshr-deploy export"
+            )
         if file.stat().st_size > _MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} is larger than 4 MiB, which no manifest is")
         content: Any = json.loads(file.read_text("utf-8"))

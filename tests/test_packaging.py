@@ -80,7 +80,7 @@ def sources(root: Path) -> set[str]:
     for folder in [path for path in package.iterdir() if path.is_dir()]:  # links among them
         wanted |= set(folder.rglob("*.py"))
     wanted |= set(package.glob("profiles/*.toml"))
-    wanted |= set(package.glob("export/qualification/*.png"))
+    wanted |= set(package.glob("export/qualification/*.*"))
     return {path.relative_to(root).as_posix() for path in wanted}
 
 

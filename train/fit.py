@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sshr_deploy.model import HEAD_LOSS_WEIGHTS, SSHR, ModelConfig, normalise
+from sshr_deploy.profiles import CamWeights
 from sshr_deploy.train.textures import CLASS_NAMES, GLASS, TexturePatch, make_patch
 
-_CAM_SHARES = (0.6, 0.2, 0.2)  # 28_1, 28_2, deep
+_CAM_SHARES = CamWeights().as_tuple()  # 28_1, 28_2, deep
 _GATE = 0.2
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.machine import processor_name
 from sshr_deploy.runtime.sessions.session import (
     INPUT_NAME,
@@ -21,11 +22,16 @@ from sshr_deploy.runtime.sessions.session import (
     checked_patches,
 )
 
-PROVIDERS = {"onnx-cpu": "CPUExecutionProvider", "onnx-cuda": "CUDAExecutionProvider"}
+PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "onnx-cpu": ("CPUExecutionProvider", {}),
+    # TF32 is this provider's default; it keeps 10 bits of mantissa, which is not FP32.
+    "onnx-cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+"""Execution provider of each engine, and its options."""
 _QUIET = 3  # ONNX Runtime log level: errors only
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closing):
     """Runs an SSHR graph of `num_classes` classes from an ONNX file; see `open_session`.
 
     Raises:
@@ -43,11 +49,8 @@ class OnnxRuntimeSession:
         engine: str = "onnx-cpu",
         precision: str = "fp32",
     ) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "cpu") from error
-        self._ort: Any = _open(ort, model_path, PROVIDERS[engine])
+        ort = import_onnxruntime()
+        self._ort: Any = _open(ort, model_path, engine)
         _check_graph(self._ort, model_path, num_classes)
         self.info = SessionInfo(
             engine=engine,
@@ -72,25 +75,32 @@ class OnnxRuntimeSession:
         """See `Session.close`."""
         self._ort = None
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, with its telemetry off unless the user's environment turns it on.
+
+    Releases from 1.29 on write a device id and events below the user's cache folder and send them
+    to Microsoft; the switch works only before the import.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    return onnxruntime
 
 
-def _open(ort: Any, path: Path, provider: str) -> Any:
+def _open(ort: Any, path: Path, engine: str) -> Any:
+    provider, provider_options = PROVIDERS[engine]
     if provider not in ort.get_available_providers():
         raise SessionError(f"this onnxruntime has no {provider}; pip install 'sshr-deploy[gpu]'")
     options = ort.SessionOptions()
     options.log_severity_level = _QUIET
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
     except Exception as error:  # ONNX Runtime has no common base class of its errors
         raise SessionError(f"onnxruntime cannot open {path}: {_first_line(error)}") from error
     # Asked for a provider it cannot start, ONNX Runtime only logs and serves on the CPU.

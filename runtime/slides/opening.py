@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import openslide
+import pydicom
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
@@ -58,22 +60,42 @@ def companions(path: Path) -> frozenset[Path]:
     """Files and folders beside a slide that belong to it and are no inputs themselves.
 
     A MIRAX file `x.mrxs` has a folder `x`; a Hamamatsu `.vms` or `.vmu` names its JPEG and other
-    files in its text. Empty for all other formats, and where the file cannot be read: opening it
-    will say so.
+    files in its text; a DICOM slide has a file a level, all of one series, and OpenSlide opens the
+    whole slide from any of them. Empty for all other formats, and where the file cannot be read:
+    opening it will say so.
     """
     suffix = path.suffix.lower()
-    if suffix == ".mrxs":
-        folder = path.with_suffix("")
-        return frozenset({folder} if folder.is_dir() else ())
-    if suffix not in (".vms", ".vmu"):
-        return frozenset()
-    try:
-        text = path.read_text("utf-8", errors="replace")
-    except OSError:
-        return frozenset()
+    with suppress(OSError):
+        if suffix == ".mrxs":
+            folder = path.with_suffix("")
+            return frozenset({folder} if folder.is_dir() else ())
+        if suffix in (".vms", ".vmu"):
+            return _named_files(path)
+        if suffix == ".dcm":
+            return _rest_of_series(path)
+    return frozenset()
+
+
+def _named_files(path: Path) -> frozenset[Path]:
+    text = path.read_text("utf-8", errors="replace")
     names = {line.partition("=")[2].strip() for line in text.splitlines() if "=" in line}
     named = {path.with_name(name) for name in names if name and Path(name).name == name}
     return frozenset(file for file in named if file.is_file())
+
+
+def _rest_of_series(path: Path) -> frozenset[Path]:
+    others = [p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path]
+    series = _series_uid(path) if others else None
+    return frozenset(p for p in others if series is not None and _series_uid(p) == series)
+
+
+def _series_uid(path: Path) -> str | None:
+    """DICOM SeriesInstanceUID (0020,000E); None for what is no readable DICOM file."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        return str(header.SeriesInstanceUID)
+    except Exception:  # a parser of untrusted files raises nearly anything; opening will say what
+        return None
 
 
 def _better_reader(slide: OpenSlideReader) -> SlideReader:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ import openslide
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import (
     clipped_box,
     downsamples_of,
@@ -26,7 +25,7 @@ _CACHE_BYTES = 128 << 20
 slide 131,000 px wide, so that reading in row bands decodes each tile once."""
 
 
-class OpenSlideReader:
+class OpenSlideReader(Closing):
     """A `SlideReader` on OpenSlide, which is thread-safe by itself.
 
     After the first failed read OpenSlide refuses all others of that handle with the same message.
@@ -86,19 +85,6 @@ class OpenSlideReader:
         if self._slide is not None:
             self._slide.close()
             self._slide = None
-
-    def __enter__(self) -> Self:
-        """Return the reader itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
 
 def _flatten(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,14 +6,14 @@ import logging
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import (
     clipped_box,
     downsamples_of,
@@ -32,7 +32,7 @@ _MAX_ASPECT_CHANGE = 0.02
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-class TifffileReader:
+class TifffileReader(Closing):
     """A `SlideReader` on tifffile: reads and decodes only the chunks a region touches.
 
     Bytes are read under a lock, chunks are decoded outside it, so threads decode side by side.
@@ -117,19 +117,6 @@ class TifffileReader:
             self._tiff.close()
             self._tiff = None
             self._cache.clear()
-
-    def __enter__(self) -> Self:
-        """Return the reader itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
 
 def _levels(path: Path, tiff: tifffile.TiffFile) -> list[TiffLevel]:

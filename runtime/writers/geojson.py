@@ -7,8 +7,10 @@ import math
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
 import rasterio.features
 from numpy.typing import NDArray
 
@@ -16,6 +18,9 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.writers.atomic import atomic_path
 
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
+
+_BLOCK_PX = 8192
+"""8.2 mm at 1 um a pixel; tracing a block takes 25 MiB for smooth regions, 1 GiB at worst."""
 
 Ring = Sequence[tuple[float, float]]
 
@@ -33,8 +38,10 @@ def write_geojson(
     Coordinates are level-0 pixels from the slide's top left corner, with two decimals, which moves
     whole pixel rows and columns only and so keeps every polygon valid. Each feature has the members
     that QuPath 0.4 and later import: a UUID as `id` (the same for the same region in every run),
-    `objectType` "annotation" and a `classification` of name and colour. The file is written feature
-    by feature.
+    `objectType` "annotation" and a `classification` of name and colour.
+
+    The mask is traced in blocks of 8192 x 8192 pixels, so that memory does not grow with it: a
+    region that crosses the border of two blocks is cut there in two.
 
     Args:
         path: file to write; replaced when it exists.
@@ -69,9 +76,7 @@ def _features(
     x_text = [f"[{x}," for x in _l0_coordinates(width, l0_px_per_mask_px[0])]
     y_text = [f"{y}]" for y in _l0_coordinates(height, l0_px_per_mask_px[1])]
     properties = [_properties(profile, label) for label in range(profile.num_classes)]
-    # The background is traced in vain: GDAL's `mask` would take two more bytes a pixel to avoid it.
-    for geometry, value in rasterio.features.shapes(np.ascontiguousarray(mask), connectivity=4):
-        label = int(value)
+    for geometry, label in _shapes(mask):
         if label >= profile.num_classes:
             continue
         rings = (_ring_text(ring, x_text, y_text) for ring in geometry["coordinates"])
@@ -82,6 +87,21 @@ def _features(
             f'"geometry":{{"type":"Polygon","coordinates":{coordinates}}},'
             f'"properties":{properties[label]}}}'
         )
+
+
+def _shapes(mask: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Polygons in mask pixels, and their labels; the background is traced in vain.
+
+    GDAL's `mask` would take two more bytes a pixel to avoid that.
+    """
+    for y in range(0, mask.shape[0], _BLOCK_PX):
+        for x in range(0, mask.shape[1], _BLOCK_PX):
+            block = np.ascontiguousarray(mask[y : y + _BLOCK_PX, x : x + _BLOCK_PX])
+            corner = rasterio.Affine.translation(x, y)
+            for geometry, value in rasterio.features.shapes(
+                block, connectivity=4, transform=corner
+            ):
+                yield geometry, int(value)
 
 
 def _l0_coordinates(size_px: int, l0_px_per_mask_px: float) -> Iterator[str]:

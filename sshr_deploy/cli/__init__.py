@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -49,17 +50,23 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # file names may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except OutputError as error:
-        _fail(error, 1)
+        _fail(str(error), 1)
     except SshrDeployError as error:
-        _fail(error, 2)
+        _fail(str(error), 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check the path and your rights to it", 2)
 
 
-def _fail(error: SshrDeployError, code: int) -> None:
-    # The message may hold a file name that the terminal's encoding lacks.
-    text = f"sshr-deploy: error: {error}\n"
-    encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"sshr-deploy: error: {message}\n")
     raise SystemExit(code)

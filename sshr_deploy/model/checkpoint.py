@@ -6,7 +6,7 @@ Nothing here unpickles objects: `.pth` files are read with `weights_only=True`.
 from __future__ import annotations
 
 import json
-import pickle
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -36,10 +36,12 @@ def load_checkpoint(path: Path) -> SSHR:
         CheckpointError: unreadable file; missing, extra or misshapen tensors (listed); a tensor
             with NaN or infinite values.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the .pth or .safetensors file itself")
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; check the path of the checkpoint")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path} is no file; give the .pth or .safetensors file itself")
+    except OSError as error:
+        reason = error.strerror
+        raise CheckpointError(f"{path} cannot be read: {reason}; check the path") from error
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         tensors, config = _read_safetensors(path)
@@ -99,9 +101,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 cannot be mapped
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler raises nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} is not a plain PyTorch state dict ({reason}); save it with "
             "torch.save(model.state_dict(), ...)"

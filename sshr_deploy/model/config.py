@@ -16,13 +16,15 @@ class ModelConfig:
     same network with 1/8 of the channels (1.8 M).
 
     Raises:
-        ValueError: width below 1 or num_classes outside 1-16.
+        ValueError: width below 1 or num_classes outside 1-16, or no whole numbers.
     """
 
     num_classes: int
     width: int = FULL_WIDTH
 
     def __post_init__(self) -> None:
+        if type(self.width) is not int or type(self.num_classes) is not int:
+            raise ValueError(f"width and num_classes must be whole numbers, not {self}")
         if self.width < 1:
             raise ValueError(f"width must be at least 1, not {self.width}")
         if not 1 <= self.num_classes <= 16:

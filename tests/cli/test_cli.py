@@ -137,10 +137,44 @@ def test_quiet_says_nothing_when_all_is_well(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_infer_needs_nothing_of_export_and_training(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'onnxscript', 'safetensors'): sys.modules[name] = None\n"
+        "from sshr_deploy.cli import main\n"
+        "main()"
+    )
+    args = ["infer", str(slides), "--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, encoding="utf-8", env=SETTINGS,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "CMU-1-Small-Region.svs" / "mask.ome.tif").exists()
+
+
+def test_a_console_without_the_characters_still_gets_its_table(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Прёба ½"
+    folder.mkdir()
+    shutil.copy(demo_slide, folder / "слайд.svs")
+    command = [sys.executable, "-m", "sshr_deploy", "infer", str(folder)]
+    done = subprocess.run(
+        [*command, "--model", str(small_bundle_dir), "--out", str(tmp_path / "out")],
+        capture_output=True, env={**SETTINGS, "PYTHONIOENCODING": "ascii"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"1 done, 0 done earlier, 0 failed" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (["{slides}/none.svs", "--model", "{bundle}"], "does not exist"),
+        (["{slides}/none.svs", "--model", "{bundle}"], "No such file"),
         (["{slides}", "--model", "{slides}"], "is not a bundle"),
         (["{slides}", "--model", "{bundle}", "--force-mpp"], "give --mpp too"),
         (["{slides}", "--model", "{bundle}", "--mode", "magic"], "magic"),

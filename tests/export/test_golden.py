@@ -113,8 +113,7 @@ def _compare(
     got = reference_mask(
         cams,
         0,
-        cam_weights=(0.6, 0.2, 0.2),
-        gate_threshold=threshold,
+        load_profile("luad").model_copy(update={"gate_threshold": threshold}),
         height_px=mask.shape[0],
         width_px=mask.shape[1],
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sshr_deploy.errors import CheckpointError
 from sshr_deploy.model import SSHR, ModelConfig
-from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,20 @@ def test_pth_of_the_authors_loads_with_shapes_from_its_tensors(model: SSHR, tmp_
     loaded = load_checkpoint(path)
     assert loaded.config == ModelConfig(num_classes=3, width=1)
     assert _equal(loaded, model)
+
+
+def test_pth_from_before_torch_1_6_loads(model: SSHR, tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert _equal(load_checkpoint(path), model)
+
+
+@pytest.mark.parametrize("config", ['{"width": 8.5, "num_classes": 3}', '{"width": "8"}', "[1]"])
+def test_a_wrong_config_in_the_header_is_refused(model: SSHR, tmp_path: Path, config: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), path, metadata={CONFIG_KEY: config})
+    with pytest.raises(CheckpointError, match="unusable model config"):
+        load_checkpoint(path)
 
 
 def _drop(tensors: dict[str, Tensor]) -> None:
@@ -143,8 +157,8 @@ def test_other_state_dicts_and_missing_files_are_refused(tmp_path: Path) -> None
     for name, named in [
         ("other.pth", "not an SSHR checkpoint"),
         ("list.pth", "not a state dict"),
-        ("none.pth", "does not exist"),
-        ("", "is a folder"),
+        ("none.pth", "No such file"),
+        ("", "is no file"),
     ]:
         with pytest.raises(CheckpointError, match=named):
             load_checkpoint(tmp_path / name)

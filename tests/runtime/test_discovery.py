@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of
@@ -42,6 +45,38 @@ def test_results_inside_the_input_are_not_inputs(tmp_path: Path) -> None:
     assert [i.relative.as_posix() for i in found] == ["a.png"]
 
 
+def test_results_of_earlier_runs_are_not_inputs(tmp_path: Path) -> None:
+    _touch(tmp_path / "a.png")
+    _touch(tmp_path / "first" / "a.png" / "overlay.png")
+    _touch(tmp_path / "b.svs" / "mask.ome.tif")
+    found, _ = find_inputs(tmp_path, tmp_path / "second")
+    assert [i.relative.as_posix() for i in found] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+def test_a_pipe_is_no_input(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.svs")
+    _touch(tmp_path / "a.png")
+    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    assert [i.relative.as_posix() for i in found] == ["a.png"]
+    with pytest.raises(UsageError, match="neither a slide nor"):
+        find_inputs(tmp_path / "pipe.svs", tmp_path / "out")
+
+
+def test_a_dicom_slide_of_many_files_is_one_input(tmp_path: Path) -> None:
+    for name, series in [("1", "1.2.3"), ("2", "1.2.3"), ("3", "1.2.4"), ("4", "1.2.3")]:
+        data = Dataset()
+        data.SeriesInstanceUID = series
+        data.file_meta = FileMetaDataset()
+        data.file_meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = UID(f"{series}.{name}")
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
+    _touch(tmp_path / "5.dcm", b"no dicom")
+    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    assert [i.relative.as_posix() for i in found] == ["1.dcm", "3.dcm", "5.dcm"]
+
+
 def test_parts_of_a_slide_are_not_inputs(tmp_path: Path) -> None:
     _touch(tmp_path / "x.mrxs")
     _touch(tmp_path / "x" / "Data0000.png")
@@ -59,7 +94,7 @@ def test_one_file_is_one_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("none", "does not exist"), ("notes.txt", "neither a slide nor"), ("empty", "holds no slide")],
+    [("none", "No such file"), ("notes.txt", "neither a slide nor"), ("empty", "holds no slide")],
 )
 def test_nothing_to_do_is_a_usage_error(tmp_path: Path, name: str, why: str) -> None:
     _touch(tmp_path / "notes.txt")
@@ -99,7 +134,15 @@ def test_kinds_by_suffix() -> None:
     ]
 
 
-def test_fingerprint_sees_size_head_and_tail(tmp_path: Path) -> None:
+def test_fingerprint_sees_the_other_files_of_a_slide(tmp_path: Path) -> None:
+    _touch(tmp_path / "x.mrxs")
+    _touch(tmp_path / "x" / "Data0000.dat", b"1")
+    before = fingerprint(tmp_path / "x.mrxs")
+    _touch(tmp_path / "x" / "Data0000.dat", b"12")
+    assert fingerprint(tmp_path / "x.mrxs") != before
+
+
+def test_fingerprint_sees_size_size_head_and_tail(tmp_path: Path) -> None:
     path = tmp_path / "f"
     contents = [
         b"a" * 3_000_000,

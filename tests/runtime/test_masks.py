@@ -6,10 +6,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.masks import fused_cam, gate, reference_mask
 from sshr_deploy.runtime.sessions import CamBatch
 
 WEIGHTS = (0.6, 0.2, 0.2)
+
+
+def _profile(threshold: float) -> Profile:
+    return load_profile("luad").model_copy(update={"gate_threshold": threshold})
 
 
 def _random_batch(seed: int, classes: int = 4) -> CamBatch:
@@ -49,8 +54,7 @@ def test_mask_equals_the_published_steps_in_float64(
         mask = reference_mask(
             batch,
             0,
-            cam_weights=WEIGHTS,
-            gate_threshold=threshold,
+            _profile(threshold),
             height_px=size[0],
             width_px=size[1],
         )
@@ -75,9 +79,7 @@ def test_where_all_kept_classes_are_zero_class_0_stands() -> None:
     cam = np.zeros((1, 3, 28, 28), np.float32)
     cam[0, 2, :14] = 1
     batch = CamBatch(cam, cam, cam, np.array([[0.1, 0.1, 0.9]], np.float32))
-    mask = reference_mask(
-        batch, 0, cam_weights=WEIGHTS, gate_threshold=0.5, height_px=28, width_px=28
-    )
+    mask = reference_mask(batch, 0, _profile(0.5), height_px=28, width_px=28)
     assert mask[:14].tolist() == [[2] * 28] * 14
     assert mask[14:].tolist() == [[0] * 28] * 14
 
@@ -90,6 +92,6 @@ def test_a_constant_cam_gives_zero_not_nan() -> None:
 def test_cams_are_not_changed() -> None:
     batch = _random_batch(0)
     before = [c.copy() for c in batch.cams(0)]
-    reference_mask(batch, 0, cam_weights=WEIGHTS, gate_threshold=0.1, height_px=28, width_px=28)
+    reference_mask(batch, 0, _profile(0.1), height_px=28, width_px=28)
     for cam, old in zip(batch.cams(0), before, strict=True):
         assert np.array_equal(cam, old)

@@ -20,7 +20,7 @@ from shapely.geometry import shape
 
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import SessionError, UsageError
-from sshr_deploy.runtime import run as running
+from sshr_deploy.runtime import slide_job
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.progress import InputResult
@@ -172,8 +172,7 @@ def test_a_tile_of_the_mask_is_the_published_result_on_tissue(
         labels = reference_mask(
             session.infer(patch[None]),
             0,
-            cam_weights=profile.cam_weights.as_tuple(),
-            gate_threshold=profile.gate_threshold,
+            profile,
             height_px=224,
             width_px=224,
         )
@@ -189,7 +188,7 @@ def test_summary_tells_where_everything_came_from(
     summary = _summary(slide_run[0])
     assert summary["mpp"] == {"x_um": 0.499, "y_um": 0.499, "source": "file"}
     assert summary["slide"]["width_px"] == 2220
-    assert summary["input"]["bytes"] == demo_slide.stat().st_size
+    assert summary["input"] == {"path": str(demo_slide), "kind": "slide"}
     assert summary["engine"]["engine"] == "onnx-cpu"
     assert summary["bundle"]["manifest_sha256"] == bundle.manifest_sha256
     seconds = summary["seconds"]
@@ -229,8 +228,7 @@ def test_patches_are_done_exactly_as_published(
         expected = reference_mask(
             infer.session.infer(resize_to_patch(rgb)[None]),
             0,
-            cam_weights=profile.cam_weights.as_tuple(),
-            gate_threshold=profile.gate_threshold,
+            profile,
             height_px=rgb.shape[0],
             width_px=rgb.shape[1],
         )
@@ -275,7 +273,7 @@ def test_a_defect_is_recorded_with_its_traceback(
     def defect(*args: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(running, "segment_slide", defect)
+    monkeypatch.setattr(slide_job, "segment_slide", defect)
     result = infer(demo_slide, tmp_path / "out")
     assert result.exit_code == 1
     assert "defect of sshr-deploy (ZeroDivisionError)" in result.results[0].reason
@@ -325,6 +323,34 @@ def test_all_tiles_can_be_asked_for(infer: Runner, demo_slide: Path, tmp_path: P
     assert mask.max() < N, "no pixel is background"
 
 
+def test_a_disc_lies_where_it_was_drawn(infer: Runner, tmp_path: Path) -> None:
+    """Registration through the whole chain, with pixels that are not square."""
+    mpp_x, mpp_y, centre_um, radius_um = 0.5, 0.47, (700.0, 380.0), 150.0
+    y, x = np.mgrid[:2000, :2400]
+    inside = (
+        np.hypot((x + 0.5) * mpp_x - centre_um[0], (y + 0.5) * mpp_y - centre_um[1]) < radius_um
+    )
+    rgb = np.where(inside[..., None], (176, 96, 160), (243, 243, 243)).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "disc.tif", rgb, tile=(256, 256), photometric="rgb", metadata=None,
+        resolution=(1e4 / mpp_x, 1e4 / mpp_y), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    assert infer(tmp_path / "disc.tif", tmp_path / "out").exit_code == 0
+    folder = tmp_path / "out" / "disc.tif"
+
+    features = json.loads((folder / "regions.geojson").read_text("utf-8"))["features"]
+    disc = shapely.unary_union([shape(f["geometry"]) for f in features])
+    assert disc.centroid.x * mpp_x == pytest.approx(centre_um[0], abs=1)
+    assert disc.centroid.y * mpp_y == pytest.approx(centre_um[1], abs=1)
+    west, north, east, south = disc.bounds
+    assert (east - west) * mpp_x / 2 == pytest.approx(radius_um, abs=6)
+    assert (south - north) * mpp_y / 2 == pytest.approx(radius_um, abs=6)
+
+    rows, columns = np.nonzero(tifffile.imread(folder / "mask.ome.tif") < N)
+    assert columns.mean() + 0.5 == pytest.approx(centre_um[0], abs=1)
+    assert rows.mean() + 0.5 == pytest.approx(centre_um[1], abs=1)
+
+
 def test_empty_glass_is_never_computed(infer: Runner, tmp_path: Path) -> None:
     glass = np.full((1024, 1024, 3), 242, np.uint8)
     tifffile.imwrite(
@@ -364,7 +390,9 @@ def test_a_failing_engine_stops_the_run(
     monkeypatch.setattr(infer.session, "infer", fail)
     with pytest.raises(SessionError, match="out of memory"):
         infer(demo_slide, tmp_path)
-    assert json.loads((tmp_path / "run.json").read_text())["interrupted"] is True
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert document["stopped_by"] == "out of memory"
+    assert document["counts"]["failed"] == 1
 
 
 def test_out_must_be_a_folder(infer: Runner, demo_slide: Path, tmp_path: Path) -> None:
@@ -381,10 +409,49 @@ def test_a_result_that_cannot_be_written_stops_the_run(
     for name in ("a.svs", "b.svs"):
         shutil.copy(demo_slide, folder / name)
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "a.svs").write_text("in the way")
+    (out / "a.svs" / "mask.ome.tif" / "in the way").mkdir(parents=True)
     result = infer(folder, out)
     assert result.exit_code == 1
     assert result.stopped_by is not None
     assert "cannot write to" in str(result.stopped_by)
-    assert result.results == []
+    assert [r.status for r in result.results] == ["failed"]
+    assert result.document["stopped_by"] == str(result.stopped_by)
+
+
+def test_results_are_never_put_over_the_inputs(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    shutil.copy(demo_slide, tmp_path / "a.svs")
+    for source in (tmp_path, tmp_path / "a.svs"):
+        with pytest.raises(UsageError, match="is where the inputs are"):
+            infer(source, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.svs"]
+
+
+def test_nothing_of_an_earlier_or_killed_run_stays_beside_a_failure(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    slide, out = tmp_path / "a.svs", tmp_path / "out"
+    shutil.copy(demo_slide, slide)
+    assert infer(slide, out).exit_code == 0
+    (out / "a.svs" / ".mask-x.partial").write_bytes(b"left by a killed run")
+    slide.write_bytes(slide.read_bytes()[:-1000])
+    assert infer(slide, out).exit_code == 1
+    assert list((out / "a.svs").iterdir()) == []
+
+
+def test_a_patch_that_vanishes_does_not_stop_the_rest(
+    infer: Runner, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _patch_folder(tmp_path / "in", demo_slide, count=4)
+    real = infer.session.infer
+
+    def infer_then_lose_a_file(patches: Any) -> Any:
+        for path in sorted(folder.iterdir())[2:3]:
+            path.unlink()
+        return real(patches)
+
+    monkeypatch.setattr(infer.session, "infer", infer_then_lose_a_file)
+    result = infer(folder, tmp_path / "out", batch=2)
+    assert [r.status for r in result.results] == ["done"] * 2 + ["failed", "done"]
+    assert "cannot be read" in result.results[2].reason

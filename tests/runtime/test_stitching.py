@@ -56,7 +56,8 @@ def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
-def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [0, 1000, 2 * 112_000 - 4000, 349_999])
+def test_a_full_disk_is_an_output_error(tmp_path: Path, limit: int) -> None:
     script = """
 import resource, signal, sys
 from pathlib import Path
@@ -66,7 +67,8 @@ from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.runtime.stitching import MaskStore
 from sshr_deploy.runtime.tiling import TileGrid
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 grid = TileGrid.of_slide((500, 700), Mpp(1.0, 1.0, "file"), 1.0)
 try:
     with MaskStore(Path(sys.argv[1]), grid, background=3) as store:
@@ -75,7 +77,10 @@ except OutputError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(tmp_path), str(limit)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "free space or choose another --out" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -42,3 +42,16 @@ def test_only_tiles_with_tissue_are_kept_and_their_edges_are_cut() -> None:
     assert inside[60, 200]
     assert not inside[300 - 224 :].any()
     assert all((t.t_row, t.t_column) != (0, 0) for t in grid.tiles_with_tissue(tissue))
+
+
+def test_the_quick_look_misses_no_tile() -> None:
+    rng = np.random.default_rng(0)
+    grid = TileGrid.of_slide((4000, 3000), Mpp(0.45, 0.5, "file"), 1.0)
+    for _ in range(5):
+        mask = np.zeros((300, 400), bool)
+        for y, x in rng.integers(0, 300, (4, 2)):
+            mask[y : y + 3, x : x + 3] = True
+        tissue = TissueMap(mask, (10.0, 10.0), 4.5)
+        slow = [t for t in grid.tiles() if grid.tissue_in(t, tissue).any()]
+        assert grid.tiles_with_tissue(tissue) == slow
+        assert 0 < len(slow) < grid.rows * grid.columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import MissingExtraError, SessionError, UsageError
 from sshr_deploy.runtime.sessions import ENGINES, OUTPUT_NAMES, Session, open_session
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.onnxruntime import PROVIDERS, OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import CamBatch, checked_cams
 
 
@@ -90,6 +92,20 @@ def test_nan_from_an_engine_is_an_error(session: Session) -> None:
         checked_cams(bad)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_works_or_says_why_not(small_bundle_dir: Path, engine: str) -> None:
+    bundle = load_bundle(small_bundle_dir)
+    import onnxruntime
+
+    if PROVIDERS[engine][0] in onnxruntime.get_available_providers():
+        with open_session(bundle, engine) as session:
+            assert session.info.engine == engine
+            assert session.infer(_noise(2)).prob.shape == (2, 3)
+    else:
+        with pytest.raises(SessionError, match=r"pip install"):
+            open_session(bundle, engine)
+
+
 def test_auto_takes_what_works_and_says_why_not_the_rest(small_bundle_dir: Path) -> None:
     with open_session(load_bundle(small_bundle_dir)) as session:
         better = ENGINES[: ENGINES.index(session.info.engine)]
@@ -109,8 +125,8 @@ def test_a_provider_that_falls_back_is_an_error(
 
     real = onnxruntime.InferenceSession
 
-    def fall_back(path: str, options: Any, providers: list[str]) -> Any:
-        assert providers == ["CUDAExecutionProvider"]
+    def fall_back(path: str, options: Any, providers: list[Any]) -> Any:
+        assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})], "TF32 is not FP32"
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
@@ -153,3 +169,17 @@ def test_without_onnxruntime_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'sshr-deploy\[cpu\]'"):
         OnnxRuntimeSession(small_bundle_dir / "model.onnx", 3)
+
+
+def test_nothing_is_written_or_sent_about_the_user(small_bundle_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from sshr_deploy.bundle import load_bundle\n"
+        "from sshr_deploy.runtime.sessions import open_session\n"
+        "open_session(load_bundle(Path(sys.argv[1])), 'onnx-cpu').close()"
+    )
+    home = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(small_bundle_dir)], env={**os.environ, **home}, check=True
+    )
+    assert list(tmp_path.rglob("*")) == []

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.writers import geojson
 from sshr_deploy.runtime.writers.geojson import write_geojson
 
 PROFILE = load_profile("luad")
@@ -150,3 +151,28 @@ def test_memory_map_and_strided_view(tmp_path: Path) -> None:
     mapped = np.load(tmp_path / "m.npy", mmap_mode="r")
     _assert_exact(_write(tmp_path / "r.geojson", mapped), mask)
     _assert_exact(_write(tmp_path / "r.geojson", mapped[::2, ::-1]), mask[::2, ::-1])
+
+
+def test_blocks_cut_regions_and_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    mask = np.kron(rng.choice([0, 1, BACKGROUND], (7, 9)), np.ones((6, 5))).astype(
+        np.uint8
+    )  # 42 x 45
+    monkeypatch.setattr(geojson, "_BLOCK_PX", 16)
+    features = _write(tmp_path / "r.geojson", mask)
+    for label in range(2):
+        union = shapely.unary_union(
+            [shapely.geometry.shape(f["geometry"]) for f in features if _label(f) == label]
+        )
+        pixels = [shapely.box(x, y, x + 1, y + 1) for y, x in np.argwhere(mask == label)]
+        assert union.symmetric_difference(shapely.unary_union(pixels)).area == 0
+        total = sum(
+            shapely.geometry.shape(f["geometry"]).area for f in features if _label(f) == label
+        )
+        assert total == (mask == label).sum(), "blocks must not overlap"
+    for feature in features:
+        west, north, east, south = shapely.geometry.shape(feature["geometry"]).bounds
+        assert west // 16 == (east - 1) // 16
+        assert north // 16 == (south - 1) // 16
