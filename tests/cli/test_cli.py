@@ -218,72 +218,59 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(
     assert left == {"run.json", "summary.csv"}
 
 
+def _interrupted_run(
+    bundle: Path, slide: Path, folder: Path, *, slides: int, at: str, by: signal.Signals
+) -> tuple[subprocess.Popen[str], str]:
+    """Run over copies of a slide and send a signal when slide `at` is done; (process, stderr)."""
+    (folder / "in").mkdir()
+    for i in range(slides):
+        shutil.copy(slide, folder / "in" / f"{i}.svs")
+    command = [sys.executable, "-m", "sshr_deploy", "infer", str(folder / "in")]
+    process = subprocess.Popen(
+        [*command, "--model", str(bundle), "--out", str(folder / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=SETTINGS,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    done = folder / "out" / at / "summary.json"
+    while not done.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(by)
+    _, stderr = process.communicate(timeout=60)
+    return process, stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_killed_run_goes_on_where_it_was(
     small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
 ) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for i in range(4):
-        shutil.copy(demo_slide, folder / f"{i}.svs")
-    command = [
-        sys.executable,
-        "-m",
-        "sshr_deploy",
-        "infer",
-        str(folder),
-        "--model",
-        str(small_bundle_dir),
-        "--out",
-        str(out),
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SETTINGS
+    out = tmp_path / "out"
+    _interrupted_run(
+        small_bundle_dir, demo_slide, tmp_path, slides=4, at="1.svs", by=signal.SIGKILL
     )
-    deadline = time.monotonic() + 60
-    while not (out / "1.svs" / "summary.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     finished = sorted(p.parent.name for p in out.rglob("summary.json"))
     assert {"0.svs", "1.svs"} <= set(finished)
     for name in finished:
         json.loads((out / name / "summary.json").read_text("utf-8"))
-    done = run("infer", folder, "--model", small_bundle_dir, "--out", out)
+    done = run("infer", tmp_path / "in", "--model", small_bundle_dir, "--out", out)
     assert done.returncode == 0
     assert f"{4 - len(finished)} done, {len(finished)} done earlier, 0 failed" in done.stdout
+    assert not list(out.rglob("*.partial"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_what_is_finished(
     small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
 ) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for i in range(6):
-        shutil.copy(demo_slide, folder / f"{i}.svs")
-    command = [
-        sys.executable,
-        "-m",
-        "sshr_deploy",
-        "infer",
-        str(folder),
-        "--model",
-        str(small_bundle_dir),
-        "--out",
-        str(out),
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=SETTINGS, text=True
+    process, stderr = _interrupted_run(
+        small_bundle_dir, demo_slide, tmp_path, slides=6, at="0.svs", by=signal.SIGINT
     )
-    deadline = time.monotonic() + 60
-    while not (out / "0.svs" / "summary.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "run the same command again" in stderr
     assert "Traceback" not in stderr
+    out = tmp_path / "out"
     document = json.loads((out / "run.json").read_text("utf-8"))
     assert document["interrupted"] is True
     assert document["counts"]["done"] >= 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import clipped_box, downsamples_of, white
 
 Rgb = NDArray[np.uint8]
@@ -42,7 +42,7 @@ def pyramid(rgb: Rgb, levels: int) -> list[Rgb]:
     return out
 
 
-class ArrayReader:
+class ArrayReader(Closing):
     """A `SlideReader` on arrays; remembers which regions were read."""
 
     reader = "arrays"
@@ -69,17 +69,6 @@ class ArrayReader:
 
     def close(self) -> None:
         """Nothing to close."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def write_svs(path: Path, levels: Sequence[Rgb], mpp_um: float | None = 0.5) -> None:

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sshr_deploy.bundle import load_bundle
+from sshr_deploy.runtime.sessions import open_session
+from tests.runtime.running import Runner
+
+
+@pytest.fixture(scope="module")
+def infer(small_bundle_dir: Path) -> Iterator[Runner]:
+    bundle = load_bundle(small_bundle_dir)
+    with open_session(bundle, "onnx-cpu") as session:
+        yield Runner(bundle, session)

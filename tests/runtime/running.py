@@ -1,0 +1,67 @@
+"""What tests of whole runs share: a runner with a real engine, and a reporter that remembers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openslide
+
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.runtime.progress import InputResult
+from sshr_deploy.runtime.run import RunResult, run_infer
+from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.summary import Context
+
+
+@dataclass
+class Recorder:
+    """A reporter that remembers."""
+
+    tiles: int = 0
+    announced: int = 0
+    finished: list[InputResult] = field(default_factory=list)
+    interrupt_after: int | None = None
+
+    def run_started(self, inputs: int) -> None:
+        self.inputs = inputs
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        self.announced += tiles
+
+    def tiles_done(self, tiles: int) -> None:
+        self.tiles += tiles
+
+    def input_finished(self, result: InputResult) -> None:
+        self.finished.append(result)
+        if self.interrupt_after == len(self.finished):
+            raise KeyboardInterrupt
+
+
+@dataclass
+class Runner:
+    bundle: Bundle
+    session: Session
+
+    def __call__(
+        self, source: Path, out: Path, *, reporter: Recorder | None = None, **settings: Any
+    ) -> RunResult:
+        context = Context(self.bundle, self.session.info, InferSettings(**settings))
+        return run_infer(source, out, self.session, context, reporter or Recorder())
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    return summary
+
+
+def patch_folder(folder: Path, demo_slide: Path, count: int = 5) -> Path:
+    folder.mkdir()
+    with openslide.OpenSlide(demo_slide) as slide:
+        for i in range(count):
+            crop = slide.read_region((700, 300 * i), 0, (200 + 30 * i, 224)).convert("RGB")
+            crop.save(folder / f"[{i}] patch.png")
+    return folder
