@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import platform
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from sshr_deploy.bundle import (
     ModelFacts,
     Qualification,
     file_entry,
+    listed_files,
     load_bundle,
     write_manifest,
 )
@@ -34,6 +36,7 @@ from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.writers.atomic import partial_name, remove_abandoned
 
 MODEL_NAME = "model.onnx"
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -62,6 +65,7 @@ def export_bundle(
         UsageError: `out` is in the way; or the checkpoint has another number of classes.
         ExportError: the graph could not be made, or misses `tolerance`.
     """
+    out = out.resolve()
     _check_out(out, overwrite=overwrite)
     on_step(f"reading {checkpoint}")
     model = load_checkpoint(checkpoint)
@@ -71,11 +75,8 @@ def export_bundle(
             f"{profile.num_classes}; choose the profile it was trained with"
         )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True
-        ) as name:
-            partial = Path(name) / "bundle"
+        with _work_folder(out) as work:
+            partial = work / "bundle"
             partial.mkdir()
             on_step("writing the ONNX graph")
             _write_graph(model, partial / MODEL_NAME, form)
@@ -91,20 +92,43 @@ def export_bundle(
                 qualification=found,
             )
             write_manifest(partial, _manifest(checkpoint, model, profile, partial, artifact))
-            _move(partial, out, Path(name) / "replaced")
+            _move(partial, out, work / "replaced")
     except OSError as error:
         raise ExportError(
-            f"cannot write {out}: {error.strerror or error}; choose another --out"
+            f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
         ) from error
     return load_bundle(out)
 
 
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, gone afterwards; one that a killed export left is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out.parent, f"{glob.escape(out.name)}.*")
+    work = out.parent / partial_name(out.name)
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def _check_out(out: Path, *, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_NAME).exists()):
-        raise UsageError(f"{out} exists and is not a bundle; choose another --out")
-    if any(out.iterdir()) and not overwrite:
+    """Only a bundle and nothing else may be replaced; what a user put beside it is never lost."""
+    try:
+        if not out.exists():
+            return
+        names = {p.relative_to(out).as_posix() for p in out.rglob("*")} if out.is_dir() else {""}
+        if not names:
+            return
+        if not out.is_dir() or MANIFEST_NAME not in names:
+            raise UsageError(f"{out} exists and is not a bundle; choose another --out")
+        foreign = sorted(names - {MANIFEST_NAME} - listed_files(out))
+    except OSError as error:
+        raise UsageError(f"{out} cannot be used: {error.strerror}; choose another --out") from error
+    if foreign:
+        raise UsageError(f"{out} holds {foreign[0]}, which is no part of a bundle; move it away")
+    if not overwrite:
         raise UsageError(
             f"{out} exists; add --overwrite to replace that bundle, or choose another --out"
         )

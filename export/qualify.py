@@ -55,6 +55,8 @@ def patches_from_folder(folder: Path) -> PatchSet:
         UsageError: there is none.
         InputError: one of them cannot be read.
     """
+    if not folder.is_dir():
+        raise UsageError(f"--qualify {folder} is not a folder; give a folder of patch images")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PATCH_SUFFIXES)[:MAX_PATCHES]
     if not paths:
         raise UsageError(f"--qualify {folder} holds no PNG or JPEG image; give a folder of patches")

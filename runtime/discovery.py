@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.names import RESULT_NAMES
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
 from sshr_deploy.runtime.progress import InputResult, Kind
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 
 _FINGERPRINT_BYTES = 1 << 20
+_NO_FILE = "is a pipe or device, not a file; give a slide or a patch image"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]
             "give a slide, a patch image or a folder of them"
         ) from error
     if not stat.S_ISDIR(mode):
-        kind = kind_of(source) if stat.S_ISREG(mode) else None
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{source} {_NO_FILE}")
+        kind = kind_of(source)
         if kind is None:
             raise UsageError(
                 f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
@@ -100,20 +104,33 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
         here = [Path(name) / file for file in sorted(files) if not file.startswith(".")]
         for path in here:
             kind = kind_of(path)
-            if kind is None or path in parts_of_slides or not _is_regular(path):
+            if kind is None or path in parts_of_slides:
+                continue
+            if not _is_regular(path):
+                failures.append(InputResult(path, kind, "failed", f"{path} {_NO_FILE}"))
                 continue
             found.append(Input(path, kind, path.relative_to(source)))
             parts_of_slides |= companions(path)
-        # A folder named like a slide or a patch holds the results of an earlier run.
         folders[:] = sorted(
             f
             for f in folders
             if not f.startswith(".")
-            and kind_of(Path(f)) is None
             and Path(name, f).resolve() != results
             and Path(name, f) not in parts_of_slides
+            and not _holds_results(Path(name, f))
         )
     return [item for item in found if item.path not in parts_of_slides], failures
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether a folder is named after an input and holds nothing but what runs write there."""
+    if kind_of(folder) is None:
+        return False
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except OSError:
+        return False  # the search will say that it cannot be read
+    return all(name in RESULT_NAMES or name.startswith(".") for name in names)
 
 
 def _is_regular(path: Path) -> bool:

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import gate, reference_mask
+from sshr_deploy.runtime.names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
 from sshr_deploy.runtime.progress import Stages
 from sshr_deploy.runtime.sessions import CamBatch, Session
 from sshr_deploy.runtime.summary import class_table
 from sshr_deploy.runtime.writers.overlay import blend, write_label_png, write_rgb_png
-
-MASK_NAME = "mask.png"
-OVERLAY_NAME = "overlay.png"
-RESULT_NAMES = (MASK_NAME, OVERLAY_NAME)
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def finish_patch(
             width_px=width,
         )
     with stages.stage("write"):
-        write_label_png(job.folder / MASK_NAME, mask, profile=profile)
+        write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
         write_rgb_png(job.folder / OVERLAY_NAME, blend(job.rgb, mask, profile))
     counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
     on = gate(cams.prob[index], profile.gate_threshold)
@@ -77,6 +74,6 @@ def finish_patch(
         "mask": {"width_px": width, "height_px": height, "mpp_um": None},
         "tissue_area_mm2": None,
         "classes": classes,
-        "files": list(RESULT_NAMES),
+        "files": list(PATCH_RESULTS),
         "seconds": {"infer": round(infer_s, 4), **seconds, "total": round(total, 4)},
     }

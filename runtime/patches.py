@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         InputError: not an 8-bit PNG or JPEG that can be decoded, or larger than 25 Mpx.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; give a PNG or JPEG image")
+        with _without_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > MAX_PATCH_PIXELS:
                 raise InputError(
@@ -43,6 +46,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         # Pillow raises SyntaxError for broken PNG chunks.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of large images and odd palettes; sizes are judged here, palettes converted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def resize_to_patch(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,15 +14,13 @@ from typing import Any
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime import patch_job, slide_job
 from sshr_deploy.runtime.discovery import Input, find_inputs, fingerprint
+from sshr_deploy.runtime.names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.progress import InputResult, Reporter
 from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.slides import check_mpp
 from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
-from sshr_deploy.runtime.writers.atomic import write_csv, write_json
-
-SUMMARY_NAME = "summary.json"
-ERROR_NAME = "error.txt"
-_RESULT_NAMES = (SUMMARY_NAME, ERROR_NAME, *slide_job.RESULT_NAMES, *patch_job.RESULT_NAMES)
+from sshr_deploy.runtime.writers.atomic import remove_abandoned, write_csv, write_json
 
 
 @dataclass
@@ -53,13 +51,15 @@ def run_infer(
     Ctrl-C and a failing engine leave `run.json` with what was done and are raised again.
 
     Raises:
-        UsageError: nothing to do at `source`, or `out` cannot take the results.
+        UsageError: nothing to do at `source`, an impossible pixel size in the settings, or `out`
+            cannot take the results.
         SessionError: the engine fails.
     """
+    check_mpp(context.settings.mpp_um, force=context.settings.force_mpp)
     inputs, failures = find_inputs(source, out)
     _prepare(out, inputs)
     run = _Run(out, session, context, reporter)
-    reporter.run_started(len(inputs))
+    reporter.run_started(len(inputs) + len(failures))
     for failure in failures:
         run.add(failure)
     started = now_utc()
@@ -165,20 +165,24 @@ class _Run:
         try:
             yield
         except InputError as error:
-            self.add(InputResult(item.path, item.kind, "failed", str(error)))
+            self._failed(item, str(error))
         except SshrDeployError as error:
-            self.add(InputResult(item.path, item.kind, "failed", str(error)))
+            self._failed(item, str(error))
             raise
         except Exception as error:
             log = self.out / item.relative / ERROR_NAME
             with suppress(OSError):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
-            reason = (
+            self._failed(
+                item,
                 f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
-                f"please report it with {log}"
+                f"please report it with {log}",
             )
-            self.add(InputResult(item.path, item.kind, "failed", reason))
+
+    def _failed(self, item: Input, reason: str) -> None:
+        one_line = reason.replace("\n", "\\n")  # file names may hold line breaks
+        self.add(InputResult(item.path, item.kind, "failed", one_line))
 
     def _skip(self, item: Input, key: dict[str, Any]) -> bool:
         if self.context.settings.overwrite:
@@ -192,19 +196,32 @@ class _Run:
     def _fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, without what an earlier or killed run left there."""
         folder = self.out / item.relative
+        self._check_same_input(item, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (*(folder / name for name in _RESULT_NAMES), *folder.glob(".*.partial")):
-                old.unlink(missing_ok=True)
+            for name in RESULT_NAMES:
+                (folder / name).unlink(missing_ok=True)
+            remove_abandoned(folder)
         except OSError as error:
             raise OutputError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
         return folder
 
+    def _check_same_input(self, item: Input, folder: Path) -> None:
+        earlier = _read_summary(folder)
+        if earlier is None or self.context.settings.overwrite:
+            return
+        other = str(earlier.get("input", {}).get("path", ""))
+        if other != str(item.path.absolute()):
+            raise InputError(
+                f"{item.path} would replace the result of {other} in {folder}; "
+                "choose another --out, or add --overwrite"
+            )
+
     def _finish(self, item: Input, key: dict[str, Any], summary: dict[str, Any]) -> None:
         document = {
-            "input": {"path": str(item.path), "kind": item.kind},
+            "input": {"path": str(item.path.absolute()), "kind": item.kind},
             "finished_utc": now_utc(),
             "folder": item.relative.as_posix(),
             **summary,
@@ -217,14 +234,19 @@ class _Run:
 
 def _earlier(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """The summary of an earlier, equal result whose files are all there."""
-    try:
-        summary = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(summary, dict) or summary.get("key") != key:
+    summary = _read_summary(folder)
+    if summary is None or summary.get("key") != key:
         return None
     files = summary.get("files", [])
     return summary if all((folder / str(name)).is_file() for name in files) else None
+
+
+def _read_summary(folder: Path) -> dict[str, Any] | None:
+    try:
+        summary = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return summary if isinstance(summary, dict) and "key" in summary else None
 
 
 def _fingerprint(path: Path) -> str:

@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import reference_mask
+from sshr_deploy.runtime.names import MASK_NAME, OVERLAY_NAME, REGIONS_NAME, SLIDE_RESULTS
 from sshr_deploy.runtime.progress import Reporter, Stages
 from sshr_deploy.runtime.sessions import PATCH_PX, Session
 from sshr_deploy.runtime.settings import InferSettings, TissueChoice
-from sshr_deploy.runtime.slides import Mpp, SlideReader, open_slide, read_area, resolve_mpp
+from sshr_deploy.runtime.slides import (
+    Mpp,
+    SlideReader,
+    choose_level,
+    open_slide,
+    read_area,
+    resolve_mpp,
+)
 from sshr_deploy.runtime.stitching import MaskStore
 from sshr_deploy.runtime.summary import class_table
 from sshr_deploy.runtime.tiling import Tile, TileGrid
@@ -26,11 +34,6 @@ from sshr_deploy.runtime.tissue import TissueMap, detect_tissue, thumbnail
 from sshr_deploy.runtime.writers.geojson import write_geojson
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
 from sshr_deploy.runtime.writers.overlay import write_overlay
-
-MASK_NAME = "mask.ome.tif"
-OVERLAY_NAME = "overlay.png"
-REGIONS_NAME = "regions.geojson"
-RESULT_NAMES = (MASK_NAME, OVERLAY_NAME, REGIONS_NAME)
 
 _READERS = 2  # threads that read and resample ahead of the engine
 
@@ -58,6 +61,7 @@ def segment_slide(
         reader = open_slide(path)
     with reader:
         mpp = resolve_mpp(reader, settings.mpp_um, force=settings.force_mpp)
+        choose_level(reader, mpp, profile.mpp_um)  # refuses a slide that is too coarse
         grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, profile.mpp_um)
         with stages.stage("tissue"):
             picture = _Picture(*thumbnail(reader, mpp))
@@ -85,7 +89,7 @@ def segment_slide(
         "tissue_area_mm2": round(sum(c["area_mm2"] for c in classes), 9),
         "classes": classes,
         "regions": regions,
-        "files": list(RESULT_NAMES),
+        "files": list(SLIDE_RESULTS),
         "seconds": stages.seconds(),
     }
 

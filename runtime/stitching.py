@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 from sshr_deploy.runtime.tiling import Tile, TileGrid
+from sshr_deploy.runtime.writers.atomic import partial_name
 
 
 class MaskStore(Closing):
@@ -38,14 +37,13 @@ class MaskStore(Closing):
         self._row = 0
         self._band = self._empty_band()
         self._array: np.memmap[tuple[int, int], np.dtype[np.uint8]] | None = None
+        self._path = folder / partial_name("mask")
         try:
-            handle, name = tempfile.mkstemp(prefix=".mask-", suffix=".partial", dir=folder)
+            self._file = self._path.open("xb")
         except OSError as error:
             raise OutputError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
-        self._path = Path(name)
-        self._file = os.fdopen(handle, "wb")
 
     def put(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
         """Place a tile's labels, uint8 [224, 224]; rows of tiles must not go back.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -30,7 +31,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileEntry(_Frozen):
@@ -161,6 +162,24 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     (path / MANIFEST_NAME).write_text(text + "\n", "utf-8")
 
 
+def listed_files(path: Path) -> set[str]:
+    """Names that the manifest in folder `path` lists, of any schema; empty if it is no manifest.
+
+    Raises:
+        OSError: the manifest cannot be read.
+    """
+    file = path / MANIFEST_NAME
+    if file.stat().st_size > _MAX_MANIFEST_BYTES:
+        return set()
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        return set()
+    is_ours = isinstance(content, dict) and {"schema_version", "self_sha256"} <= set(content)
+    files = content.get("files") if is_ours else None
+    return set(files) if isinstance(files, dict) else set()
+
+
 def file_entry(path: Path) -> FileEntry:
     """Size and SHA-256 of a file.
 
@@ -190,7 +209,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{file} has schema version {version!r}, this release reads {SCHEMA_VERSION}; "
+            f"{file} has schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}; "
             "export the bundle again with this release"
         )
     stated = content.pop("self_sha256", None)
@@ -207,6 +226,8 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
     path = folder / name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path} is not a file; copy the bundle again")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"{path} is a link out of the bundle; copy the file itself")
         size = path.stat().st_size
@@ -221,17 +242,16 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
             )
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing; copy the bundle again") from error
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read: {error.strerror}; copy the bundle again"
-        ) from error
+    except (OSError, RuntimeError) as error:  # Python 3.11 raises RuntimeError for a loop of links
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path} cannot be read: {reason}; copy the bundle again") from error
 
 
 def _is_inside(name: str) -> bool:
     for pure in (PurePosixPath(name), PureWindowsPath(name)):
         if pure.is_absolute() or pure.drive or ".." in pure.parts or not pure.parts:
             return False
-    return "\x00" not in name
+    return name.isprintable()
 
 
 def _self_hash(content: dict[str, Any]) -> str:

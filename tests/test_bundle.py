@@ -85,7 +85,17 @@ def test_every_byte_of_the_manifest_counts(bundle_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret", "/etc/passwd", "a/../../b", "C:\\secret", "..\\secret", "", "\\\\host\\share"],
+    [
+        "../secret",
+        "/etc/passwd",
+        "a/../../b",
+        "C:\\secret",
+        "..\\secret",
+        "",
+        "a\nb",
+        "\ud800",
+        "\\\\host\\share",
+    ],
 )
 def test_names_that_leave_the_folder_are_refused(bundle_dir: Path, name: str) -> None:
     def add(content: dict[str, Any]) -> None:
@@ -105,6 +115,21 @@ def test_a_link_out_of_the_folder_is_refused(bundle_dir: Path, tmp_path: Path) -
         load_bundle(bundle_dir)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes")
+@pytest.mark.parametrize("kind", ["loop", "pipe", "folder"])
+def test_what_is_no_file_is_refused_at_once(bundle_dir: Path, kind: str) -> None:
+    path = bundle_dir / "model.onnx"
+    path.unlink()
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(BundleError, match=r"model\.onnx (is not a file|cannot be read)"):
+        load_bundle(bundle_dir)
+
+
 def _set(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content.update(values)
 
@@ -116,6 +141,10 @@ def _set(**values: Any) -> Callable[[dict[str, Any]], None]:
         (_set(schema_version=None), "schema version None"),
         (_set(artifacts=[]), "artifacts"),
         (_set(surprise=1), "surprise"),
+        (lambda m: m["model"].update(gflop_per_patch=float("nan")), "gflop_per_patch"),
+        (lambda m: m["profile"].update(label_pattern="a{99999999999999999999}"), "label_pattern"),
+        (lambda m: m["profile"].update(label_pattern="(" * 99 + ")" * 99), "flags"),
+        (_set(schema_version="9" * 100_000), "schema version 9{20}, this"),
         (_set(files={"model.onnx": {"bytes": -1, "sha256": "0" * 64}}), "files.model.onnx.bytes"),
     ],
 )

@@ -63,6 +63,13 @@ def test_names_without_fitting_labels_are_refused(name: str, why: str) -> None:
         ("mpp_um = 0.5", 'mpp_um = 0.5\nlabel_pattern = "("', "label_pattern"),
         ("mpp_um = 0.5", 'mpp_um = 0.5\nlabel_pattern = "x"', "flags"),
         ("title =", "title", "not valid TOML"),
+        ("mpp_um = 0.5", "mpp_um = " + "9" * 5000, "not valid TOML"),
+        ("mpp_um = 0.5", "mpp_um = " + "[" * 5000, "not valid TOML"),
+        (
+            "mpp_um = 0.5",
+            'mpp_um = 0.5\nlabel_pattern = "a{99999999999999999999}"',
+            "label_pattern",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, old: str, new: str, named: str) -> None:

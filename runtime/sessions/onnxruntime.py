@@ -69,7 +69,7 @@ class OnnxRuntimeSession(Closing):
             raise
         except Exception as error:  # ONNX Runtime has no common base class of its errors
             raise SessionError(f"{self.info.library} failed: {_first_line(error)}") from error
-        return checked_cams(CamBatch(*outputs))
+        return checked_cams(CamBatch(*outputs), len(patches))
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -114,10 +114,12 @@ def _open(ort: Any, path: Path, engine: str) -> Any:
 
 def _check_graph(session: Any, path: Path, num_classes: int) -> None:
     inputs = {i.name: (i.type, list(i.shape)[1:]) for i in session.get_inputs()}
-    outputs = {o.name: list(o.shape)[1:] for o in session.get_outputs()}
+    outputs = {o.name: (o.type, list(o.shape)[1:]) for o in session.get_outputs()}
     wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [PATCH_PX, PATCH_PX, 3])}
     cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
-    wanted_outputs = {name: [num_classes] if name == "prob" else cam for name in OUTPUT_NAMES}
+    wanted_outputs = {
+        name: ("tensor(float)", [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
+    }
     if inputs != wanted_inputs or outputs != wanted_outputs:
         raise SessionError(
             f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "

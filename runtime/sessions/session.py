@@ -97,15 +97,21 @@ def checked_patches(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(patches)
 
 
-def checked_cams(batch: CamBatch) -> CamBatch:
+def checked_cams(batch: CamBatch, patches: int) -> CamBatch:
     """The same batch.
 
     Raises:
-        SessionError: an output holds NaN or infinity.
+        SessionError: an output is not for `patches` patches, holds NaN or infinity, or is negative.
     """
     for name in OUTPUT_NAMES:
-        if not np.isfinite(getattr(batch, name)).all():
+        output = getattr(batch, name)
+        if len(output) != patches:
+            raise SessionError(f"the engine returned {len(output)} {name} for {patches} patches")
+        if not np.isfinite(output).all():
             raise SessionError(
-                f"the engine returned NaN or infinite values in {name}; export the bundle again"
+                f"the engine returned NaN or infinite values in {name}; "
+                "the weights overflow or the engine is at fault"
             )
+        if output.min() < 0:
+            raise SessionError(f"the engine returned negative values in {name}; export it again")
     return batch

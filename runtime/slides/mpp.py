@@ -38,14 +38,8 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
         UsageError: `mpp_um` is not between 0.05 and 20 um, or `force` without it.
         MissingMppError: the file has no plausible value and there is no `mpp_um`.
     """
-    if mpp_um is not None and not _in_range(mpp_um):
-        raise UsageError(
-            f"--mpp {mpp_um:g} is no pixel size of a slide: "
-            f"give um per pixel, {MIN_MPP_UM:g} to {MAX_MPP_UM:g}"
-        )
-    if force:
-        if mpp_um is None:
-            raise UsageError("--force-mpp needs the pixel size: give --mpp too")
+    check_mpp(mpp_um, force=force)
+    if force and mpp_um is not None:
         return Mpp(mpp_um, mpp_um, "--mpp (forced)")
     stated = reader.file_mpp_um
     if stated is not None and is_plausible(stated):
@@ -62,6 +56,21 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
         f"{reader.path} {problem}: give the pixel size in um with --mpp "
         "(about 0.25 for a 40x scan, 0.5 for 20x)"
     )
+
+
+def check_mpp(mpp_um: float | None, *, force: bool) -> None:
+    """Refuse a user's pixel size that no slide can have, before any slide is opened.
+
+    Raises:
+        UsageError: `mpp_um` is not between 0.05 and 20 um, or `force` without it.
+    """
+    if mpp_um is not None and not _in_range(mpp_um):
+        raise UsageError(
+            f"--mpp {mpp_um:g} is no pixel size of a slide: "
+            f"give um per pixel, {MIN_MPP_UM:g} to {MAX_MPP_UM:g}"
+        )
+    if force and mpp_um is None:
+        raise UsageError("--force-mpp needs the pixel size: give --mpp too")
 
 
 def is_plausible(mpp_um: tuple[float, float]) -> bool:

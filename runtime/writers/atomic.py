@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sshr_deploy.errors import OutputError
+
+_PARTIAL = ".partial"
+_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32] or "host"
+_ABANDONED_S = 24 * 3600.0
 
 
 @contextmanager
@@ -24,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: for every `OSError` inside the block: disk full, no permission, and so on.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(partial_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -33,11 +42,68 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another --out"
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
         ) from error
     finally:
         with suppress(OSError):  # must not hide the first error
             partial.unlink(missing_ok=True)
+
+
+def partial_name(name: str) -> str:
+    """A new temporary name for `name` that tells which process of which machine writes it."""
+    return f".{name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}"
+
+
+def remove_abandoned(folder: Path, pattern: str = "*") -> None:
+    """Remove what a killed process left in `folder` under a `partial_name` of `pattern`.
+
+    What a living process of this machine writes stays; where that cannot be told (another machine
+    on a shared folder, Windows), only what has not changed for a day goes.
+
+    Raises:
+        OSError: the folder cannot be read or changed.
+    """
+    for path in folder.glob(f".{pattern}{_PARTIAL}"):
+        if _is_abandoned(path):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Try whether a file can be made at `path`, before long work whose result goes there.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(partial_name(path.name))
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; free space or choose another place"
+        ) from error
+
+
+def _is_abandoned(path: Path) -> bool:
+    owner, _, pid = path.name.removesuffix(_PARTIAL).rpartition("-")[0].rpartition("-")
+    if os.name == "posix" and owner.endswith(f".{_HOST}") and pid.isdigit():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False  # alive, but not ours
+        return False
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:
+        return False  # its process has just finished it
 
 
 def write_json(path: Path, obj: object) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,8 +23,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 everything done; 1 some inputs failed, the rest is done; "
-    "2 wrong usage or an unusable model.",
+    epilog="Exit codes: 0 everything done; 1 some inputs failed or results could not be written, "
+    "the rest is done; 2 wrong usage or an unusable model.",
 )
 app.command()(export)
 app.command()(infer)
@@ -56,17 +57,25 @@ def main() -> None:
         ):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except OutputError as error:
         _fail(str(error), 1)
     except SshrDeployError as error:
         _fail(str(error), 2)
+    except BrokenPipeError:  # whoever reads our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
         if error.filename is None:
-            raise
+            reason = error.strerror or error
+            _fail(f"{reason}; check the space on the disk and the current folder", 1)
         _fail(f"{error.filename}: {error.strerror}; check the path and your rights to it", 2)
 
 
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"sshr-deploy: error: {message}\n")
+def _fail(message: str, code: int) -> NoReturn:
+    one_line = message.replace("\n", "\\n")  # file names may hold line breaks
+    sys.stderr.write(f"sshr-deploy: error: {one_line}\n")
     raise SystemExit(code)

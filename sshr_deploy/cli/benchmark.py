@@ -29,7 +29,7 @@ def latency(
         str, typer.Option(help="Batch sizes in patches, with commas between.")
     ] = "1,4,8",
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Measuring time for each batch size, in s.")
+        float, typer.Option(min=0.1, max=3600, help="Measuring time for each batch size, in s.")
     ] = 10.0,
     json_file: Annotated[
         Path | None,
@@ -45,8 +45,10 @@ def latency(
     the bundle's manifest.
     """
     from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
-    from sshr_deploy.runtime.writers.atomic import write_json
+    from sshr_deploy.runtime.writers.atomic import check_writable, write_json
 
+    if json_file is not None:
+        check_writable(json_file)
     report = measure_latency(bundle, engine.value, parse_batches(batches), seconds)
     print_latency(report)
     if json_file is not None:

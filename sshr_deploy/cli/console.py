@@ -80,9 +80,8 @@ class PlainReporter(QuietReporter):
         """Say which input begins."""
         self.tiles, self.done = tiles, 0
         self.started = self.said = time.monotonic()
-        self.console.print(
-            f"[{self.finished + 1}/{self.inputs}] {path}: {tiles} tiles", markup=False
-        )
+        count = "1 tile" if tiles == 1 else f"{tiles} tiles"
+        self.console.print(f"[{self.finished + 1}/{self.inputs}] {path}: {count}", markup=False)
 
     def tiles_done(self, tiles: int) -> None:
         """Say how far it is, at most every ten seconds."""
@@ -103,6 +102,8 @@ class PlainReporter(QuietReporter):
         else:
             seconds = result.summary.get("seconds", {}).get("total", 0.0)
             took = "done earlier" if result.status == "skipped" else f"done in {seconds:.1f} s"
+            if result.summary.get("tiles", {}).get("computed") == 0:
+                took += ", no tissue found (--tissue all computes every tile)"
             self.console.print(f"  {result.path}: {took}", markup=False)
 
 

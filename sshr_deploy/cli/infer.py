@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +30,8 @@ def infer(
     mpp: Annotated[
         float | None,
         typer.Option(
-            help="Pixel size in um per level-0 pixel, for slides whose file states none "
-            "(or an impossible one).",
+            help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states "
+            "none (or an impossible one).",
             show_default="what the file states",
         ),
     ] = None,
@@ -66,13 +67,13 @@ def infer(
     """
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.errors import UsageError
     from sshr_deploy.runtime.run import run_infer
     from sshr_deploy.runtime.sessions import open_session
+    from sshr_deploy.runtime.slides import check_mpp
     from sshr_deploy.runtime.summary import Context
 
-    if force_mpp and mpp is None:
-        raise UsageError("--force-mpp needs the pixel size: give --mpp too")
+    check_mpp(mpp, force=force_mpp)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
     bundle = load_bundle(model)
     with open_session(bundle, engine.value) as session:

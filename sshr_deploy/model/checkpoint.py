@@ -6,6 +6,7 @@ Nothing here unpickles objects: `.pth` files are read with `weights_only=True`.
 from __future__ import annotations
 
 import json
+import pickle
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,6 +25,7 @@ CONFIG_KEY = "sshr_config"
 """Key of the JSON model config in the metadata of a safetensors file."""
 
 _LISTED_PROBLEMS = 8
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load_checkpoint(path: Path) -> SSHR:
@@ -95,7 +97,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None
         return tensors, None
     try:
         return tensors, ModelConfig(**json.loads(header))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} holds an unusable model config: {error}") from error
 
 
@@ -107,10 +109,16 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler raises nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises unsafe loading
+            reason = "it holds more than tensors, or is no such file"
         raise CheckpointError(
             f"{path} is not a plain PyTorch state dict ({reason}); save it with "
             "torch.save(model.state_dict(), ...)"
         ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(
+            f"{path} holds a training state; save its 'state_dict' entry alone with torch.save"
+        )
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
             f"{path} is not a state dict of tensors; "
@@ -141,12 +149,19 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
         for name, e, f in common
         if e.shape != f.shape
     ]
-    not_finite = [
-        f"{name} has NaN or infinite values"
-        for name, _, f in common
-        if f.is_floating_point() and not torch.isfinite(f).all()
+    unusable = [
+        f"{name} {reason}" for name, e, f in common if (reason := _unusable(e, f)) is not None
     ]
-    return missing + extra + misshapen + not_finite
+    return missing + extra + misshapen + unusable
+
+
+def _unusable(expected: Tensor, found: Tensor) -> str | None:
+    allowed = _FLOATS if expected.is_floating_point() else (torch.int64,)
+    if found.dtype not in allowed or found.layout is not torch.strided or found.is_meta:
+        return f"is {found.dtype} {found.layout}, not a dense tensor of {expected.dtype}"
+    if not torch.isfinite(found).all():
+        return "has NaN or infinite values"
+    return None
 
 
 def _describe(config: ModelConfig) -> str:

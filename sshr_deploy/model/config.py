@@ -7,6 +7,9 @@ from dataclasses import dataclass
 FULL_WIDTH = 64
 """Channels of the first convolution in the published network."""
 
+MAX_WIDTH = 1024
+"""Far beyond any use; a hostile file must not make us allocate for more."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -16,7 +19,7 @@ class ModelConfig:
     same network with 1/8 of the channels (1.8 M).
 
     Raises:
-        ValueError: width below 1 or num_classes outside 1-16, or no whole numbers.
+        ValueError: width outside 1-1024 or num_classes outside 1-16, or no whole numbers.
     """
 
     num_classes: int
@@ -25,7 +28,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if type(self.width) is not int or type(self.num_classes) is not int:
             raise ValueError(f"width and num_classes must be whole numbers, not {self}")
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, not {self.width}")
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f"width must be 1 to {MAX_WIDTH}, not {self.width}")
         if not 1 <= self.num_classes <= 16:
             raise ValueError(f"num_classes must be 1 to 16, not {self.num_classes}")

@@ -59,7 +59,7 @@ class Profile(_Frozen):
     gate_threshold: Annotated[float, Field(ge=0, le=1)]
     """Classes whose probability is not above this are switched off in a patch; the best stays."""
     cam_weights: CamWeights = CamWeights()
-    label_pattern: str = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
+    label_pattern: Annotated[str, Field(max_length=200)] = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
     """Regular expression whose group `flags` holds one 0 or 1 a class in a training file's name."""
     classes: Annotated[tuple[TissueClass, ...], Field(min_length=1, max_length=16)]
     background_color: Color = "#ffffff"
@@ -73,7 +73,7 @@ class Profile(_Frozen):
             raise ValueError("cam_weights must not all be 0")
         try:
             groups = re.compile(self.label_pattern).groupindex
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"label_pattern is not a regular expression: {error}") from error
         if "flags" not in groups:
             raise ValueError("label_pattern needs a group named 'flags'")
@@ -135,10 +135,10 @@ def load_profile(name_or_path: str) -> Profile:
         text = _read_text(Path(name_or_path))
     try:
         return Profile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{name_or_path} is not valid TOML: {error}") from error
-    except ValidationError as error:
+    except ValidationError as error:  # a ValueError too, so it comes first
         raise ProfileError(f"profile {name_or_path}: {describe_validation(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{name_or_path} is not valid TOML: {error}") from error
 
 
 def describe_validation(error: ValidationError) -> str:

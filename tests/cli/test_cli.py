@@ -179,6 +179,7 @@ def test_a_console_without_the_characters_still_gets_its_table(
         (["{slides}", "--model", "{bundle}", "--force-mpp"], "give --mpp too"),
         (["{slides}", "--model", "{bundle}", "--mode", "magic"], "magic"),
         (["{slides}", "--model", "{bundle}", "--batch", "0"], "--batch"),
+        (["{slides}", "--model", "{bundle}", "--mpp", "nan"], "--mpp nan"),
         (["{slides}", "--model", "{bundle}", "--engine", "onnx-cuda"], "CUDA"),
     ],
 )
@@ -212,7 +213,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(
     out = tmp_path / "out"
     done = run("infer", slides, "--model", small_bundle_dir, "--out", out, limit_bytes=100_000)
     assert done.returncode == 1
-    assert "free space or choose another --out" in done.stderr
+    assert "free space or choose another" in done.stderr
     assert "Traceback" not in done.stderr
     left = {p.name for p in out.rglob("*") if p.is_file()}
     assert left == {"run.json", "summary.csv"}
@@ -242,6 +243,24 @@ def _interrupted_run(
     return process, stderr
 
 
+def test_two_runs_into_one_folder_do_not_disturb_each_other(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        shutil.copy(demo_slide, tmp_path / "in" / f"{i}.svs")
+    command = [sys.executable, "-m", "sshr_deploy", "infer", str(tmp_path / "in"), "--overwrite"]
+    command += ["--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=SETTINGS)
+    while not (tmp_path / "out" / "0.svs").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=SETTINGS, check=False)
+    _, stderr = first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), stderr + second.stderr
+    names = {p.name for p in (tmp_path / "out" / "0.svs").iterdir()}
+    assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_killed_run_goes_on_where_it_was(
     small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
@@ -260,12 +279,28 @@ def test_a_killed_run_goes_on_where_it_was(
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(
+    small_bundle_dir: Path, slides: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "sshr_deploy", "infer", str(slides)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--model", str(small_bundle_dir), "--out", str(tmp_path), "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=SETTINGS, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_is_finished(
-    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path, by: signal.Signals
 ) -> None:
     process, stderr = _interrupted_run(
-        small_bundle_dir, demo_slide, tmp_path, slides=6, at="0.svs", by=signal.SIGINT
+        small_bundle_dir, demo_slide, tmp_path, slides=6, at="0.svs", by=by
     )
     assert process.returncode == 1
     assert "run the same command again" in stderr

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.sessions import CAM_NAMES
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.writers.atomic import partial_name
 
 
 @pytest.fixture
@@ -142,7 +146,45 @@ def test_what_is_at_out_is_kept_unless_it_is_a_bundle_to_replace(
         export_bundle(small_checkpoint, profile, precious, shipped_patches(), overwrite=True)
     with pytest.raises(UsageError, match="add --overwrite"):
         export_bundle(small_checkpoint, profile, small_bundle_dir, shipped_patches())
+    (precious / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(UsageError, match=r"holds x\.svs, which is no part of a bundle"):
+        export_bundle(small_checkpoint, profile, precious, shipped_patches(), overwrite=True)
     assert (precious / "x.svs").read_text() == "slide"
+
+
+def test_a_note_beside_a_bundle_is_never_lost(
+    small_checkpoint: Path, small_bundle_dir: Path, profile: Profile, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds notes\.txt"):
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.usefixtures("exported_before")
+def test_a_link_at_out_is_written_through(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    export_bundle(small_checkpoint, profile, tmp_path / "link", shipped_patches())
+    assert (tmp_path / "link").is_symlink()
+    load_bundle(tmp_path / "target")
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_what_a_killed_export_left_is_removed(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / partial_name("b").replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    left.mkdir()
+    (left / "half").write_text("x")
+    export_bundle(small_checkpoint, profile, tmp_path / "b", shipped_patches())
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.usefixtures("exported_before")

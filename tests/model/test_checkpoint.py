@@ -49,12 +49,22 @@ def test_pth_from_before_torch_1_6_loads(model: SSHR, tmp_path: Path) -> None:
     assert _equal(load_checkpoint(path), model)
 
 
-@pytest.mark.parametrize("config", ['{"width": 8.5, "num_classes": 3}', '{"width": "8"}', "[1]"])
+@pytest.mark.parametrize(
+    "config", ['{"width": 8.5, "num_classes": 3}', '{"width": "8"}', "[1]", "[" * 99999]
+)
 def test_a_wrong_config_in_the_header_is_refused(model: SSHR, tmp_path: Path, config: str) -> None:
     path = tmp_path / "m.safetensors"
     save_file(model.state_dict(), path, metadata={CONFIG_KEY: config})
     with pytest.raises(CheckpointError, match="unusable model config"):
         load_checkpoint(path)
+
+
+def test_half_precision_weights_become_fp32(model: SSHR, tmp_path: Path) -> None:
+    half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    torch.save(half, tmp_path / "m.pth")
+    loaded = load_checkpoint(tmp_path / "m.pth").state_dict()
+    assert loaded["conv1a.weight"].dtype == torch.float32
+    assert torch.equal(loaded["conv1a.weight"], half["conv1a.weight"].float())
 
 
 def _drop(tensors: dict[str, Tensor]) -> None:
@@ -73,9 +83,19 @@ def _poison(tensors: dict[str, Tensor]) -> None:
     tensors["b3.conv_branch2a.weight"][0, 0, 0, 0] = float("nan")
 
 
+def _whole_numbers(tensors: dict[str, Tensor]) -> None:
+    tensors["ic1.weight"] = torch.zeros(3, 8, 1, 1, dtype=torch.int32)
+
+
+def _complex(tensors: dict[str, Tensor]) -> None:
+    tensors["ic1.weight"] = torch.zeros(3, 8, 1, 1, dtype=torch.complex64)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
+        (_whole_numbers, r"ic1.weight is torch.int32"),
+        (_complex, r"ic1.weight is torch.complex64"),
         (_drop, "missing hfrm_28_1.gamma_veto"),
         (_add, "extra optimizer.step"),
         (_reshape, r"ic1.weight is \[3, 9, 1, 1\], not \[3, 8, 1, 1\]"),
@@ -154,9 +174,11 @@ def test_a_truncated_file_is_refused(model: SSHR, tmp_path: Path) -> None:
 def test_other_state_dicts_and_missing_files_are_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "nested.pth")
     for name, named in [
         ("other.pth", "not an SSHR checkpoint"),
         ("list.pth", "not a state dict"),
+        ("nested.pth", "save its 'state_dict' entry"),
         ("none.pth", "No such file"),
         ("", "is no file"),
     ]:

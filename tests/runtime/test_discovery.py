@@ -45,6 +45,12 @@ def test_results_inside_the_input_are_not_inputs(tmp_path: Path) -> None:
     assert [i.relative.as_posix() for i in found] == ["a.png"]
 
 
+def test_a_folder_with_a_name_like_a_slide_is_searched(tmp_path: Path) -> None:
+    _touch(tmp_path / "case1.svs" / "a.png")
+    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    assert [i.relative.as_posix() for i in found] == ["case1.svs/a.png"]
+
+
 def test_results_of_earlier_runs_are_not_inputs(tmp_path: Path) -> None:
     _touch(tmp_path / "a.png")
     _touch(tmp_path / "first" / "a.png" / "overlay.png")
@@ -57,9 +63,10 @@ def test_results_of_earlier_runs_are_not_inputs(tmp_path: Path) -> None:
 def test_a_pipe_is_no_input(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.svs")
     _touch(tmp_path / "a.png")
-    found, _ = find_inputs(tmp_path, tmp_path / "out")
+    found, failures = find_inputs(tmp_path, tmp_path / "out")
     assert [i.relative.as_posix() for i in found] == ["a.png"]
-    with pytest.raises(UsageError, match="neither a slide nor"):
+    assert "is a pipe or device" in failures[0].reason
+    with pytest.raises(UsageError, match="is a pipe or device"):
         find_inputs(tmp_path / "pipe.svs", tmp_path / "out")
 
 

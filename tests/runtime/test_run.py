@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from sshr_deploy.runtime import slide_job
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.settings import TissueChoice
+from sshr_deploy.runtime.writers.atomic import partial_name
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
 
@@ -157,6 +161,31 @@ def test_a_result_that_cannot_be_written_stops_the_run(
     assert result.document["stopped_by"] == str(result.stopped_by)
 
 
+def test_another_input_of_the_same_name_is_not_replaced(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    first = patch_folder(tmp_path / "first", demo_slide, count=1)
+    second = patch_folder(tmp_path / "second", demo_slide, count=2)
+    Image.new("RGB", (224, 224), "pink").save(second / "[0] patch.png")
+    out = tmp_path / "out"
+    infer(first, out)
+    before = (out / "[0] patch.png" / "mask.png").read_bytes()
+    result = infer(second, out)
+    assert [r.status for r in result.results] == ["failed", "done"]
+    assert "would replace the result of" in result.results[0].reason
+    assert (out / "[0] patch.png" / "mask.png").read_bytes() == before
+    assert infer(second, out, overwrite=True).exit_code == 0
+
+
+@pytest.mark.parametrize("mpp_um", [0.0, -1.0, 1000.0, float("nan"), float("inf")])
+def test_an_impossible_mpp_touches_nothing(
+    infer: Runner, demo_slide: Path, tmp_path: Path, mpp_um: float
+) -> None:
+    with pytest.raises(UsageError, match="--mpp"):
+        infer(demo_slide, tmp_path / "out", mpp_um=mpp_um)
+    assert not (tmp_path / "out").exists()
+
+
 def test_results_are_never_put_over_the_inputs(
     infer: Runner, demo_slide: Path, tmp_path: Path
 ) -> None:
@@ -173,10 +202,15 @@ def test_nothing_of_an_earlier_or_killed_run_stays_beside_a_failure(
     slide, out = tmp_path / "a.svs", tmp_path / "out"
     shutil.copy(demo_slide, slide)
     assert infer(slide, out).exit_code == 0
-    (out / "a.svs" / ".mask-x.partial").write_bytes(b"left by a killed run")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    living = out / "a.svs" / partial_name("mask")
+    killed = out / "a.svs" / living.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    for partial in (living, killed):
+        partial.write_bytes(b"x")
     slide.write_bytes(slide.read_bytes()[:-1000])
     assert infer(slide, out).exit_code == 1
-    assert list((out / "a.svs").iterdir()) == []
+    assert list((out / "a.svs").iterdir()) == [living]
 
 
 def test_a_patch_that_vanishes_does_not_stop_the_rest(

@@ -120,7 +120,7 @@ def test_summary_tells_where_everything_came_from(
     summary = read_summary(slide_run[0])
     assert summary["mpp"] == {"x_um": 0.499, "y_um": 0.499, "source": "file"}
     assert summary["slide"]["width_px"] == 2220
-    assert summary["input"] == {"path": str(demo_slide), "kind": "slide"}
+    assert summary["input"] == {"path": str(demo_slide.absolute()), "kind": "slide"}
     assert summary["engine"]["engine"] == "onnx-cpu"
     assert summary["bundle"]["manifest_sha256"] == infer.bundle.manifest_sha256
     seconds = summary["seconds"]
@@ -177,6 +177,18 @@ def test_empty_glass_is_never_computed(infer: Runner, tmp_path: Path) -> None:
     summary = read_summary(tmp_path / "out" / "glass.tif")
     assert summary["tissue_area_mm2"] == 0
     assert [c["share"] for c in summary["classes"]] == [0.0] * N
+
+
+def test_a_slide_that_is_too_coarse_fails_at_once(infer: Runner, tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "coarse.tif", np.full((64, 64, 3), 245, np.uint8), photometric="rgb",
+        metadata=None, resolution=(1e4 / 15, 1e4 / 15), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    recorder = Recorder()
+    result = infer(tmp_path / "coarse.tif", tmp_path / "out", reporter=recorder)
+    assert result.exit_code == 1
+    assert "too coarse" in result.results[0].reason
+    assert recorder.announced == 0
 
 
 def test_a_slide_without_pixel_size_names_the_flag(

@@ -82,5 +82,5 @@ except OutputError as error:
         text=True,
         check=True,
     )
-    assert "free space or choose another --out" in done.stdout
+    assert "free space or choose another" in done.stdout
     assert list(tmp_path.iterdir()) == []

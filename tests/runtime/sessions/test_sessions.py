@@ -89,7 +89,12 @@ def test_nan_from_an_engine_is_an_error(session: Session) -> None:
     good = session.infer(_noise(1))
     bad = CamBatch(good.cam_28_1, good.cam_28_2 * np.float32("nan"), good.cam_deep, good.prob)
     with pytest.raises(SessionError, match="NaN or infinite values in cam_28_2"):
-        checked_cams(bad)
+        checked_cams(bad, 1)
+    negative = CamBatch(good.cam_28_1 - 1000, good.cam_28_2, good.cam_deep, good.prob)
+    with pytest.raises(SessionError, match="negative values in cam_28_1"):
+        checked_cams(negative, 1)
+    with pytest.raises(SessionError, match="1 cam_28_1 for 2 patches"):
+        checked_cams(good, 2)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -64,7 +64,7 @@ def test_full_disk_is_an_output_error_that_leaves_nothing(tmp_path: Path) -> Non
     assert len(results) == 6
     for name, message in results.items():
         assert message.startswith(f"cannot write {tmp_path / name}: "), message
-        assert message.endswith("; free space or choose another --out")
+        assert message.endswith("; free space or choose another place")
     assert list(tmp_path.iterdir()) == []
 
 
