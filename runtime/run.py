@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
-from sshr_deploy.runtime import patch_job, slide_job
-from sshr_deploy.runtime.discovery import Input, find_inputs, fingerprint
+from sshr_deploy.runtime import discovery, patch_job, slide_job
+from sshr_deploy.runtime.discovery import Input, find_inputs
 from sshr_deploy.runtime.names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.progress import InputResult, Reporter
@@ -119,8 +119,8 @@ class _Run:
 
     def _slide(self, item: Input) -> None:
         with self._guarded(item):
-            key = self.context.key(_fingerprint(item.path))
-            if self._skip(item, key):
+            fingerprint = _fingerprint(item.path)
+            if self._skip(item, fingerprint):
                 return
             summary = slide_job.segment_slide(
                 item.path,
@@ -130,34 +130,32 @@ class _Run:
                 self.context.settings,
                 self.reporter,
             )
-            self._finish(item, key, summary)
+            self._finish(item, fingerprint, summary)
 
     def _patches(self, items: Sequence[Input]) -> None:
         size = self.context.settings.batch
         for start in range(0, len(items), size):
-            ready: list[tuple[Input, dict[str, Any], patch_job.PatchJob]] = []
+            ready: list[tuple[Input, str, patch_job.PatchJob]] = []
             for item in items[start : start + size]:
                 with self._guarded(item):
-                    key = self.context.key(_fingerprint(item.path))
-                    if not self._skip(item, key):
+                    fingerprint = _fingerprint(item.path)
+                    if not self._skip(item, fingerprint):
                         rgb = read_image(item.path)
                         folder = self._fresh_folder(item)
                         job = patch_job.PatchJob(rgb, resize_to_patch(rgb), folder)
-                        ready.append((item, key, job))
+                        ready.append((item, fingerprint, job))
             if ready:
                 self._patch_batch(ready)
 
-    def _patch_batch(
-        self, ready: Sequence[tuple[Input, dict[str, Any], patch_job.PatchJob]]
-    ) -> None:
+    def _patch_batch(self, ready: Sequence[tuple[Input, str, patch_job.PatchJob]]) -> None:
         cams, infer_s = patch_job.infer_patches([job for _, _, job in ready], self.session)
-        for index, (item, key, job) in enumerate(ready):
+        for index, (item, fingerprint, job) in enumerate(ready):
             with self._guarded(item):
                 self.reporter.input_started(item.path, 1)
                 profile = self.context.profile
                 summary = patch_job.finish_patch(job, cams, index, profile, infer_s)
                 self.reporter.tiles_done(1)
-                self._finish(item, key, summary)
+                self._finish(item, fingerprint, summary)
 
     @contextmanager
     def _guarded(self, item: Input) -> Iterator[None]:
@@ -184,11 +182,14 @@ class _Run:
         one_line = reason.replace("\n", "\\n")  # file names may hold line breaks
         self.add(InputResult(item.path, item.kind, "failed", one_line))
 
-    def _skip(self, item: Input, key: dict[str, Any]) -> bool:
+    def _skip(self, item: Input, fingerprint: str) -> bool:
         if self.context.settings.overwrite:
             return False
-        summary = _earlier(self.out / item.relative, key)
-        if summary is None:
+        folder = self.out / item.relative
+        summary = _read_summary(folder)
+        if summary is None or summary["key"] != self.context.key(fingerprint, summary):
+            return False
+        if not all((folder / str(name)).is_file() for name in summary.get("files", [])):
             return False
         self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
         return True
@@ -219,26 +220,17 @@ class _Run:
                 "choose another --out, or add --overwrite"
             )
 
-    def _finish(self, item: Input, key: dict[str, Any], summary: dict[str, Any]) -> None:
+    def _finish(self, item: Input, fingerprint: str, summary: dict[str, Any]) -> None:
         document = {
             "input": {"path": str(item.path.absolute()), "kind": item.kind},
             "finished_utc": now_utc(),
             "folder": item.relative.as_posix(),
             **summary,
             **self.context.provenance(),
-            "key": key,
+            "key": self.context.key(fingerprint, summary),
         }
         write_json(self.out / item.relative / SUMMARY_NAME, document)
         self.add(InputResult(item.path, item.kind, "done", summary=document))
-
-
-def _earlier(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """The summary of an earlier, equal result whose files are all there."""
-    summary = _read_summary(folder)
-    if summary is None or summary.get("key") != key:
-        return None
-    files = summary.get("files", [])
-    return summary if all((folder / str(name)).is_file() for name in files) else None
 
 
 def _read_summary(folder: Path) -> dict[str, Any] | None:
@@ -251,7 +243,7 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
 
 def _fingerprint(path: Path) -> str:
     try:
-        return fingerprint(path)
+        return discovery.fingerprint(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -46,10 +46,5 @@ class InferSettings:
     """Compute again what an earlier run finished."""
 
     def key(self) -> dict[str, object]:
-        """The settings that change results; an earlier result with another key is stale."""
-        return {
-            "mode": self.mode.value,
-            "mpp_um": self.mpp_um,
-            "force_mpp": self.force_mpp,
-            "tissue": self.tissue.value,
-        }
+        """The settings that change every result; the pixel size changes only some."""
+        return {"mode": self.mode.value, "tissue": self.tissue.value}

@@ -40,15 +40,23 @@ class Context:
         """The bundle's profile."""
         return self.bundle.manifest.profile
 
-    def key(self, fingerprint: str) -> dict[str, Any]:
-        """Identity of a result: the same key means that computing it again would change nothing."""
-        return {
+    def key(self, fingerprint: str, summary: dict[str, Any]) -> dict[str, Any]:
+        """Identity of a result: the same key means that computing it again would change nothing.
+
+        `summary` is that of the result; `--mpp` counts only where it was used, or would be now.
+        """
+        settings = self.settings
+        key = {
             "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": sshr_deploy.__version__,
             "engine": f"{self.engine.engine} {self.engine.precision}",
-            **self.settings.key(),
+            **settings.key(),
         }
+        source = summary.get("mpp", {}).get("source")  # None for a patch
+        if source is not None and (source != "file" or settings.force_mpp):
+            key |= {"mpp_um": settings.mpp_um, "force_mpp": settings.force_mpp}
+        return key
 
     def provenance(self) -> dict[str, Any]:
         """Engine, bundle and version, for each document."""
@@ -132,7 +140,7 @@ def run_document(
         "stopped_by": stopped_by,
         "counts": {s: statuses.count(s) for s in ("done", "skipped", "failed")},
         **context.provenance(),
-        "settings": {**asdict(context.settings), **context.settings.key()},
+        "settings": asdict(context.settings),
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "libraries": library_versions(_LIBRARIES),
         "inputs": [

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
+import tifffile
 from PIL import Image
 
 from sshr_deploy.errors import SessionError, UsageError
@@ -175,6 +177,27 @@ def test_another_input_of_the_same_name_is_not_replaced(
     assert "would replace the result of" in result.results[0].reason
     assert (out / "[0] patch.png" / "mask.png").read_bytes() == before
     assert infer(second, out, overwrite=True).exit_code == 0
+
+
+def test_naming_the_pixel_size_computes_only_the_slides_that_lacked_it(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    folder, out = patch_folder(tmp_path / "in", demo_slide, count=1), tmp_path / "out"
+    shutil.copy(demo_slide, folder / "a.svs")
+    with openslide.OpenSlide(demo_slide) as slide:
+        rgb = np.asarray(slide.read_region((800, 800), 0, (512, 512)).convert("RGB"))
+    tifffile.imwrite(folder / "bare.tif", rgb, photometric="rgb", metadata=None)
+
+    def statuses(**settings: Any) -> dict[str, str]:
+        return {r.path.suffix: r.status for r in infer(folder, out, **settings).results}
+
+    assert statuses() == {".png": "done", ".svs": "done", ".tif": "failed"}
+    assert statuses(mpp_um=0.5) == {".png": "skipped", ".svs": "skipped", ".tif": "done"}
+    assert statuses(mpp_um=0.5) == {".png": "skipped", ".svs": "skipped", ".tif": "skipped"}
+    assert statuses(mpp_um=0.4) == {".png": "skipped", ".svs": "skipped", ".tif": "done"}
+    forced = statuses(mpp_um=0.4, force_mpp=True)
+    assert forced == {".png": "skipped", ".svs": "done", ".tif": "done"}
+    assert statuses(mpp_um=0.4) == {".png": "skipped", ".svs": "done", ".tif": "done"}
 
 
 @pytest.mark.parametrize("mpp_um", [0.0, -1.0, 1000.0, float("nan"), float("inf")])
