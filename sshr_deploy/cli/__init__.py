@@ -21,6 +21,7 @@ app = typer.Typer(
     "Research use only; not a medical device.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 everything done; 1 some inputs failed or results could not be written, "

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.cli.options import BundleArgument, EngineOption
 from sshr_deploy.runtime.settings import EngineChoice
 
 benchmark_app = typer.Typer(
@@ -21,10 +22,8 @@ def _group() -> None:
 
 @benchmark_app.command()
 def latency(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder written by sshr-deploy export.")],
-    engine: Annotated[
-        EngineChoice, typer.Option(help="What runs the network; auto: the fastest that works here.")
-    ] = EngineChoice.AUTO,
+    bundle: BundleArgument,
+    engine: EngineOption = EngineChoice.AUTO,
     batches: Annotated[
         str, typer.Option(help="Batch sizes in patches, with commas between.")
     ] = "1,4,8",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.cli.options import QuietOption
 from sshr_deploy.errors import MissingExtraError
 
 
@@ -14,7 +15,8 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="SSHR weights: a .pth state dict with the authors' names, or .safetensors."
+            metavar="CHECKPOINT",
+            help="SSHR weights: a .pth state dict with the authors' names, or .safetensors.",
         ),
     ],
     profile: Annotated[
@@ -35,7 +37,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graph, weights and a manifest with hashes.
 

@@ -9,6 +9,13 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.cli.options import (
+    EngineOption,
+    ForceMppOption,
+    ModelOption,
+    MppOption,
+    QuietOption,
+)
 from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
 
 
@@ -20,34 +27,20 @@ def infer(
             help="A slide, a patch image (PNG, JPEG), or a folder of them, searched recursively.",
         ),
     ],
-    model: Annotated[Path, typer.Option(help="Bundle folder written by sshr-deploy export.")],
+    model: ModelOption,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
     mode: Annotated[
         Mode, typer.Option(help="How tiles are put together; reference: each alone, as published.")
     ] = Mode.REFERENCE,
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states "
-            "none (or an impossible one).",
-            show_default="what the file states",
-        ),
-    ] = None,
-    force_mpp: Annotated[
-        bool,
-        typer.Option(
-            "--force-mpp", help="Use --mpp even where the file states its own pixel size."
-        ),
-    ] = False,
+    mpp: MppOption = None,
+    force_mpp: ForceMppOption = False,
     tissue: Annotated[
         TissueChoice,
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
-    engine: Annotated[
-        EngineChoice, typer.Option(help="What runs the network; auto: the fastest that works here.")
-    ] = EngineChoice.AUTO,
+    engine: EngineOption = EngineChoice.AUTO,
     batch: Annotated[
         int, typer.Option(min=1, max=1024, help="Patches per call of the engine.")
     ] = 8,
@@ -57,7 +50,7 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Segment slides and patches.
 

@@ -11,7 +11,7 @@ from sshr_deploy.model.hfrm import HFRM, KERNEL_PX
 SIZES = [(1, 1), (7, 5), (14, 15), (28, 28), (33, 17)]
 
 
-def _assert_exact(got: Tensor, expected: Tensor) -> None:
+def assert_exact(got: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -60,14 +60,14 @@ def test_plain_form_equals_the_formula_pixel_by_pixel(module: HFRM) -> None:
         value = (
             feature[:, c, y, x] * (1 + module.gamma_veto * w[:, c]) + module.gamma_context * total
         )
-        _assert_exact(out[:, c, y, x], value)
+        assert_exact(out[:, c, y, x], value)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_tap_sums_equal_the_transposed_convolution(module: HFRM, size: tuple[int, int]) -> None:
     ones = torch.ones(1, 6, *size).double()
     slow = nn.functional.conv_transpose2d(ones, module.context_conv.weight, padding=7, groups=6)
-    _assert_exact(module.tap_sums(*size), slow[0])
+    assert_exact(module.tap_sums(*size), slow[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -86,7 +86,7 @@ def test_rectified_mean_equals_plain_form_with_gradients(
         weights = torch.linspace(-1, 1, mean.numel()).double().view_as(mean)
         results.append((mean, *torch.autograd.grad((mean * weights).sum(), wanted)))
     for plain, fast in zip(*results, strict=True):
-        _assert_exact(fast, plain)
+        assert_exact(fast, plain)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -96,4 +96,4 @@ def test_cam_forms_equal_head_of_plain_form(
 ) -> None:
     feature, context = _inputs(size)
     cam = getattr(module, form)(feature, context, head)
-    _assert_exact(cam, head(module(feature, context)))
+    assert_exact(cam, head(module(feature, context)))

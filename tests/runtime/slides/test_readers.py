@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.slides import companions, open_slide
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
 from sshr_deploy.runtime.slides.tifffile_reader import TifffileReader
@@ -203,6 +204,8 @@ def test_closing_twice_is_fine(levels: list[Rgb], tmp_path: Path) -> None:
         slide = open_slide(tmp_path / name)
         slide.close()
         slide.close()
+        with pytest.raises(InputError, match="was closed"):
+            slide.read_region(0, 0, 0, 1, 1)
 
 
 def test_companions(tmp_path: Path) -> None:

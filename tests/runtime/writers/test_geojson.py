@@ -48,7 +48,7 @@ def _region_count(mask: Labels) -> int:
     )
 
 
-def _assert_exact(features: list[Any], mask: Labels) -> None:
+def assert_exact(features: list[Any], mask: Labels) -> None:
     """Valid polygons that hold each pixel's middle once, in the class of that pixel."""
     assert len(features) == _region_count(mask)
     middles_y, middles_x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
@@ -86,7 +86,7 @@ MASKS: dict[str, Labels] = {
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
 def test_shapes_with_traps(tmp_path: Path, mask: Labels) -> None:
-    _assert_exact(_write(tmp_path / "r.geojson", mask), mask)
+    assert_exact(_write(tmp_path / "r.geojson", mask), mask)
 
 
 @settings(deadline=None, max_examples=150)
@@ -96,12 +96,12 @@ def test_shapes_with_traps(tmp_path: Path, mask: Labels) -> None:
     )
 )
 def test_random_masks_are_exact(tmp_path_factory: pytest.TempPathFactory, mask: Labels) -> None:
-    _assert_exact(_write(tmp_path_factory.getbasetemp() / "random.geojson", mask), mask)
+    assert_exact(_write(tmp_path_factory.getbasetemp() / "random.geojson", mask), mask)
 
 
 def test_noise_is_exact(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).choice([0, 4], p=[0.6, 0.4], size=(120, 90)).astype(np.uint8)
-    _assert_exact(_write(tmp_path / "r.geojson", mask), mask)
+    assert_exact(_write(tmp_path / "r.geojson", mask), mask)
 
 
 def test_background_only_gives_an_empty_collection(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_memory_map_and_strided_view(tmp_path: Path) -> None:
     mask = np.random.default_rng(3).integers(0, 5, (30, 20)).astype(np.uint8)
     np.save(tmp_path / "m.npy", mask)
     mapped = np.load(tmp_path / "m.npy", mmap_mode="r")
-    _assert_exact(_write(tmp_path / "r.geojson", mapped), mask)
-    _assert_exact(_write(tmp_path / "r.geojson", mapped[::2, ::-1]), mask[::2, ::-1])
+    assert_exact(_write(tmp_path / "r.geojson", mapped), mask)
+    assert_exact(_write(tmp_path / "r.geojson", mapped[::2, ::-1]), mask[::2, ::-1])
 
 
 def test_blocks_cut_regions_and_lose_nothing(

@@ -1,0 +1,33 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sshr_deploy.runtime.settings import EngineChoice
+
+BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
+ModelOption = Annotated[Path, typer.Option("--model", help=BUNDLE_HELP)]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option("--engine", help="What runs the network; auto: the fastest that works here."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+MppOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mpp",
+        help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states none "
+        "(or an impossible one).",
+        show_default="what the file states",
+    ),
+]
+ForceMppOption = Annotated[
+    bool,
+    typer.Option("--force-mpp", help="Use --mpp even where the file states its own pixel size."),
+]
