@@ -95,8 +95,12 @@ def qualify(session: Session, model: SSHR, profile: Profile, patches: PatchSet) 
         prob_error = max(prob_error, float(np.abs(got.prob - ref.prob).max()))
         threshold = profile.gate_threshold
         gates_equal &= bool((gate(got.prob, threshold) == gate(ref.prob, threshold)).all())
-        masks = [_mask(batch, profile, image.shape[:2]) for batch in (ref, got)]
-        agreement.append((int((masks[0] == masks[1]).sum()), masks[0].size))
+        height, width = image.shape[:2]
+        wanted, mask = (
+            reference_mask(batch, 0, profile, height_px=height, width_px=width)
+            for batch in (ref, got)
+        )
+        agreement.append((int((mask == wanted).sum()), mask.size))
     return Qualification(
         reference=f"PyTorch {torch.__version__} FP32 on the CPU, plain HFRM",
         engine=f"{session.info.engine}, {session.info.library}",
@@ -142,7 +146,3 @@ def relative_rms_error(got: NDArray[np.float32], ref: NDArray[np.float32]) -> fl
     if difference == 0:
         return 0.0
     return difference / scale if scale else float("inf")
-
-
-def _mask(batch: CamBatch, profile: Profile, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    return reference_mask(batch, 0, profile, height_px=size[0], width_px=size[1])

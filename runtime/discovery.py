@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sshr_deploy.errors import UsageError
+from sshr_deploy.errors import InputError, UsageError
 from sshr_deploy.runtime.names import RESULT_NAMES
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
 from sshr_deploy.runtime.progress import InputResult, Kind
@@ -94,9 +94,8 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
 
     def unreadable(error: OSError) -> None:
         folder = Path(error.filename or source)
-        failures.append(
-            InputResult(folder, None, "failed", f"{folder} cannot be read: {error.strerror}")
-        )
+        reason = InputError(f"{folder} cannot be read: {error.strerror}")
+        failures.append(InputResult(folder, None, "failed", str(reason)))
 
     results = out.resolve()
     parts_of_slides: set[Path] = set()
@@ -107,7 +106,8 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
             if kind is None or path in parts_of_slides:
                 continue
             if not _is_regular(path):
-                failures.append(InputResult(path, kind, "failed", f"{path} {_NO_FILE}"))
+                reason = InputError(f"{path} {_NO_FILE}")
+                failures.append(InputResult(path, kind, "failed", str(reason)))
                 continue
             found.append(Input(path, kind, path.relative_to(source)))
             parts_of_slides |= companions(path)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sshr_deploy.errors import InputError
+from sshr_deploy.errors import InputError, first_line
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 
 PATCH_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
@@ -44,7 +44,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for broken PNG chunks.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
 
 

@@ -163,41 +163,47 @@ class _Run:
         try:
             yield
         except InputError as error:
-            self._failed(item, str(error))
+            self._failed(item, error)
         except SshrDeployError as error:
-            self._failed(item, str(error))
+            self._failed(item, error)
             raise
         except Exception as error:
             log = self.out / item.relative / ERROR_NAME
             with suppress(OSError):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
-            self._failed(
-                item,
+            defect = (
                 f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
-                f"please report it with {log}",
+                f"please report it with {log}"
             )
+            self._failed(item, SshrDeployError(defect))
 
-    def _failed(self, item: Input, reason: str) -> None:
-        one_line = reason.replace("\n", "\\n")  # file names may hold line breaks
-        self.add(InputResult(item.path, item.kind, "failed", one_line))
+    def _failed(self, item: Input, reason: SshrDeployError) -> None:
+        self.add(InputResult(item.path, item.kind, "failed", str(reason)))
 
     def _skip(self, item: Input, fingerprint: str) -> bool:
+        """Whether an earlier run did this; refuses to replace the result of another input."""
         if self.context.settings.overwrite:
             return False
         folder = self.out / item.relative
         summary = _read_summary(folder)
-        if summary is None or summary["key"] != self.context.key(fingerprint, summary):
+        if summary is None:
             return False
-        if not all((folder / str(name)).is_file() for name in summary.get("files", [])):
-            return False
-        self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
-        return True
+        whole = all((folder / str(name)).is_file() for name in summary.get("files", []))
+        if whole and summary["key"] == self.context.key(fingerprint, summary):
+            self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
+            return True
+        other = str(summary.get("input", {}).get("path", ""))
+        if other != str(item.path.absolute()):
+            raise InputError(
+                f"{item.path} would replace the result of {other} in {folder}; "
+                "choose another --out, or add --overwrite"
+            )
+        return False
 
     def _fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, without what an earlier or killed run left there."""
         folder = self.out / item.relative
-        self._check_same_input(item, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in RESULT_NAMES:
@@ -208,17 +214,6 @@ class _Run:
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
         return folder
-
-    def _check_same_input(self, item: Input, folder: Path) -> None:
-        earlier = _read_summary(folder)
-        if earlier is None or self.context.settings.overwrite:
-            return
-        other = str(earlier.get("input", {}).get("path", ""))
-        if other != str(item.path.absolute()):
-            raise InputError(
-                f"{item.path} would replace the result of {other} in {folder}; "
-                "choose another --out, or add --overwrite"
-            )
 
     def _finish(self, item: Input, fingerprint: str, summary: dict[str, Any]) -> None:
         document = {

@@ -168,11 +168,8 @@ def listed_files(path: Path) -> set[str]:
     Raises:
         OSError: the manifest cannot be read.
     """
-    file = path / MANIFEST_NAME
-    if file.stat().st_size > _MAX_MANIFEST_BYTES:
-        return set()
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = _read_json(path / MANIFEST_NAME)
     except (ValueError, RecursionError):
         return set()
     is_ours = isinstance(content, dict) and {"schema_version", "self_sha256"} <= set(content)
@@ -199,9 +196,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
                 f"{path} is not a bundle: it has no {MANIFEST_NAME}; "
                 "make one with sshr-deploy export"
             )
-        if file.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{file} is larger than 4 MiB, which no manifest is")
-        content: Any = json.loads(file.read_text("utf-8"))
+        content = _read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{file} cannot be read: {error}; export the bundle again") from error
     if not isinstance(content, dict):
@@ -223,17 +218,24 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
         ) from error
 
 
+def _read_json(file: Path) -> Any:
+    if file.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise ValueError("it is larger than 4 MiB, which no manifest is")
+    return json.loads(file.read_text("utf-8"))
+
+
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
     path = folder / name
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
             raise BundleError(f"{path} is not a file; copy the bundle again")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"{path} is a link out of the bundle; copy the file itself")
-        size = path.stat().st_size
-        if size != entry.bytes:
+        if facts.st_size != entry.bytes:
             raise BundleError(
-                f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again"
+                f"{path} has {facts.st_size} bytes, the manifest says {entry.bytes}; "
+                "copy the bundle again"
             )
         if file_entry(path).sha256 != entry.sha256:
             raise BundleError(

@@ -20,7 +20,15 @@ from __future__ import annotations
 
 
 class SshrDeployError(Exception):
-    """Base of all errors that are meant for a user's eyes."""
+    """Base of all errors that are meant for a user's eyes; the text is always one line."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", "\\n")  # file names may hold line breaks
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an exception's text, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class UsageError(SshrDeployError):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.errors import MissingExtraError, SessionError, first_line
 from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.machine import processor_name
 from sshr_deploy.runtime.sessions.session import (
@@ -68,7 +68,7 @@ class OnnxRuntimeSession(Closing):
         except SessionError:
             raise
         except Exception as error:  # ONNX Runtime has no common base class of its errors
-            raise SessionError(f"{self.info.library} failed: {_first_line(error)}") from error
+            raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
         return checked_cams(CamBatch(*outputs), len(patches))
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ def _open(ort: Any, path: Path, engine: str) -> Any:
     try:
         session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
     except Exception as error:  # ONNX Runtime has no common base class of its errors
-        raise SessionError(f"onnxruntime cannot open {path}: {_first_line(error)}") from error
+        raise SessionError(f"onnxruntime cannot open {path}: {first_line(error)}") from error
     # Asked for a provider it cannot start, ONNX Runtime only logs and serves on the CPU.
     if session.get_providers()[0] != provider:
         raise SessionError(
@@ -125,7 +125,3 @@ def _check_graph(session: Any, path: Path, num_classes: int) -> None:
             f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
             f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -59,7 +59,8 @@ class Session(Protocol):
         """uint8 RGB [B, 224, 224, 3], any B >= 1 -> CAMs and probabilities.
 
         Raises:
-            SessionError: wrong shape or dtype, a failure of the engine, or NaN in its outputs.
+            SessionError: wrong shape or dtype, a failure of the engine, or impossible outputs
+                (see `checked_cams`).
         """
         ...
 

@@ -41,9 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # must not hide the first error
             partial.unlink(missing_ok=True)
@@ -85,9 +83,12 @@ def check_writable(path: Path) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; free space or choose another place"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or error
+    return OutputError(f"cannot write {path}: {reason}; free space or choose another place")
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -13,7 +13,7 @@ from sshr_deploy import __version__
 from sshr_deploy.cli.benchmark import benchmark_app
 from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
-from sshr_deploy.errors import OutputError, SshrDeployError
+from sshr_deploy.errors import OutputError, SshrDeployError, UsageError
 
 app = typer.Typer(
     name="sshr-deploy",
@@ -53,30 +53,29 @@ def _root(
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # file names may hold what the terminal cannot show
+        # File names may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
-    except OutputError as error:
-        _fail(str(error), 1)
     except SshrDeployError as error:
-        _fail(str(error), 2)
+        _fail(error, 1 if isinstance(error, OutputError) else 2)
     except BrokenPipeError:  # whoever reads our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
         if error.filename is None:
-            reason = error.strerror or error
-            _fail(f"{reason}; check the space on the disk and the current folder", 1)
-        _fail(f"{error.filename}: {error.strerror}; check the path and your rights to it", 2)
+            reason = (
+                f"{error.strerror or error}; check the space on the disk and the current folder"
+            )
+            _fail(OutputError(reason), 1)
+        reason = f"{error.filename}: {error.strerror}; check the path and your rights to it"
+        _fail(UsageError(reason), 2)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    one_line = message.replace("\n", "\\n")  # file names may hold line breaks
-    sys.stderr.write(f"sshr-deploy: error: {one_line}\n")
+def _fail(error: SshrDeployError, code: int) -> NoReturn:
+    sys.stderr.write(f"sshr-deploy: error: {error}\n")
     raise SystemExit(code)

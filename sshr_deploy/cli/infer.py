@@ -62,10 +62,8 @@ def infer(
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.run import run_infer
     from sshr_deploy.runtime.sessions import open_session
-    from sshr_deploy.runtime.slides import check_mpp
     from sshr_deploy.runtime.summary import Context
 
-    check_mpp(mpp, force=force_mpp)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
     bundle = load_bundle(model)

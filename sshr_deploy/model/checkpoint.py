@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sshr_deploy.errors import CheckpointError
+from sshr_deploy.errors import CheckpointError, first_line
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.sshr import SSHR
 
@@ -108,7 +108,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         except RuntimeError:  # files from before torch 1.6 cannot be mapped
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler raises nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises unsafe loading
             reason = "it holds more than tensors, or is no such file"
         raise CheckpointError(
