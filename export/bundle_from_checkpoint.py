@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import safe_open
 
 import sshr_deploy
+from sshr_deploy.atomic import partial_name, remove_abandoned
 from sshr_deploy.bundle import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -36,7 +37,6 @@ from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX
-from sshr_deploy.runtime.writers.atomic import partial_name, remove_abandoned
 
 MODEL_NAME = "model.onnx"
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

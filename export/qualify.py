@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.bundle import Qualification
 from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.model import SSHR, normalise
+from sshr_deploy.model import SSHR, predict
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image, resize_to_patch
@@ -68,11 +68,7 @@ def torch_cams(model: SSHR, patches: NDArray[np.uint8]) -> CamBatch:
 
     The reference of every qualification: it shares no code with the exported graph but the layers.
     """
-    with torch.inference_mode():
-        cams = model(normalise(patches))
-        prob = torch.sigmoid(cams.cam_deep.mean((2, 3)))
-    c28_1, c28_2, deep = (torch.relu(getattr(cams, name)).numpy() for name in CAM_NAMES)
-    return CamBatch(c28_1, c28_2, deep, prob.numpy())
+    return CamBatch(*predict(model, patches))
 
 
 def qualify(session: Session, model: SSHR, profile: Profile, patches: PatchSet) -> Qualification:

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from sshr_deploy.atomic import remove_abandoned, write_csv, write_json
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime import discovery, patch_job, slide_job
 from sshr_deploy.runtime.discovery import Input, find_inputs
@@ -20,7 +21,6 @@ from sshr_deploy.runtime.progress import InputResult, Reporter
 from sshr_deploy.runtime.sessions import Session
 from sshr_deploy.runtime.slides import check_mpp
 from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
-from sshr_deploy.runtime.writers.atomic import remove_abandoned, write_csv, write_json
 
 
 @dataclass

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.atomic import partial_name
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 from sshr_deploy.runtime.tiling import Tile, TileGrid
-from sshr_deploy.runtime.writers.atomic import partial_name
 
 
 class MaskStore(Closing):

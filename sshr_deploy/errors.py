@@ -4,6 +4,9 @@
     ├── UsageError            wrong option, or an option and an input that do not fit
     ├── MissingExtraError     a package of an optional extra is not installed
     ├── ProfileError          a profile that cannot be read or is inconsistent
+    ├── RecipeError           a training recipe that cannot be read or is inconsistent
+    ├── DatasetError          training or test files that cannot be used, all of them listed
+    ├── TrainingError         a run that cannot go on: the loss is not finite, a resume does not fit
     ├── CheckpointError       weights that are not an SSHR checkpoint
     ├── ExportError           the exported graph could not be made or did not qualify
     ├── BundleError           a bundle that is altered, incomplete or not a bundle
@@ -17,6 +20,8 @@ others into exit code 2, except `OutputError`, which stops a run with exit code 
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class SshrDeployError(Exception):
@@ -44,6 +49,25 @@ class MissingExtraError(SshrDeployError):
 
 class ProfileError(SshrDeployError):
     """A profile that cannot be read or is inconsistent."""
+
+
+class RecipeError(SshrDeployError):
+    """A training recipe that cannot be read or is inconsistent."""
+
+
+class DatasetError(SshrDeployError):
+    """Training or test files that cannot be used.
+
+    The text counts them and names the first; `problems` holds one line for each.
+    """
+
+    def __init__(self, text: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.problems = tuple(problems)
+
+
+class TrainingError(SshrDeployError):
+    """A training run that cannot go on."""
 
 
 class CheckpointError(SshrDeployError):

@@ -14,8 +14,8 @@ import rasterio
 import rasterio.features
 from numpy.typing import NDArray
 
+from sshr_deploy.atomic import atomic_path
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.writers.atomic import atomic_path
 
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
 

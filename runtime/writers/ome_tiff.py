@@ -12,8 +12,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from sshr_deploy.atomic import atomic_path
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.writers.atomic import atomic_path
 
 TILE_PX = 512
 _SMALLEST_LEVEL_PX = 512

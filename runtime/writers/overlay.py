@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sshr_deploy.atomic import atomic_path
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.writers.atomic import atomic_path
 from sshr_deploy.runtime.writers.legend import LegendEntry, draw_legend
 
 _OPACITY = 0.45

@@ -43,8 +43,8 @@ def latency(
     falls on all of them. Beside every speed stands how well the graph agrees with PyTorch, from
     the bundle's manifest.
     """
+    from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
-    from sshr_deploy.runtime.writers.atomic import check_writable, write_json
 
     if json_file is not None:
         check_writable(json_file)

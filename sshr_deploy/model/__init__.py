@@ -2,6 +2,7 @@
 
 from sshr_deploy.model.config import FULL_WIDTH, ModelConfig
 from sshr_deploy.model.hfrm import HFRM
+from sshr_deploy.model.inference import Prediction, predict
 from sshr_deploy.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sshr_deploy.model.sshr import HEAD_LOSS_WEIGHTS, SSHR, Cams
 
@@ -14,5 +15,7 @@ __all__ = [
     "SSHR",
     "Cams",
     "ModelConfig",
+    "Prediction",
     "normalise",
+    "predict",
 ]

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sshr_deploy.atomic import atomic_path
 from sshr_deploy.errors import CheckpointError, first_line
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.sshr import SSHR
@@ -71,19 +72,15 @@ def save_checkpoint(model: SSHR, path: Path, *, metadata: Mapping[str, str] | No
     The file appears whole or not at all.
 
     Raises:
-        OSError: the folder cannot be written.
+        OutputError: it cannot be written.
     """
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(model.config))}
-    partial = path.with_name(path.name + ".partial")
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    try:
+    with atomic_path(path) as partial:
         # Not save_file: it makes files that only their owner can read.
         partial.write_bytes(save(tensors, metadata=header))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:

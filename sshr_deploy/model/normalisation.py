@@ -11,8 +11,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalise(rgb: NDArray[np.uint8]) -> Tensor:
-    """Patches uint8 [B, H, W, 3] -> float32 [B, 3, H, W], (x / 255 - mean) / std by channel."""
-    x = torch.tensor(rgb) / 255
-    x = (x - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    return x.permute(0, 3, 1, 2).contiguous()
+def normalise(rgb: NDArray[np.uint8] | Tensor) -> Tensor:
+    """Patches uint8 [B, H, W, 3] -> float32 [B, 3, H, W], (x / 255 - mean) / std by channel.
+
+    A tensor is normalised on its device, so that a quarter of the bytes travel there.
+    """
+    x = (rgb if isinstance(rgb, Tensor) else torch.tensor(rgb)) / 255
+    mean, std = (torch.tensor(v, device=x.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((x - mean) / std).permute(0, 3, 1, 2).contiguous()

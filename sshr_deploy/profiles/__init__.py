@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from importlib import resources
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sshr_deploy.errors import ProfileError
+from sshr_deploy.toml_file import read_named_toml, shipped_names
 
-_MAX_PROFILE_BYTES = 1 << 20
+_SHIPPED = resources.files("sshr_deploy.profiles")
 
 Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 """RGB as "#rrggbb"."""
@@ -109,8 +108,7 @@ class Profile(_Frozen):
 
 def shipped_profiles() -> list[str]:
     """Names of the profiles inside the package."""
-    files = resources.files("sshr_deploy.profiles").iterdir()
-    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+    return shipped_names(_SHIPPED)
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -119,26 +117,20 @@ def load_profile(name_or_path: str) -> Profile:
     Raises:
         ProfileError: unknown name, unreadable file, or a field that is wrong (named).
     """
-    if not name_or_path.endswith(".toml"):
-        if name_or_path not in shipped_profiles():
-            known = ", ".join(shipped_profiles())
-            raise ProfileError(
-                f"no profile named {name_or_path!r}; "
-                f"choose {known}, or give the path of a .toml file"
-            )
-        text = (
-            resources.files("sshr_deploy.profiles")
-            .joinpath(f"{name_or_path}.toml")
-            .read_text("utf-8")
-        )
-    else:
-        text = _read_text(Path(name_or_path))
+    content = read_named_toml(name_or_path, _SHIPPED, "profile", ProfileError)
+    return profile_from(content, f"profile {name_or_path}")
+
+
+def profile_from(content: dict[str, Any], origin: str) -> Profile:
+    """A profile from its fields, as `Profile.model_dump` gives them.
+
+    Raises:
+        ProfileError: a field is missing, unknown or wrong (named, after `origin`).
+    """
     try:
-        return Profile.model_validate(tomllib.loads(text))
-    except ValidationError as error:  # a ValueError too, so it comes first
-        raise ProfileError(f"profile {name_or_path}: {describe_validation(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{name_or_path} is not valid TOML: {error}") from error
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"{origin}: {describe_validation(error)}") from error
 
 
 def describe_validation(error: ValidationError) -> str:
@@ -147,15 +139,6 @@ def describe_validation(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     more = error.error_count() - 1
     return (f"{where}: " if where else "") + first["msg"] + (f" (and {more} more)" if more else "")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_PROFILE_BYTES:
-            raise ProfileError(f"{path} is larger than 1 MiB, which no profile is")
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path} cannot be read as a profile: {error}") from error
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
 from sshr_deploy.export import bundle_from_checkpoint as bundling
@@ -30,7 +31,6 @@ from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.sessions import CAM_NAMES
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from sshr_deploy.runtime.writers.atomic import partial_name
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sshr_deploy.atomic import partial_name
 from sshr_deploy.errors import SessionError, UsageError
 from sshr_deploy.runtime import slide_job
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.settings import TissueChoice
-from sshr_deploy.runtime.writers.atomic import partial_name
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
 

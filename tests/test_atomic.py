@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sshr_deploy.atomic import atomic_path, write_csv, write_json
 from sshr_deploy.errors import OutputError
-from sshr_deploy.runtime.writers.atomic import atomic_path, write_csv, write_json
 
 # Runs each writer under a file-size limit of 64 bytes, as on a full disk, and prints the errors.
 _FULL_DISK = """
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import load_profile
-from sshr_deploy.runtime.writers.atomic import write_csv, write_json
+from sshr_deploy.atomic import write_csv, write_json
 from sshr_deploy.runtime.writers.geojson import write_geojson
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
 from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay

@@ -1,0 +1,140 @@
+"""Recipes: how a network is trained, in one TOML file each.
+
+`load_recipe("paper")` reads a shipped recipe, `load_recipe("path/to/mine.toml")` a user's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from importlib import resources
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from sshr_deploy.errors import RecipeError
+from sshr_deploy.profiles import describe_validation
+from sshr_deploy.toml_file import read_named_toml, shipped_names
+
+_FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Positive = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Optimiser(StrEnum):
+    """Which optimiser of PyTorch."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class BatchNormMode(StrEnum):
+    """What becomes of the batch norms."""
+
+    FROZEN = "frozen"
+    """Running statistics and affine parameters stay as the initial weights have them."""
+    LEARN = "learn"
+
+
+class Precision(StrEnum):
+    """Type of the convolutions in training; weights and optimiser stay FP32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class HfrmTraining(StrEnum):
+    """How HFRM is computed in training; both give the same logits and gradients."""
+
+    POOLED = "pooled"
+    """Means only, without a 15x15 convolution."""
+    PLAIN = "plain"
+    """The rectified feature maps, as published."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Augmentation:
+    """Random changes of a training patch that keep its labels."""
+
+    flips: bool = True
+    """Left-right and top-bottom, each with probability 0.5, as published."""
+    rotations: bool = False
+    """By 0, 90, 180 or 270 degrees."""
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Each stain's concentration c becomes c (1 + u) + v in HED space, u and v uniform in plus or
+    minus this."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Recipe:
+    """Everything about a run but the data, the profile and the width."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    title: str
+    epochs: _Positive
+    batch: _Positive
+    """Patches a step, over all processes together; an epoch's last incomplete batch is dropped."""
+    optimiser: Optimiser
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Of the backbone's weights at the first step after the warm-up."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """SGD's momentum; AdamW's first beta."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Of weights; biases have none."""
+    batch_norm: BatchNormMode
+    freeze_stem: bool
+    """Keep conv1a and the b2 blocks as the initial weights have them."""
+    bias_factor: Annotated[float, Field(gt=0)] = 2.0
+    """Learning rate of biases over that of weights."""
+    new_layer_factor: Annotated[float, Field(gt=0)] = 10.0
+    """Learning rate of HFRM and the CAM heads over that of the backbone."""
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    """The learning rate falls with (1 - step / steps) to this power."""
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of the steps in which the learning rate rises linearly from 0."""
+    precision: Precision = Precision.FP32
+    hfrm: HfrmTraining = HfrmTraining.POOLED
+    channels_last_on_cuda: bool = False
+    compile_on_cuda: bool = False
+    """torch.compile."""
+    augmentation: Augmentation = Augmentation()
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """A checkpoint is written after each epoch, and within one when so many minutes have passed."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+
+
+_SHIPPED = resources.files("sshr_deploy.train") / "recipes"
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package."""
+    return shipped_names(_SHIPPED)
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by name, or a user's own from a path that ends in `.toml`.
+
+    Raises:
+        RecipeError: unknown name, unreadable file, or a field that is wrong (named).
+    """
+    content = read_named_toml(name_or_path, _SHIPPED, "recipe", RecipeError)
+    return recipe_from(content, f"recipe {name_or_path}")
+
+
+def recipe_from(content: dict[str, Any], origin: str) -> Recipe:
+    """A recipe from its fields, as `recipe_fields` gives them.
+
+    Raises:
+        RecipeError: a field is missing, unknown or wrong (named, after `origin`).
+    """
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {describe_validation(error)}") from error
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, for JSON."""
+    return asdict(recipe)
