@@ -62,12 +62,12 @@ class HFRM(nn.Module):
         Input pixel p reaches output pixel q through tap p - q + 7, so the taps that stay inside
         form a rectangle of the kernel; its sum is four look-ups in the 2-D prefix sum.
         """
-        kernel = self.context_conv.weight[:, 0]  # [C, 15, 15]
+        kernel = self.context_conv.weight[:, 0].double()  # differences of sums lose digits
         prefix = F.pad(kernel.cumsum(1).cumsum(2), (1, 0, 1, 0))  # [C, 16, 16]
         y0, y1 = _tap_range(height, kernel.device)
         x0, x1 = _tap_range(width, kernel.device)
         rows = prefix[:, y1] - prefix[:, y0]  # [C, H, 16]
-        return rows[:, :, x1] - rows[:, :, x0]
+        return (rows[:, :, x1] - rows[:, :, x0]).to(self.context_conv.weight.dtype)
 
     def cam_depthwise(self, feature: Tensor, context: Tensor, head: nn.Conv2d) -> Tensor:
         """CAM head(F^) [B, N, H, W] with gamma_c folded into the depthwise kernel."""

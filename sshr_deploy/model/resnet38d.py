@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sshr_deploy.model.dropout import ChannelDropout
+
 
 class Features(NamedTuple):
     """Backbone outputs, for width 64 and an input of 224 x 224."""
@@ -76,7 +78,7 @@ class BottleneckBlock(nn.Module):
         self.bn_branch2b2 = nn.BatchNorm2d(c_mid)
         self.conv_branch2b2 = _conv(c_mid, c_out, 1)
         self.conv_branch1 = _conv(c_in, c_out, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, c_out, H, W]."""

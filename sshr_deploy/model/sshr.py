@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sshr_deploy.model.config import ModelConfig
+from sshr_deploy.model.dropout import ChannelDropout
 from sshr_deploy.model.hfrm import HFRM
 from sshr_deploy.model.resnet38d import Features, ResNet38d
 
@@ -43,7 +44,7 @@ class SSHR(ResNet38d):
         self.ic1 = nn.Conv2d(8 * w, n, 1)
         self.ic2 = nn.Conv2d(16 * w, n, 1)
         self.fc8 = nn.Conv2d(deep, n, 1, bias=False)
-        self.dropout7 = nn.Dropout2d(0.5)
+        self.dropout7 = ChannelDropout(0.5)
 
     def levels(self, f: Features) -> tuple[tuple[Tensor, HFRM, nn.Conv2d], ...]:
         """(feature, its HFRM, its head) of the three rectified levels, shallow to deep."""
@@ -55,7 +56,10 @@ class SSHR(ResNet38d):
 
     def forward(self, x: Tensor) -> Cams:
         """Normalised RGB [B, 3, H, W] -> the four CAMs, by the plain form of HFRM."""
-        f = self.features(x)
+        return self.cams(self.features(x))
+
+    def cams(self, f: Features) -> Cams:
+        """Backbone features -> the four CAMs, by the plain form of HFRM."""
         context = f.deep.mean((2, 3))
         c56, c28_1, c28_2 = (head(hfrm(feature, context)) for feature, hfrm, head in self.levels(f))
         return Cams(c56, c28_1, c28_2, self.fc8(self.dropout7(f.deep)))
@@ -64,16 +68,16 @@ class SSHR(ResNet38d):
         """CAMs -> logits [4, B, N] by global average pooling, in head order."""
         return torch.stack([cam.mean((2, 3)) for cam in cams])
 
-    def pooled_logits(self, x: Tensor) -> Tensor:
-        """The same logits [4, B, N] without CAMs or 15x15 convolutions, for training.
+    def pooled_logits(self, f: Features) -> Tensor:
+        """Backbone features -> `logits(cams(f))` [4, B, N] without CAMs or 15x15 convolutions.
 
-        Uses `HFRM.rectified_mean`: a 1x1 head and the mean over the map commute.
+        Exact, for training: a 1x1 head and the mean over the map commute (`HFRM.rectified_mean`),
+        and so do channel dropout and the mean.
         """
-        f = self.features(x)
         context = f.deep.mean((2, 3))
         means = [
             F.linear(hfrm.rectified_mean(feature, context), head.weight[:, :, 0, 0], head.bias)
             for feature, hfrm, head in self.levels(f)
         ]
-        deep = self.dropout7(f.deep).mean((2, 3))
-        return torch.stack([*means, F.linear(deep, self.fc8.weight[:, :, 0, 0])])
+        deep = F.linear(self.dropout7(context), self.fc8.weight[:, :, 0, 0])
+        return torch.stack([*means, deep])
