@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -63,3 +65,21 @@ def small_bundle_dir(
     out = tmp_path_factory.mktemp("bundle") / "small"
     export_bundle(small_checkpoint, profile, out, shipped_patches())
     return out
+
+
+@pytest.fixture(scope="session")
+def seeded_checkpoint(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published format at full size with seeded weights, as the golden files were made."""
+    torch = pytest.importorskip("torch")
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location(
+        "seeded_weights", golden_dir / "seeded_weights.py"
+    )
+    assert spec is not None and spec.loader is not None
+    seeded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seeded)
+    shapes = json.loads((golden_dir / "state_dict.json").read_text())
+    path = tmp_path_factory.mktemp("seeded") / "seeded.pth"
+    torch.save(seeded.state_dict(shapes, dict(np.load(golden_dir / "bn_stats.npz")), 0), path)
+    return path

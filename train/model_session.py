@@ -19,10 +19,10 @@ from sshr_deploy.runtime.sessions.session import (
 
 
 class ModelSession:
-    """Runs `model`, in evaluation mode and FP32, where its weights are. See `Session`."""
+    """Runs `model` in FP32 where its weights are, after setting it to evaluation mode."""
 
     def __init__(self, model: SSHR) -> None:
-        self.model = model
+        self.model = model.eval()
         device = model.fc8.weight.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         self.info = SessionInfo(
@@ -36,11 +36,8 @@ class ModelSession:
             SessionError: wrong shape or dtype, or outputs that are not finite.
         """
         patches = checked_patches(patches)
-        training = self.model.training
-        try:
-            prediction = predict(self.model.eval(), patches)
-        finally:
-            self.model.train(training)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # true FP32 on a GPU
+            prediction = predict(self.model, patches)
         return checked_cams(CamBatch(*prediction), len(patches))
 
     def close(self) -> None:

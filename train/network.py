@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sshr_deploy.model import SSHR, normalise
 from sshr_deploy.model.dropout import ChannelDropout
 from sshr_deploy.model.resnet38d import Features
+from sshr_deploy.train.processes import Processes
 from sshr_deploy.train.recipe import BatchNormMode, HfrmTraining, Precision, Recipe
+
+Forward = Callable[[Tensor], Tensor]
+"""uint8 patches [B, H, W, 3] -> logits [4, B, N]."""
 
 _STEM = ("conv1a", "b2", "b2_1", "b2_2")
 
@@ -55,6 +61,29 @@ class TrainingNetwork(nn.Module):
             f = self.model.features(x)
         f = Features(*(feature.float() for feature in f))
         return self.model.pooled_logits(f) if self.pooled else self.model.logits(self.model.cams(f))
+
+
+def build_forward(network: TrainingNetwork, recipe: Recipe, processes: Processes) -> Forward:
+    """`network` on its device as the recipe runs it there, with gradients shared by all processes.
+
+    On several GPUs batch norms that learn use the statistics of the whole batch; on several CPUs,
+    where PyTorch cannot do that, each process those of its part.
+    """
+    cuda = processes.device.type == "cuda"
+    if cuda and recipe.precision is Precision.FP32:  # PyTorch's default rounds convolutions to TF32
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    forward: nn.Module = network
+    if cuda and processes.world > 1 and not network.frozen_batch_norms:
+        forward = nn.SyncBatchNorm.convert_sync_batchnorm(forward)  # type: ignore[no-untyped-call]
+    if cuda and recipe.channels_last_on_cuda:
+        forward = forward.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if processes.world > 1:
+        share_dropout(network.model, processes.rank, processes.world)
+        forward = DistributedDataParallel(forward, [processes.device] if cuda else None)
+    if cuda and recipe.compile_on_cuda:
+        forward.compile()
+    return forward
 
 
 def share_dropout(model: SSHR, rank: int, world: int) -> None:

@@ -26,7 +26,7 @@ class LegendEntry:
     @property
     def label(self) -> str:
         """The name as it can be drawn."""
-        return _drawable(self.name)
+        return drawable(self.name)
 
     @property
     def percent(self) -> str:
@@ -112,7 +112,7 @@ def _draw_title(
     draw: ImageDraw.ImageDraw, layout: _Layout, title: str, right: int, middle_y: int
 ) -> None:
     left, font = layout.unit_px, layout.font
-    shown = _shorten(_drawable(title), font, right - left)
+    shown = shorten(drawable(title), font, right - left)
     draw.text((left, middle_y), shown, _INK, font, anchor="lm")
     left += math.ceil(font.getlength(shown)) + layout.unit_px
     if left + font.getlength(_SHARE_NOTE) <= right:
@@ -149,7 +149,8 @@ def _draw_scale_bar(
     return bar_left
 
 
-def _shorten(text: str, font: _Font, room_px: float) -> str:
+def shorten(text: str, font: _Font, room_px: float) -> str:
+    """The text, with "..." for its middle where it is wider than `room_px`."""
     if font.getlength(text) <= room_px:
         return text
     for keep in range(len(text) - 1, 0, -1):
@@ -160,7 +161,7 @@ def _shorten(text: str, font: _Font, room_px: float) -> str:
     return ""
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """One line in ASCII, which is all that Pillow's built-in font draws: "é" as "e", others "?"."""
     bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return " ".join("".join(bare).encode("ascii", "replace").decode("ascii").split())

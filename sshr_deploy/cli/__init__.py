@@ -11,9 +11,11 @@ import typer
 
 from sshr_deploy import __version__
 from sshr_deploy.cli.benchmark import benchmark_app
+from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
-from sshr_deploy.errors import OutputError, SshrDeployError, UsageError
+from sshr_deploy.cli.train import train
+from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError
 
 app = typer.Typer(
     name="sshr-deploy",
@@ -27,6 +29,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 everything done; 1 some inputs failed or results could not be written, "
     "the rest is done; 2 wrong usage or an unusable model.",
 )
+app.command()(evaluate)
+app.command()(train)
 app.command()(export)
 app.command()(infer)
 app.add_typer(benchmark_app)
@@ -77,5 +81,8 @@ def main() -> None:
 
 
 def _fail(error: SshrDeployError, code: int) -> NoReturn:
+    if isinstance(error, DatasetError) and len(error.problems) > 1:
+        for problem in error.problems:
+            sys.stderr.write(problem.replace("\n", "\\n") + "\n")  # file names may hold line breaks
     sys.stderr.write(f"sshr-deploy: error: {error}\n")
     raise SystemExit(code)

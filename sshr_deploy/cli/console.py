@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,30 @@ def make_reporter(*, quiet: bool) -> Iterator[Reporter]:
             yield BarReporter(progress)
     else:
         yield PlainReporter(console)
+
+
+@contextmanager
+def counting(total: int, unit: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Give what to call after each of `total` items: a bar on a terminal, sparse lines elsewhere.
+
+    `unit` is the items' name in the plural.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not quiet and console.is_terminal:
+        with _progress(console) as progress:
+            task = progress.add_task(unit, total=total, unit=unit)
+            yield lambda: progress.advance(task)
+        return
+    done, said = 0, time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, said
+        done += 1
+        if not quiet and (done == total or time.monotonic() - said >= _PLAIN_EVERY_S):
+            said = time.monotonic()
+            console.print(f"{done}/{total} {unit}", markup=False)
+
+    yield advance
 
 
 class QuietReporter:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.options import QuietOption
+from sshr_deploy.cli.options import ProfileOption, QuietOption
 from sshr_deploy.errors import MissingExtraError
 
 
@@ -19,12 +19,7 @@ def export(
             help="SSHR weights: a .pth state dict with the authors' names, or .safetensors.",
         ),
     ],
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="Classes and scale: luad, bcss, wsss4luad, or the path of your own .toml file."
-        ),
-    ],
+    profile: ProfileOption,
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     qualify: Annotated[
         Path | None,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.options import (
+    BatchOption,
     EngineOption,
     ForceMppOption,
     ModelOption,
@@ -41,9 +42,7 @@ def infer(
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
     engine: EngineOption = EngineChoice.AUTO,
-    batch: Annotated[
-        int, typer.Option(min=1, max=1024, help="Patches per call of the engine.")
-    ] = 8,
+    batch: BatchOption = 8,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,

@@ -13,9 +13,19 @@ BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
 ModelOption = Annotated[Path, typer.Option("--model", help=BUNDLE_HELP)]
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        help="Classes and scale: luad, bcss, wsss4luad, or the path of your own .toml file.",
+    ),
+]
 EngineOption = Annotated[
     EngineChoice,
     typer.Option("--engine", help="What runs the network; auto: the fastest that works here."),
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", min=1, max=1024, help="Patches per call of the engine.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 MppOption = Annotated[

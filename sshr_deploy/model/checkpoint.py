@@ -24,6 +24,8 @@ from sshr_deploy.model.sshr import SSHR
 
 CONFIG_KEY = "sshr_config"
 """Key of the JSON model config in the metadata of a safetensors file."""
+RESUME_PREFIX = "resume/"
+"""Names of tensors that a training run needs to go on, and nobody else."""
 
 _LISTED_PROBLEMS = 8
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -39,19 +41,7 @@ def load_checkpoint(path: Path) -> SSHR:
         CheckpointError: unreadable file; missing, extra or misshapen tensors (listed); a tensor
             with NaN or infinite values.
     """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CheckpointError(f"{path} is no file; give the .pth or .safetensors file itself")
-    except OSError as error:
-        reason = error.strerror
-        raise CheckpointError(f"{path} cannot be read: {reason}; check the path") from error
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        tensors, config = _read_safetensors(path)
-    elif suffix in {".pth", ".pt"}:
-        tensors, config = _read_pth(path), None
-    else:
-        raise CheckpointError(f"{path} is neither .safetensors nor .pth; convert it to one of them")
+    tensors, config = _read(path)
     config = config or _config_from_shapes(path, tensors)
     with torch.device("meta"):
         model = SSHR(config)
@@ -66,28 +56,82 @@ def load_checkpoint(path: Path) -> SSHR:
     return model.eval()
 
 
-def save_checkpoint(model: SSHR, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def save_checkpoint(
+    model: SSHR,
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the weights as safetensors with the model config (and `metadata`) in the header.
 
-    The file appears whole or not at all.
+    `resume` is what else a training run keeps; its names begin with `RESUME_PREFIX`, and
+    `load_checkpoint` leaves it out. The file appears whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(model.config))}
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in {**model.state_dict(), **(resume or {})}.items()
     }
     with atomic_path(path) as partial:
         # Not save_file: it makes files that only their owner can read.
         partial.write_bytes(save(tensors, metadata=header))
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, `.pth` or `.pt` file, of any network and not changed.
+
+    Those that only a training run needs (`RESUME_PREFIX`) are left out.
+
+    Raises:
+        CheckpointError: unreadable file, another format, or a `.pth` that holds more than tensors.
+    """
+    return _read(path)[0]
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no regular file before anything opens it.
+
+    Raises:
+        CheckpointError: `path` does not exist, or is a folder, a pipe or a device.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path} is no file; give the file of weights itself")
+    except OSError as error:
+        reason = error.strerror
+        raise CheckpointError(f"{path} cannot be read: {reason}; check the path") from error
+
+
+def why_unusable(expected: Tensor, found: Tensor) -> str | None:
+    """What keeps `found` from taking the place of `expected`, shapes aside; None if nothing."""
+    allowed = _FLOATS if expected.is_floating_point() else (torch.int64,)
+    if found.dtype not in allowed or found.layout is not torch.strided or found.is_meta:
+        return f"is {found.dtype} {found.layout}, not a dense tensor of {expected.dtype}"
+    if not torch.isfinite(found.to(expected.dtype)).all():  # a float64 may be too large for it
+        return "has NaN or infinite values"
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
+    require_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path)
+    if suffix in {".pth", ".pt"}:
+        return _read_pth(path), None
+    raise CheckpointError(f"{path} is neither .safetensors nor .pth; convert it to one of them")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(CONFIG_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if not name.startswith(RESUME_PREFIX)]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     if header is None:
@@ -116,7 +160,9 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds a training state; save its 'state_dict' entry alone with torch.save"
         )
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    ):
         raise CheckpointError(
             f"{path} is not a state dict of tensors; "
             "save it with torch.save(model.state_dict(), ...)"
@@ -147,18 +193,9 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
         if e.shape != f.shape
     ]
     unusable = [
-        f"{name} {reason}" for name, e, f in common if (reason := _unusable(e, f)) is not None
+        f"{name} {reason}" for name, e, f in common if (reason := why_unusable(e, f)) is not None
     ]
     return missing + extra + misshapen + unusable
-
-
-def _unusable(expected: Tensor, found: Tensor) -> str | None:
-    allowed = _FLOATS if expected.is_floating_point() else (torch.int64,)
-    if found.dtype not in allowed or found.layout is not torch.strided or found.is_meta:
-        return f"is {found.dtype} {found.layout}, not a dense tensor of {expected.dtype}"
-    if not torch.isfinite(found).all():
-        return "has NaN or infinite values"
-    return None
 
 
 def _describe(config: ModelConfig) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from sshr_deploy.bundle import load_bundle
@@ -42,34 +39,19 @@ def golden(golden_dir: Path) -> dict[float, dict[str, NDArray[Any]]]:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published format at full size with seeded weights, as the golden files were made."""
-    spec = importlib.util.spec_from_file_location(
-        "seeded_weights", golden_dir / "seeded_weights.py"
-    )
-    assert spec is not None and spec.loader is not None
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
-    shapes = json.loads((golden_dir / "state_dict.json").read_text())
-    path = tmp_path_factory.mktemp("seeded") / "seeded.pth"
-    torch.save(seeded.state_dict(shapes, dict(np.load(golden_dir / "bn_stats.npz")), 0), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint: Path) -> SSHR:
-    return load_checkpoint(checkpoint)
+def model(seeded_checkpoint: Path) -> SSHR:
+    return load_checkpoint(seeded_checkpoint)
 
 
 @pytest.fixture(scope="module")
 def session(
-    checkpoint: Path,
+    seeded_checkpoint: Path,
     golden: dict[float, dict[str, NDArray[Any]]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Session]:
     out = tmp_path_factory.mktemp("full") / "bundle"
     one_patch = PatchSet([golden[0.2]["0/original_rgb"]], "golden")
-    export_bundle(checkpoint, load_profile("luad"), out, one_patch)
+    export_bundle(seeded_checkpoint, load_profile("luad"), out, one_patch)
     with open_session(load_bundle(out), "onnx-cpu") as session:
         yield session
 

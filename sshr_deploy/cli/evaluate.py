@@ -1,0 +1,250 @@
+"""`sshr-deploy evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sshr_deploy.cli.options import BatchOption, EngineOption, QuietOption
+from sshr_deploy.errors import CheckpointError, MissingExtraError, UsageError
+from sshr_deploy.runtime.evaluation import LargeImages
+from sshr_deploy.runtime.settings import EngineChoice
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sshr_deploy.profiles import Profile
+    from sshr_deploy.runtime.sessions import Session
+
+_SCORE_NAMES = {
+    "mean_iou": "mean IoU",
+    "mean_dice": "mean Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "label_accuracy": "label accuracy",
+    "exact_match": "exact match of labels",
+}
+
+
+def evaluate(
+    split: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPLIT_DIR",
+            help="Folder with img/ (PNG, JPEG) and mask/ (PNG of the same name: 0 for the first "
+            "class and so on, the number of classes for background).",
+        ),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model", help="Bundle folder written by sshr-deploy export, or a checkpoint file."
+        ),
+    ],
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes and scale of a checkpoint: luad, bcss, wsss4luad, or the path of your "
+            "own .toml file.",
+            show_default="what the model carries",
+        ),
+    ] = None,
+    large: Annotated[
+        LargeImages,
+        typer.Option(
+            help="Images with a side above 336 px; tiles: cut evenly into parts of about 224 px, "
+            "whole: shrunk to one patch of 224 px, as published."
+        ),
+    ] = LargeImages.TILES,
+    engine: EngineOption = EngineChoice.AUTO,
+    batch: BatchOption = 8,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="File for all figures, as JSON.", show_default="none"),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG file for a few images, each beside its truth and prediction.",
+            show_default="none",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Score a bundle or a checkpoint against label maps.
+
+    Prints IoU and Dice by class, their means, pixel accuracy, the confusion matrix, and how often
+    the image-level labels are right (probability above 0.5 against the labels in the file name, or
+    else the classes in the mask). Pixels whose truth is background are not scored.
+    """
+    from sshr_deploy.atomic import check_writable, write_json
+    from sshr_deploy.cli.console import counting, say
+    from sshr_deploy.runtime.evaluation.evaluate import evaluate_split, report
+    from sshr_deploy.runtime.evaluation.sheet import write_sheet
+    from sshr_deploy.runtime.evaluation.split import read_split
+
+    outputs = [path for path in (json_file, picture) if path is not None]
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture {picture}: the picture is a PNG; give a name that ends in it")
+    for path in outputs:
+        check_writable(path)
+    with _opened(model, profile, engine) as (session, loaded, facts):
+        if not quiet:
+            say(f"checking the images and masks of {split}")
+        images = read_split(split, loaded)
+        with counting(len(images), "images", quiet=quiet) as advance:
+            evaluation = evaluate_split(
+                images, session, loaded, large=large, batch=batch, on_image=lambda _: advance()
+            )
+        document = report(
+            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=batch
+        )
+    if json_file is not None:
+        write_json(json_file, document)
+    if picture is not None:
+        title = f"{loaded.title}: {model.name} on {split.resolve().name}"
+        write_sheet(picture, evaluation.samples, loaded, title)
+    if not quiet:
+        _print_scores(document)
+        for path in outputs:
+            typer.echo(str(path))
+
+
+@contextmanager
+def _opened(
+    model: Path, profile: str | None, engine: EngineChoice
+) -> Iterator[tuple[Session, Profile, dict[str, Any]]]:
+    """The model as a session, its profile, and what a report says of it."""
+    if not model.exists():
+        raise UsageError(f"--model {model} does not exist; give a bundle folder or a checkpoint")
+    if not model.is_dir():
+        if engine != EngineChoice.AUTO:
+            raise UsageError(
+                f"--engine {engine.value} is for bundles, {model} runs in PyTorch; "
+                "leave --engine out, or export it and give the bundle"
+            )
+        yield _checkpoint(model, profile)
+        return
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.profiles import load_profile
+    from sshr_deploy.runtime.sessions import open_session
+
+    bundle = load_bundle(model)
+    manifest = bundle.manifest
+    if profile is not None and load_profile(profile) != manifest.profile:
+        raise UsageError(
+            f"--profile {profile} is not the profile that the bundle {model} was exported with "
+            f"({manifest.profile.name}); leave --profile out, or export the checkpoint again"
+        )
+    facts = {
+        "kind": "bundle",
+        "path": str(model),
+        "manifest_sha256": bundle.manifest_sha256,
+        "checkpoint_sha256": manifest.model.checkpoint_sha256,
+        "width": manifest.model.width,
+        "parameters": manifest.model.parameters,
+    }
+    with open_session(bundle, engine.value) as session:
+        yield session, manifest.profile, facts
+
+
+def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict[str, Any]]:
+    try:
+        import torch
+
+        from sshr_deploy.model.checkpoint import load_checkpoint
+        from sshr_deploy.train.model_session import ModelSession
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "a package", "train") from error
+    from sshr_deploy.bundle import file_entry
+    from sshr_deploy.profiles import load_profile
+
+    given = None if profile is None else load_profile(profile)
+    network = load_checkpoint(path)
+    loaded = given or _profile_of(path)
+    config = network.config
+    if config.num_classes != loaded.num_classes:
+        raise UsageError(
+            f"{path} has {config.num_classes} classes, profile {loaded.name} has "
+            f"{loaded.num_classes}; give the --profile it was trained with"
+        )
+    facts = {
+        "kind": "checkpoint",
+        "path": str(path),
+        "checkpoint_sha256": file_entry(path).sha256,
+        "width": config.width,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    if torch.cuda.is_available():
+        network = network.cuda()
+    return ModelSession(network), loaded, facts
+
+
+def _profile_of(path: Path) -> Profile:
+    """The profile in a checkpoint's header, where `sshr-deploy train` puts it."""
+    from safetensors import safe_open
+
+    from sshr_deploy.profiles import profile_from
+
+    text = None
+    if path.suffix.lower() == ".safetensors":
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get("profile")
+    if text is None:
+        raise UsageError(f"{path} does not say which classes it has; give --profile")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds an unusable profile; give --profile") from error
+    return profile_from(content, f"profile in {path}")
+
+
+def _print_scores(document: dict[str, Any]) -> None:
+    """Tables on stdout: by class, over all, confusion in percent of the true class's pixels."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    names = [escape(entry["name"]) for entry in document["classes"]]
+    table = Table("class", "IoU", "Dice", "share of truth")
+    for name, entry in zip(names, document["classes"], strict=True):
+        scores = ("-" if entry[k] is None else f"{entry[k]:.4f}" for k in ("iou", "dice"))
+        table.add_row(name, *scores, f"{entry['truth_share']:.1%}")
+    _print_right_aligned(console, table)
+    totals = Table("score", "value")
+    for key, name in _SCORE_NAMES.items():
+        totals.add_row(name, f"{document['scores'][key]:.4f}")
+    _print_right_aligned(console, totals)
+    console.print("predicted class, in % of the true class's pixels:")
+    _print_right_aligned(console, _confusion_table(names, document["confusion"]["pixels"]))
+    split, engine = document["split"], document["engine"]
+    console.print(
+        f"{split['images']} images, {split['scored_pixels']} pixels scored, "
+        f"{document['seconds']:.1f} s with {engine['engine']} {engine['precision']}"
+    )
+
+
+def _confusion_table(names: list[str], pixels: list[list[int]]) -> Table:
+    """Percent of each true class's pixels; without the background column where it is empty."""
+    from rich.table import Table
+
+    columns = [*names, "background"] if any(row[-1] for row in pixels) else names
+    table = Table("truth", *columns)
+    for name, row in zip(names, pixels, strict=True):
+        shares = (f"{100 * n / sum(row):.1f}" if any(row) else "-" for n in row)
+        table.add_row(name, *list(shares)[: len(columns)])
+    return table
+
+
+def _print_right_aligned(console: Console, table: Table) -> None:
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)

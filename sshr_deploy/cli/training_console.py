@@ -1,0 +1,258 @@
+"""What `sshr-deploy train` prints: progress and news on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from sshr_deploy.train.history import EpochRow, Reporter, best_row
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def make_training_reporter(*, quiet: bool) -> Iterator[Reporter]:
+    """A progress bar on a terminal, plain lines elsewhere, warnings only when quiet."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if quiet:
+        yield QuietTrainingReporter(console)
+    elif console.is_terminal:
+        with _progress(console) as progress:
+            yield BarTrainingReporter(progress)
+    else:
+        yield PlainTrainingReporter(console)
+
+
+class QuietTrainingReporter:
+    """Shows warnings only."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def run_started(
+        self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int
+    ) -> None:
+        """Nothing to say."""
+
+    def message(self, text: str) -> None:
+        """Nothing to say."""
+
+    def warning(self, text: str) -> None:
+        """One line."""
+        self._print(f"warning: {text}")
+
+    def step_done(
+        self,
+        epoch: int,
+        step_in_epoch: int,
+        loss: float,
+        patches_per_s: float,
+        data_wait_share: float,
+    ) -> None:
+        """Nothing to say."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Nothing to say."""
+
+    def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+        """Nothing to say."""
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+
+class _SpokenReporter(QuietTrainingReporter):
+    """What the bar and the plain lines have in common: a line for each epoch and piece of news."""
+
+    def run_started(
+        self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int
+    ) -> None:
+        """Say what is trained and for how long."""
+        self.epochs, self.steps, self.epoch = epochs, steps_per_epoch, epochs_done
+        length = f"{_count(epochs, 'epoch')} of {_count(steps_per_epoch, 'step')}"
+        earlier = f", {epochs_done} done earlier" if epochs_done else ""
+        self._print(f"{description}: {length}{earlier}")
+
+    def message(self, text: str) -> None:
+        """One line."""
+        self._print(text)
+
+    def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+        """One line of losses, scores and speed."""
+        self._print(epoch_line(row, self.epochs, is_best))
+
+
+class PlainTrainingReporter(_SpokenReporter):
+    """One line an epoch, and one every ten seconds within it."""
+
+    def run_started(
+        self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int
+    ) -> None:
+        """Say what is trained and for how long."""
+        super().run_started(description, epochs, steps_per_epoch, epochs_done)
+        self.said = time.monotonic()
+        self.first = (0, self.said)
+
+    def step_done(
+        self,
+        epoch: int,
+        step_in_epoch: int,
+        loss: float,
+        patches_per_s: float,
+        data_wait_share: float,
+    ) -> None:
+        """Say how far the epoch is, at most every ten seconds."""
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, (step_in_epoch, time.monotonic())
+        if step_in_epoch < self.steps and self._is_time():
+            how = f"loss {loss:.4f}, {_speed(patches_per_s, data_wait_share)}"
+            done = step_in_epoch - self.first[0]
+            if done > 0:
+                a_step = (time.monotonic() - self.first[1]) / done
+                how += f", {_duration(a_step * (self.steps - step_in_epoch))} left"
+            self._print(f"  epoch {epoch}/{self.epochs}: {step_in_epoch}/{self.steps} steps, {how}")
+
+    def validating(self, done: int, total: int) -> None:
+        """Say how far the validation is, at most every ten seconds."""
+        if done < total and self._is_time():
+            self._print(f"  epoch {self.epoch}/{self.epochs}: {done}/{total} val patches")
+
+    def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+        """One line of losses, scores and speed."""
+        super().epoch_finished(row, is_best)
+        self.said = time.monotonic()
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        if now - self.said < _LINE_EVERY_S:
+            return False
+        self.said = now
+        return True
+
+
+class BarTrainingReporter(_SpokenReporter):
+    """One bar: the steps of the epoch, then the patches of its validation."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.console)
+        self.progress = progress
+        self.bar = progress.add_task("", total=None, visible=False, figures="")
+        self.shown = ""
+
+    def step_done(
+        self,
+        epoch: int,
+        step_in_epoch: int,
+        loss: float,
+        patches_per_s: float,
+        data_wait_share: float,
+    ) -> None:
+        """Move the bar."""
+        self.epoch = epoch
+        self._begin(f"epoch {epoch}/{self.epochs}", self.steps)
+        figures = f"loss {loss:.4f}, {_speed(patches_per_s, data_wait_share)}"
+        self.progress.update(self.bar, completed=step_in_epoch, figures=figures)
+
+    def validating(self, done: int, total: int) -> None:
+        """Move the bar, which now counts patches."""
+        self._begin(f"epoch {self.epoch}/{self.epochs} val", total)
+        self.progress.update(self.bar, completed=done, figures="patches")
+
+    def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+        """Replace the bar by a line until the next step."""
+        self.progress.update(self.bar, visible=False)
+        self.shown = ""
+        super().epoch_finished(row, is_best)
+
+    def _begin(self, what: str, total: int) -> None:
+        if self.shown != what:
+            self.shown = what
+            self.progress.reset(self.bar, total=total, description=what, visible=True, figures="")
+
+
+def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
+    """A finished epoch in one line, with the time that the others will take."""
+    heads = ", ".join(
+        f"{name} {loss:.3f}"
+        for name, loss in (
+            ("56", row.loss_56),
+            ("28_1", row.loss_28_1),
+            ("28_2", row.loss_28_2),
+            ("deep", row.loss_deep),
+        )
+    )
+    parts = [
+        f"loss {row.loss:.4f} ({heads})",
+        f"labels {row.label_accuracy:.1%}",
+        f"val mIoU {row.val.mean_iou:.3f}" if row.val else "",
+        "best" if is_best else "",
+        _speed(row.patches_per_s, row.data_wait_share),
+        _duration(row.seconds),
+    ]
+    if row.epoch < epochs:
+        parts.append(f"{_duration(row.seconds * (epochs - row.epoch))} left")
+    return f"epoch {row.epoch}/{epochs}: {', '.join(part for part in parts if part)}"
+
+
+def print_training_result(rows: Sequence[EpochRow], out: Path) -> None:
+    """A table of the best and the last epoch on stdout, then what lies in `out`."""
+    best = best_row(rows)
+    table = Table("", "epoch", "loss", "labels", "val mIoU", "val Dice", "val pixels", "val labels")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    if best is not None:
+        table.add_row("best", *_cells(best))
+    if rows:
+        table.add_row("last", *_cells(rows[-1]))
+        Console(highlight=False).print(table)
+    for path in sorted(out.iterdir()):
+        if not path.name.startswith("."):
+            print(path)
+
+
+def _cells(row: EpochRow) -> list[str]:
+    cells = [str(row.epoch), f"{row.loss:.4f}", f"{row.label_accuracy:.1%}"]
+    if row.val is None:
+        return [*cells, "-", "-", "-", "-"]
+    val = row.val
+    means = [f"{val.mean_iou:.3f}", f"{val.mean_dice:.3f}"]
+    return [*cells, *means, f"{val.pixel_accuracy:.1%}", f"{val.label_accuracy:.1%}"]
+
+
+def _speed(patches_per_s: float, data_wait_share: float) -> str:
+    return f"{patches_per_s:.1f} patches/s, data wait {data_wait_share:.0%}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        expand=True,
+    )

@@ -1,0 +1,65 @@
+"""The processes of a run: one alone, or those that PyTorch's launcher `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+    world_here: int = 1
+    """Those on this machine."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's `value`, on all of them."""
+        if self.world == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes of `value`, on the CPU."""
+        if self.world == 1:
+            return value.cpu()
+        summed = value.to(self.device)
+        distributed.all_reduce(summed)
+        return summed.cpu()
+
+
+@contextmanager
+def join_processes() -> Iterator[Processes]:
+    """Join the group that `torchrun` describes in the environment, NCCL on GPUs and gloo on CPUs.
+
+    Without `torchrun` this is one process, on the first GPU if there is one.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if world > 1:
+        distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
+    try:
+        yield Processes(rank, world, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()

@@ -1,0 +1,109 @@
+"""A run's checkpoints: `last.safetensors`, from which it goes on, and `best.safetensors`.
+
+Both are ordinary checkpoints with profile, recipe and versions in the header. The last one also
+holds, in the same file, so that they never disagree, what is needed to go on: the optimiser's
+state, the generators' states and the position, under names that begin with `resume/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sshr_deploy.errors import TrainingError
+from sshr_deploy.model import SSHR
+from sshr_deploy.model.checkpoint import RESUME_PREFIX, load_checkpoint, save_checkpoint
+
+LAST_NAME = "last.safetensors"
+BEST_NAME = "best.safetensors"
+_POSITION_KEY = "position"
+_OPTIMISER = f"{RESUME_PREFIX}optimiser/"
+_CPU_RNG, _CUDA_RNG = f"{RESUME_PREFIX}rng_cpu", f"{RESUME_PREFIX}rng_cuda"
+_METER = f"{RESUME_PREFIX}meter"
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is."""
+
+    epoch: int = 0
+    """Epochs that are finished."""
+    step: int = 0
+    """Steps of the current epoch that are done."""
+
+
+def save_run(
+    path: Path,
+    model: SSHR,
+    optimiser: Optimizer,
+    position: Position,
+    meter: Tensor,
+    header: Mapping[str, str],
+) -> None:
+    """Write weights and everything that is needed to go on, whole or not at all.
+
+    `meter` holds the sums of the current epoch.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    state = {_METER: meter, **generator_states()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            state[f"{_OPTIMISER}{name}/{key}"] = value
+    metadata = {**header, _POSITION_KEY: json.dumps(asdict(position))}
+    save_checkpoint(model, path, metadata=metadata, resume=state)
+
+
+def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, Tensor]:
+    """Put `model`, `optimiser` and the generators where `save_run` left them.
+
+    Returns the position and the sums of the current epoch.
+
+    Raises:
+        CheckpointError: the file is damaged.
+        TrainingError: it holds no state of a run.
+    """
+    model.load_state_dict(load_checkpoint(path).state_dict())
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = Position(**json.loads((file.metadata() or {})[_POSITION_KEY]))
+            state = {k: file.get_tensor(k) for k in file.keys() if k.startswith(RESUME_PREFIX)}  # noqa: SIM118
+        meter, _ = state[_METER], state[_CPU_RNG]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{path} holds weights but no run to go on with; train without --resume in another "
+            f"folder, with --init {path}"
+        ) from error
+    parameters = dict(model.named_parameters())
+    for key, value in state.items():
+        if key.startswith(_OPTIMISER):
+            name, _, field = key.removeprefix(_OPTIMISER).rpartition("/")
+            like = parameters[name]
+            if value.shape == like.shape:  # in the layout and on the device of its parameter
+                value = torch.empty_like(like).copy_(value)
+            optimiser.state[like][field] = value  # AdamW's step count stays on the CPU
+    set_generator_states(state)
+    return position, meter
+
+
+def generator_states() -> dict[str, Tensor]:
+    """States of PyTorch's generators, on the CPU and on this process's GPU."""
+    states = {_CPU_RNG: torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[_CUDA_RNG] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor]) -> None:
+    """Put the generators back where `generator_states` found them; others stay as they are."""
+    torch.set_rng_state(states[_CPU_RNG])
+    if _CUDA_RNG in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[_CUDA_RNG])

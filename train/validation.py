@@ -1,0 +1,67 @@
+"""Scores of the live network on the dataset's val split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from sshr_deploy.model import SSHR
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
+from sshr_deploy.runtime.evaluation.scores import Tally
+from sshr_deploy.runtime.evaluation.sheet import Sample
+from sshr_deploy.runtime.evaluation.split import TruthImage, read_split
+from sshr_deploy.train.history import ValScores
+from sshr_deploy.train.model_session import ModelSession
+from sshr_deploy.train.processes import Processes
+
+VAL_FOLDER = "val"
+
+
+def read_val_split(dataset: Path, profile: Profile) -> tuple[TruthImage, ...]:
+    """Images and label maps of DATASET/val; none where there is no such folder.
+
+    Raises:
+        DatasetError: some of them cannot be used; all are listed.
+    """
+    folder = dataset / VAL_FOLDER
+    return read_split(folder, profile) if folder.is_dir() else ()
+
+
+def validate(
+    model: SSHR,
+    images: Sequence[TruthImage],
+    profile: Profile,
+    processes: Processes,
+    on_image: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[ValScores, tuple[Sample, ...]]:
+    """Score `images` as `sshr-deploy evaluate` does, each process its share.
+
+    Leaves `model` in evaluation mode. The samples are those of this process. `on_image` is told
+    (images done, images) of this process.
+    """
+    share = images[processes.rank :: processes.world]
+    done = 0
+
+    def count(_: TruthImage) -> None:
+        nonlocal done
+        done += 1
+        on_image(done, len(share))
+
+    found = evaluate_split(share, ModelSession(model), profile, on_image=count)
+    summed = processes.total(torch.from_numpy(found.tally.to_vector()))
+    tally = Tally.from_vector(summed.numpy(), profile.num_classes)
+    scores = tally.scores()
+    return (
+        ValScores(
+            mean_iou=scores.mean_iou,
+            mean_dice=scores.mean_dice,
+            pixel_accuracy=scores.pixel_accuracy,
+            label_accuracy=tally.label_accuracy,
+            exact_match=tally.exact_match,
+            class_iou=scores.class_iou,
+        ),
+        found.samples,
+    )
