@@ -13,10 +13,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo edge-check test lint format type build gpu-check clean
+.PHONY: help demo demo-checkpoint edge-check test lint format type build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
+	@echo "make demo-checkpoint  train the demo checkpoint anew on synthetic textures"
 	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions"
 	@echo "make test       the test suite"
 	@echo "make lint       ruff, its formatter in check mode, import directions"
@@ -29,6 +30,14 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/sshr-deploy export demo/checkpoint.safetensors --profile demo/profile.toml --out demo/out/bundle --overwrite
 	$(BIN)/sshr-deploy infer demo/data --model demo/out/bundle --out demo/out/results
+
+# Makes demo/checkpoint.safetensors anew; demo/README.md says how long it takes.
+demo-checkpoint: $(VENV)/.installed-dev
+	rm -rf demo/out/dataset demo/out/run
+	$(BIN)/python -m sshr_deploy.train.demo_dataset demo/out/dataset
+	OMP_NUM_THREADS=1 $(BIN)/sshr-deploy train demo/out/dataset --profile demo/profile.toml --recipe demo/recipe.toml --width 8 --out demo/out/run
+	$(BIN)/sshr-deploy evaluate demo/out/dataset/test --model demo/out/run/best.safetensors
+	cp demo/out/run/best.safetensors demo/checkpoint.safetensors
 
 edge-check: demo
 	rm -rf .venv-edge

@@ -33,12 +33,13 @@ from sshr_deploy.errors import ExportError, UsageError, first_line
 from sshr_deploy.export.onnx_from_checkpoint import OPSET, HfrmForm, flop_per_patch, write_onnx
 from sshr_deploy.export.qualify import PatchSet, Tolerance, check_qualified, qualify
 from sshr_deploy.model import SSHR
-from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint
+from sshr_deploy.model.checkpoint import CONFIG_KEY, POSITION_KEY, PROFILE_KEY, load_checkpoint
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 
 MODEL_NAME = "model.onnx"
+_NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 Step = Callable[[str], None]
@@ -179,7 +180,8 @@ def _checkpoint_metadata(checkpoint: Path) -> dict[str, str]:
     if checkpoint.suffix.lower() != ".safetensors":
         return {}
     with safe_open(checkpoint, framework="pt") as file:
-        return {k: v for k, v in (file.metadata() or {}).items() if k not in {CONFIG_KEY, "format"}}
+        header = file.metadata() or {}
+    return {k: v for k, v in header.items() if k not in _NOT_COPIED}
 
 
 def _move(partial: Path, out: Path, replaced: Path) -> None:

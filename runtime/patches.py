@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a PNG or JPEG image")
-        with _without_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+        with _without_warnings, Image.open(path, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > MAX_PATCH_PIXELS:
                 raise InputError(
@@ -48,12 +48,33 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Pillow warns of large images and odd palettes; sizes are judged here, palettes converted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class _Silence:
+    """Pillow warns of large images and odd palettes; sizes are judged here, palettes converted.
+
+    Python's warning filters belong to the whole process, so threads that read at the same time
+    share one silence: the first to enter begins it, the last to leave ends it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._filters = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                self._filters.close()
+
+
+_without_warnings = _Silence()
 
 
 def resize_to_patch(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

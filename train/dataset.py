@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,18 +49,14 @@ def read_training_set(
     bad_files = 0
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         try:
-            # Each read silences warnings for the whole process; threads that do so in turns would
-            # leave them silent for good. Nested in one block, the last word is ours.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                checks = pool.map(lambda path: _check(path, root, profile), paths)
-                for done, (path, (labels, found)) in enumerate(
-                    zip(paths, checks, strict=True), start=1
-                ):
-                    patches.append(TrainingPatch(path, labels))
-                    problems += found
-                    bad_files += bool(found)
-                    on_checked(done, len(paths))
+            checks = pool.map(lambda path: _check(path, root, profile), paths)
+            for done, (path, (labels, found)) in enumerate(
+                zip(paths, checks, strict=True), start=1
+            ):
+                patches.append(TrainingPatch(path, labels))
+                problems += found
+                bad_files += bool(found)
+                on_checked(done, len(paths))
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the whole dataset
     if problems:

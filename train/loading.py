@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ class PatchLoader(Closing):
         if self._loader is None:
             raise RuntimeError("the loader is closed")
         try:
-            with _quiet(), _deaf_children():
+            with _quiet(), _deaf_children(), _kept_sigchld():
                 batches = iter(self._loader)
             for batch in batches:
                 if isinstance(batch, str):
@@ -230,6 +231,15 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # torch has set its own threads to one
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """torch's own watch misses a main process that is killed before its workers are up."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -256,6 +266,22 @@ def _deaf_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _kept_sigchld() -> Iterator[None]:
+    """Undo torch's SIGCHLD handler, which raises in the middle of whatever the main process does.
+
+    A worker that died is noticed all the same, within 5 seconds of waiting for its batch.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _usable_cores() -> int:

@@ -19,11 +19,15 @@ from torch.optim import Optimizer
 
 from sshr_deploy.errors import TrainingError
 from sshr_deploy.model import SSHR
-from sshr_deploy.model.checkpoint import RESUME_PREFIX, load_checkpoint, save_checkpoint
+from sshr_deploy.model.checkpoint import (
+    POSITION_KEY,
+    RESUME_PREFIX,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 LAST_NAME = "last.safetensors"
 BEST_NAME = "best.safetensors"
-_POSITION_KEY = "position"
 _OPTIMISER = f"{RESUME_PREFIX}optimiser/"
 _CPU_RNG, _CUDA_RNG = f"{RESUME_PREFIX}rng_cpu", f"{RESUME_PREFIX}rng_cuda"
 _METER = f"{RESUME_PREFIX}meter"
@@ -58,7 +62,7 @@ def save_run(
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
             state[f"{_OPTIMISER}{name}/{key}"] = value
-    metadata = {**header, _POSITION_KEY: json.dumps(asdict(position))}
+    metadata = {**header, POSITION_KEY: json.dumps(asdict(position))}
     save_checkpoint(model, path, metadata=metadata, resume=state)
 
 
@@ -74,7 +78,7 @@ def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, T
     model.load_state_dict(load_checkpoint(path).state_dict())
     try:
         with safe_open(path, framework="pt") as file:
-            position = Position(**json.loads((file.metadata() or {})[_POSITION_KEY]))
+            position = Position(**json.loads((file.metadata() or {})[POSITION_KEY]))
             state = {k: file.get_tensor(k) for k in file.keys() if k.startswith(RESUME_PREFIX)}  # noqa: SIM118
         meter, _ = state[_METER], state[_CPU_RNG]
     except (KeyError, TypeError, ValueError) as error:

@@ -29,8 +29,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 everything done; 1 some inputs failed or results could not be written, "
     "the rest is done; 2 wrong usage or an unusable model.",
 )
-app.command()(evaluate)
 app.command()(train)
+app.command()(evaluate)
 app.command()(export)
 app.command()(infer)
 app.add_typer(benchmark_app)

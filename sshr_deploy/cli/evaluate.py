@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sshr_deploy.cli.options import BatchOption, EngineOption, QuietOption
-from sshr_deploy.errors import CheckpointError, MissingExtraError, UsageError
+from sshr_deploy.cli.options import BatchOption, CheckpointProfileOption, EngineOption, QuietOption
+from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.runtime.evaluation import LargeImages
 from sshr_deploy.runtime.settings import EngineChoice
 
@@ -48,14 +47,7 @@ def evaluate(
             "--model", help="Bundle folder written by sshr-deploy export, or a checkpoint file."
         ),
     ],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            help="Classes and scale of a checkpoint: luad, bcss, wsss4luad, or the path of your "
-            "own .toml file.",
-            show_default="what the model carries",
-        ),
-    ] = None,
+    profile: CheckpointProfileOption = None,
     large: Annotated[
         LargeImages,
         typer.Option(
@@ -159,7 +151,7 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
     try:
         import torch
 
-        from sshr_deploy.model.checkpoint import load_checkpoint
+        from sshr_deploy.model.checkpoint import load_checkpoint, read_profile
         from sshr_deploy.train.model_session import ModelSession
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train") from error
@@ -168,7 +160,7 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
 
     given = None if profile is None else load_profile(profile)
     network = load_checkpoint(path)
-    loaded = given or _profile_of(path)
+    loaded = given or read_profile(path)
     config = network.config
     if config.num_classes != loaded.num_classes:
         raise UsageError(
@@ -185,25 +177,6 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
     if torch.cuda.is_available():
         network = network.cuda()
     return ModelSession(network), loaded, facts
-
-
-def _profile_of(path: Path) -> Profile:
-    """The profile in a checkpoint's header, where `sshr-deploy train` puts it."""
-    from safetensors import safe_open
-
-    from sshr_deploy.profiles import profile_from
-
-    text = None
-    if path.suffix.lower() == ".safetensors":
-        with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get("profile")
-    if text is None:
-        raise UsageError(f"{path} does not say which classes it has; give --profile")
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} holds an unusable profile; give --profile") from error
-    return profile_from(content, f"profile in {path}")
 
 
 def _print_scores(document: dict[str, Any]) -> None:

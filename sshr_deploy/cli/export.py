@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.options import ProfileOption, QuietOption
+from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption
 from sshr_deploy.errors import MissingExtraError
 
 
@@ -19,8 +19,8 @@ def export(
             help="SSHR weights: a .pth state dict with the authors' names, or .safetensors.",
         ),
     ],
-    profile: ProfileOption,
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
+    profile: CheckpointProfileOption = None,
     qualify: Annotated[
         Path | None,
         typer.Option(
@@ -42,12 +42,13 @@ def export(
     try:
         from sshr_deploy.export.bundle_from_checkpoint import export_bundle
         from sshr_deploy.export.qualify import patches_from_folder, shipped_patches
+        from sshr_deploy.model.checkpoint import read_profile
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "export") from error
     from sshr_deploy.cli.console import say
     from sshr_deploy.profiles import load_profile
 
-    loaded = load_profile(profile)
+    loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
     patches = shipped_patches() if qualify is None else patches_from_folder(qualify)
     bundle = export_bundle(
         checkpoint,

@@ -13,11 +13,16 @@ BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
 ModelOption = Annotated[Path, typer.Option("--model", help=BUNDLE_HELP)]
+_PROFILE_CHOICES = "luad, bcss, wsss4luad, or the path of your own .toml file."
 ProfileOption = Annotated[
-    str,
+    str, typer.Option("--profile", help=f"Classes and scale: {_PROFILE_CHOICES}")
+]
+CheckpointProfileOption = Annotated[
+    str | None,
     typer.Option(
         "--profile",
-        help="Classes and scale: luad, bcss, wsss4luad, or the path of your own .toml file.",
+        help=f"Classes and scale of a checkpoint: {_PROFILE_CHOICES}",
+        show_default="what the model carries",
     ),
 ]
 EngineOption = Annotated[

@@ -18,12 +18,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sshr_deploy.atomic import atomic_path
-from sshr_deploy.errors import CheckpointError, first_line
+from sshr_deploy.errors import CheckpointError, UsageError, first_line
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.sshr import SSHR
+from sshr_deploy.profiles import Profile, profile_from
 
 CONFIG_KEY = "sshr_config"
 """Key of the JSON model config in the metadata of a safetensors file."""
+PROFILE_KEY = "profile"
+"""Key of the JSON profile there."""
+POSITION_KEY = "position"
+"""Key there of how far a training run was."""
 RESUME_PREFIX = "resume/"
 """Names of tensors that a training run needs to go on, and nobody else."""
 
@@ -54,6 +59,31 @@ def load_checkpoint(path: Path) -> SSHR:
         {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True
     )
     return model.eval()
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile that `sshr-deploy train` puts into a checkpoint's header.
+
+    Raises:
+        UsageError: there is none.
+        CheckpointError: the file cannot be read, or its profile is no JSON.
+        ProfileError: the profile is not valid.
+    """
+    text = None
+    if path.suffix.lower() == ".safetensors":
+        require_file(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get(PROFILE_KEY)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if text is None:
+        raise UsageError(f"{path} does not say which classes it has; give --profile")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds an unusable profile; give --profile") from error
+    return profile_from(content, f"profile in {path}")
 
 
 def save_checkpoint(

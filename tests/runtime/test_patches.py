@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,13 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
 def test_resize_leaves_a_patch_as_it_is() -> None:
     patch = np.asarray(_noise((224, 224)))
     assert np.array_equal(resize_to_patch(patch), patch)
+
+
+def test_reading_in_threads_leaves_the_warning_filters_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "palette.png"
+    Image.new("P", (300, 300)).save(path, transparency=b"\x00\x80")  # Pillow warns of these
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(read_image, [path] * 200))
+    assert {image.shape for image in images} == {(300, 300, 3)}
+    assert warnings.filters == before
