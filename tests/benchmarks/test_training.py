@@ -1,0 +1,131 @@
+"""The training benchmark: what it reports, and that it reports nothing where variants disagree."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sshr_deploy.benchmarks import training
+from sshr_deploy.cli import app, benchmark
+from sshr_deploy.errors import MissingExtraError, OutputError, SshrDeployError
+from sshr_deploy.model import HFRM
+
+WIDTH, CLASSES, BATCH = 2, 2, 1
+
+
+def measure(steps: list[str] | None = None) -> dict[str, Any]:
+    seen = [] if steps is None else steps
+    return training.measure_training(
+        width=WIDTH, batch=BATCH, rounds=1, classes=CLASSES, on_step=seen.append
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    return measure()
+
+
+def test_figures_follow_from_the_raw_samples(report: dict[str, Any]) -> None:
+    assert list(report["steps"]) == ["published", "pooled", "fast"]
+    published = report["steps"]["published"]
+    for row in report["steps"].values():
+        samples = row["samples_ms"]
+        assert len(samples) == report["settings"]["rounds"] == 1
+        assert row["median_ms"] == statistics.median(samples)
+        assert row["patches_per_s"] == pytest.approx(BATCH * 1e3 / row["median_ms"])
+        assert row["gflop_per_s"] * row["median_ms"] == pytest.approx(1e3 * row["gflop_per_step"])
+        assert row["speed_up"] == pytest.approx(published["median_ms"] / row["median_ms"])
+        assert ("peak_memory_mb" in row) == torch.cuda.is_available()
+    levels = ("f56", "f28_1", "f28_2", "all")
+    calls = [f"{level} {form}" for level in levels for form in ("plain", "pooled")]
+    assert list(report["hfrm"]) == calls
+    json.dumps(report)
+
+
+def test_the_recipes_are_those_that_ship_with_plain_hfrm_for_the_published_one(
+    report: dict[str, Any],
+) -> None:
+    published, pooled, fast = (report["recipes"][n] for n in ("published", "pooled", "fast"))
+    assert (pooled["name"], pooled["precision"], pooled["hfrm"]) == ("paper", "fp32", "pooled")
+    assert published == pooled | {"hfrm": "plain"}
+    assert (fast["name"], fast["precision"], fast["hfrm"]) == ("fast", "bf16", "pooled")
+
+
+def test_pooled_saves_the_operations_of_the_convolutions(report: dict[str, Any]) -> None:
+    """Counted by hand: C x H x W of the levels, 15 x 15 taps, forward and two gradients."""
+    sizes = sum(c * WIDTH * px**2 for c, px in ((4, 56), (8, 28), (16, 28)))
+    heads = CLASSES * (sizes + 64 * WIDTH * 28**2)
+    convolutions = 3 * 2 * BATCH * (15 * 15 * sizes + heads) / 1e9
+    gflop = [row["gflop_per_step"] for row in report["steps"].values()]
+    assert gflop[0] - gflop[1] == pytest.approx(convolutions, rel=0.01)
+    assert gflop[1] == gflop[2]
+
+
+def test_errors_are_within_their_bounds_and_not_all_zero(report: dict[str, Any]) -> None:
+    assert report["bounds"] == training.BOUNDS
+    for name, bounds in report["bounds"].items():
+        for figure, bound in bounds.items():
+            assert 0 < report["agreement"][name][figure] <= bound
+
+
+def forget_context(self: HFRM, feature: Tensor, context: Tensor) -> Tensor:
+    return feature.mean((2, 3)) * self.gate(context)
+
+
+def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HFRM, "rectified_mean", forget_context)
+    steps: list[str] = []
+    with pytest.raises(SshrDeployError, match=r"pooled: .* logits .*no speed"):
+        measure(steps)
+    assert not [step for step in steps if "timing" in step]
+
+
+def test_wrong_gradients_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = HFRM.tap_sums
+    monkeypatch.setattr(HFRM, "tap_sums", lambda *args: right(*args).detach())
+    with pytest.raises(SshrDeployError, match=r"pooled: .* gradients .*no speed"):
+        measure()
+
+
+def test_a_fast_step_that_misses_its_bound_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(training.BOUNDS["fast"], "logits", 1e-9)
+    with pytest.raises(SshrDeployError, match=r"fast: .* logits .*1e-09.*no speed"):
+        measure()
+
+
+def test_the_command_prints_both_tables_and_writes_its_json(tmp_path: Path) -> None:
+    file = tmp_path / "training.json"
+    options = ["--width", "1", "--batch", "1", "--rounds", "1", "--classes", "2"]
+    done = CliRunner().invoke(app, ["benchmark", "training", *options, "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    for word in ("plain / pooled", "f28_2", "patches/s", "published", "fast", "relative RMS"):
+        assert word in done.stdout
+    assert "timing whole steps" in done.stderr
+    written = json.loads(file.read_text("utf-8"))
+    assert written["benchmark"] == "training"
+    assert written["settings"] == {"width": 1, "batch": 1, "classes": 2, "rounds": 1}
+    assert written["environment"]["libraries"]["torch"] == torch.__version__
+
+
+def test_a_json_file_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "measure_training", lambda **_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        benchmark.training(json_file=tmp_path / "file" / "x.json")
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, training.__name__)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"torch is not installed.*\[train\]"):
+        benchmark.training()
