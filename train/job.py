@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import sshr_deploy
-from sshr_deploy.atomic import check_writable, write_json
+from sshr_deploy.atomic import check_writable, remove_abandoned, write_json
 from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
@@ -51,6 +51,8 @@ def check_job(job: TrainingJob) -> None:
             at random weights.
         OutputError: nothing can be written at `out`.
     """
+    if job.out.is_dir():
+        remove_abandoned(job.out)
     holds_run = (job.out / RUN_NAME).is_file()
     if job.resume and not holds_run:
         raise UsageError(f"{job.out} holds no run to go on with; leave out --resume")

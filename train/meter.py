@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sshr_deploy.train.history import EpochRow, ValScores
+from sshr_deploy.train.losses import total_loss
+
 _HEADS = 4
 _FIELDS = _HEADS + 6
 
@@ -52,4 +55,34 @@ def epoch_means(sums: Tensor, world: int = 1) -> EpochMeans:
         patches=int(patches),
         seconds=seconds / world,
         data_wait_s=waited / world,
+    )
+
+
+def epoch_row(
+    means: EpochMeans,
+    *,
+    epoch: int,
+    steps: int,
+    learning_rate: float,
+    val: ValScores | None,
+    validation_s: float,
+    peak_memory_mb: float | None,
+) -> EpochRow:
+    """An epoch's figures as the row that is recorded; see `EpochRow`."""
+    return EpochRow(
+        epoch=epoch,
+        steps=steps,
+        learning_rate=learning_rate,
+        loss=total_loss(torch.tensor(means.head_losses)).item(),
+        loss_56=means.head_losses[0],
+        loss_28_1=means.head_losses[1],
+        loss_28_2=means.head_losses[2],
+        loss_deep=means.head_losses[3],
+        exact_match=means.exact_match,
+        label_accuracy=means.label_accuracy,
+        val=val,
+        patches_per_s=means.patches / means.seconds,
+        data_wait_share=means.data_wait_s / means.seconds,
+        seconds=means.seconds + validation_s,
+        peak_memory_mb=peak_memory_mb,
     )

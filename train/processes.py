@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from sshr_deploy.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -39,7 +41,7 @@ class Processes:
         """Sum over the processes of `value`, on the CPU."""
         if self.world == 1:
             return value.cpu()
-        summed = value.to(self.device)
+        summed = value.to(self.device, copy=True)  # all_reduce writes into it
         distributed.all_reduce(summed)
         return summed.cpu()
 
@@ -60,6 +62,12 @@ def join_processes() -> Iterator[Processes]:
         distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
     try:
         yield Processes(rank, world, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    finally:
-        if world > 1:
-            distributed.destroy_process_group()
+    except RuntimeError as error:
+        if world > 1 and "gloo" in str(error):  # NCCL waits until torchrun ends the process
+            raise TrainingError(
+                "another process of this run has ended; its own message says why"
+            ) from error
+        raise
+    # Not after an error: leaving the group ends the others, and our own message comes first.
+    if world > 1:
+        distributed.destroy_process_group()

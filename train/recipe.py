@@ -18,8 +18,8 @@ from sshr_deploy.profiles import describe_validation
 from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
-_Positive = Annotated[int, Field(ge=1)]
-_Share = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+_Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Optimiser(StrEnum):
@@ -76,20 +76,20 @@ class Recipe:
     batch: _Positive
     """Patches a step, over all processes together; an epoch's last incomplete batch is dropped."""
     optimiser: Optimiser
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: _Factor
     """Of the backbone's weights at the first step after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """SGD's momentum; AdamW's first beta."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
     """Of weights; biases have none."""
     batch_norm: BatchNormMode
     freeze_stem: bool
     """Keep conv1a and the b2 blocks as the initial weights have them."""
-    bias_factor: Annotated[float, Field(gt=0)] = 2.0
+    bias_factor: _Factor = 2.0
     """Learning rate of biases over that of weights."""
-    new_layer_factor: Annotated[float, Field(gt=0)] = 10.0
+    new_layer_factor: _Factor = 10.0
     """Learning rate of HFRM and the CAM heads over that of the backbone."""
-    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    poly_power: Annotated[float, Field(ge=0, le=10)] = 0.9
     """The learning rate falls with (1 - step / steps) to this power."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the steps in which the learning rate rises linearly from 0."""
@@ -99,7 +99,7 @@ class Recipe:
     compile_on_cuda: bool = False
     """torch.compile."""
     augmentation: Augmentation = Augmentation()
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    checkpoint_minutes: _Factor = 5.0
     """A checkpoint is written after each epoch, and within one when so many minutes have passed."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sshr_deploy.atomic import remove_abandoned
+from sshr_deploy.errors import TrainingError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
@@ -30,7 +30,7 @@ from sshr_deploy.train.job import (
 )
 from sshr_deploy.train.loading import EpochBatches, default_workers, open_loader
 from sshr_deploy.train.losses import total_loss
-from sshr_deploy.train.meter import EpochMeter, epoch_means
+from sshr_deploy.train.meter import EpochMeter, epoch_means, epoch_row
 from sshr_deploy.train.network import TrainingNetwork, build_forward
 from sshr_deploy.train.optimiser import build_optimiser, rate_factor, set_rate
 from sshr_deploy.train.processes import Processes, join_processes
@@ -104,8 +104,14 @@ def _prepare(
     description = describe_run(job, patches)
     if job.resume:
         check_resumed(job, description)
-        remove_abandoned(job.out)
     return patches, val, description
+
+
+def _diverged(position: Position) -> TrainingError:
+    return TrainingError(
+        f"the network's numbers overflowed in epoch {position.epoch + 1}, step {position.step}; "
+        "lower the recipe's learning_rate; the last checkpoint is from before"
+    )
 
 
 class _Run:
@@ -194,6 +200,7 @@ class _Run:
             due = time.monotonic() - self.saved_at > 60 * self.recipe.checkpoint_minutes
             stopped, due = self._agreed(stop_wanted(), due)
             if stopped or (due and step < self.steps_per_epoch):
+                self._check_weights()
                 self._save_last()
             if stopped:
                 return True
@@ -202,6 +209,7 @@ class _Run:
     def _finish_epoch(self) -> None:
         """Score, record, and write the checkpoints of the epoch that has just been trained."""
         started, scores = time.perf_counter(), None
+        self._check_weights()
         if self.val:
             on_image = self.reporter.validating if self.processes.first else lambda *_: None
             scores, _ = validate(self.model, self.val, self.job.profile, self.processes, on_image)
@@ -216,24 +224,14 @@ class _Run:
         self._save_last()
 
     def _row(self, scores: ValScores | None, validation_s: float) -> EpochRow:
-        means = epoch_means(self.processes.total(self.meter.sums), self.processes.world)
         on_cuda = self.processes.device.type == "cuda"
-        last_rate = self.recipe.learning_rate * self._rate_factor(self.steps_per_epoch - 1)
-        return EpochRow(
+        return epoch_row(
+            epoch_means(self.processes.total(self.meter.sums), self.processes.world),
             epoch=self.position.epoch + 1,
             steps=(self.position.epoch + 1) * self.steps_per_epoch,
-            learning_rate=last_rate,
-            loss=total_loss(torch.tensor(means.head_losses)).item(),
-            loss_56=means.head_losses[0],
-            loss_28_1=means.head_losses[1],
-            loss_28_2=means.head_losses[2],
-            loss_deep=means.head_losses[3],
-            exact_match=means.exact_match,
-            label_accuracy=means.label_accuracy,
+            learning_rate=self.recipe.learning_rate * self._rate_factor(self.steps_per_epoch - 1),
             val=scores,
-            patches_per_s=means.patches / means.seconds,
-            data_wait_share=means.data_wait_s / means.seconds,
-            seconds=means.seconds + validation_s,
+            validation_s=validation_s,
             peak_memory_mb=torch.cuda.max_memory_allocated() / 1e6 if on_cuda else None,
         )
 
@@ -255,6 +253,11 @@ class _Run:
     def _agreed(self, *wishes: bool) -> tuple[bool, ...]:
         """What any process wishes, so that all do the same."""
         return tuple((self.processes.total(torch.tensor(wishes, dtype=torch.int64)) > 0).tolist())
+
+    def _check_weights(self) -> None:
+        """A good checkpoint is never replaced by one that holds NaN or infinity."""
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            raise _diverged(self.position)
 
     def _save_last(self) -> None:
         sums = self.processes.total(self.meter.sums)

@@ -53,7 +53,8 @@ class Trainer:
             torch.autograd.backward(total_loss(losses))
             upcoming, next_waited = self._fetch(batches)
             losses = losses.detach().cpu()
-            self._check_finite(losses, batch)
+            self._check_finite("loss", total_loss(losses), batch)
+            self._check_finite("gradient", self._gradient_norm(), batch)
             self.optimiser.step()
             meter.add(losses, logits.detach().cpu(), batch.labels)
             now = time.perf_counter()
@@ -73,11 +74,15 @@ class Trainer:
         busy = computed is not None and not computed.query()  # type: ignore[no-untyped-call]
         return batch, 0.0 if busy else waited
 
-    def _check_finite(self, losses: Tensor, batch: Batch) -> None:
-        if losses.isfinite().all():
+    def _gradient_norm(self) -> Tensor:
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
+        if value.isfinite():
             return
         names = ", ".join(self.files[i].name for i in batch.indices.tolist())
         raise TrainingError(
-            f"the loss is {total_loss(losses).item()} on the batch {names}; look at these files or "
+            f"the {what} is {value.item()} on the batch {names}; look at these files or "
             "lower the recipe's learning_rate; the last checkpoint is from before"
         )
