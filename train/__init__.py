@@ -1,1 +1,1 @@
-"""Training: synthetic textures and a small fit for the demo checkpoint."""
+"""Training: datasets, recipes, the loop; and the synthetic textures of the demo."""

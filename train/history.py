@@ -117,6 +117,9 @@ class Reporter(Protocol):
     def warning(self, text: str) -> None:
         """One line that even a quiet run shows."""
 
+    def checking(self, done: int, total: int) -> None:
+        """So many of the training files were read for the first time."""
+
     def step_done(
         self,
         epoch: int,
@@ -125,7 +128,7 @@ class Reporter(Protocol):
         patches_per_s: float,
         data_wait_share: float,
     ) -> None:
-        """A step of training ended; epoch and step count from 1, the rates are those of late."""
+        """A step ended; epoch and step count from 1, the rates are means of the epoch."""
 
     def validating(self, done: int, total: int) -> None:
         """So many of the val split's patches are done."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 import torch
 
 import sshr_deploy
-from sshr_deploy.atomic import check_writable, remove_abandoned, write_json
+from sshr_deploy.atomic import check_writable, partial_name, remove_abandoned, write_json
 from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine import library_versions, processor_name
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
+from sshr_deploy.train.processes import Processes
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields
 from sshr_deploy.train.run_checkpoint import LAST_NAME
 
 RUN_NAME = "run.json"
 _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors")
+_RUNNING = "running"
 _MUST_AGREE = ("profile", "recipe", "width", "training_set")
 
 
@@ -51,9 +54,15 @@ def check_job(job: TrainingJob) -> None:
             at random weights.
         OutputError: nothing can be written at `out`.
     """
-    if job.out.is_dir():
-        remove_abandoned(job.out)
     holds_run = (job.out / RUN_NAME).is_file()
+    if job.out.is_dir():  # of another folder than a run's, nothing but a half-written run.json goes
+        remove_abandoned(job.out, "*" if holds_run else f"{RUN_NAME}.*")
+    running = next(job.out.glob(f".{_RUNNING}.*"), None)
+    if running is not None:
+        raise UsageError(
+            f"another process trains into {job.out}; wait for it or choose another --out (if it "
+            f"has died, delete {running})"
+        )
     if job.resume and not holds_run:
         raise UsageError(f"{job.out} holds no run to go on with; leave out --resume")
     if not job.resume and (not _is_empty(job.out)):
@@ -85,18 +94,32 @@ def describe_run(job: TrainingJob, patches: Sequence[TrainingPatch]) -> dict[str
     }
 
 
-def begin_run(job: TrainingJob, description: dict[str, Any]) -> None:
-    """Write `run.json`, once everything else is ready; a resumed run keeps the one it has.
+@contextmanager
+def begun(job: TrainingJob, description: dict[str, Any], processes: Processes) -> Iterator[None]:
+    """Mark `out` as taken while the block runs; a new run's `run.json` is written first.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: nothing can be written there.
     """
+    if not processes.first:
+        yield
+        return
     if not job.resume:
         write_json(job.out / RUN_NAME, description)
+    mark = job.out / partial_name(_RUNNING)
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
-def check_resumed(job: TrainingJob, description: dict[str, Any]) -> None:
+def check_resumed(
+    job: TrainingJob, description: dict[str, Any], warn: Callable[[str], None]
+) -> None:
     """Pass a run to resume only if it is the one that was begun at `out`.
+
+    `warn` is told where the end may differ from that of an undisturbed run.
 
     Raises:
         TrainingError: profile, recipe, width or training files are others.
@@ -104,7 +127,10 @@ def check_resumed(job: TrainingJob, description: dict[str, Any]) -> None:
     path = job.out / RUN_NAME
     try:
         earlier: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        differing = [k for k in _MUST_AGREE if earlier[k] != description[k]]
+        begins = not (job.out / LAST_NAME).exists()
+        compared = (*_MUST_AGREE, "init") if begins else _MUST_AGREE
+        differing = [k for k in compared if earlier[k] != description[k]]
+        same_tools = all(earlier[k] == description[k] for k in ("versions", "device"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{path} cannot be read ({first_line(error)}); choose another --out"
@@ -114,6 +140,8 @@ def check_resumed(job: TrainingJob, description: dict[str, Any]) -> None:
             f"{job.out} was begun with another {' and '.join(differing).replace('_', ' ')}; "
             "resume it with the same, or choose another --out"
         )
+    if not same_tools:
+        warn(f"{job.out} was begun on another device or with other versions; see its {RUN_NAME}")
 
 
 def checkpoint_header(description: dict[str, Any]) -> dict[str, str]:

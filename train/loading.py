@@ -230,7 +230,8 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # torch has set its own threads to one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # the main process ends its workers
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

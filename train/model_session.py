@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sshr_deploy.model import SSHR, predict
+from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.sessions.session import (
     CamBatch,
     SessionInfo,
@@ -18,7 +16,7 @@ from sshr_deploy.runtime.sessions.session import (
 )
 
 
-class ModelSession:
+class ModelSession(Closing):
     """Runs `model` in FP32 where its weights are, after setting it to evaluation mode."""
 
     def __init__(self, model: SSHR) -> None:
@@ -42,14 +40,3 @@ class ModelSession:
 
     def close(self) -> None:
         """Nothing to free; the network belongs to the caller."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,7 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton
 
+from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, normalise
 from sshr_deploy.model.dropout import ChannelDropout
 from sshr_deploy.model.resnet38d import Features
@@ -63,11 +65,22 @@ class TrainingNetwork(nn.Module):
         return self.model.pooled_logits(f) if self.pooled else self.model.logits(self.model.cams(f))
 
 
+def place(model: SSHR, recipe: Recipe, device: torch.device) -> SSHR:
+    """`model` on `device`, in the memory layout of the recipe there."""
+    model = model.to(device)
+    if device.type == "cuda" and recipe.channels_last_on_cuda:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
 def build_forward(network: TrainingNetwork, recipe: Recipe, processes: Processes) -> Forward:
     """`network` on its device as the recipe runs it there, with gradients shared by all processes.
 
     On several GPUs batch norms that learn use the statistics of the whole batch; on several CPUs,
     where PyTorch cannot do that, each process those of its part.
+
+    Raises:
+        UsageError: the recipe compiles, and Triton is missing.
     """
     cuda = processes.device.type == "cuda"
     if cuda and recipe.precision is Precision.FP32:  # PyTorch's default rounds convolutions to TF32
@@ -76,12 +89,19 @@ def build_forward(network: TrainingNetwork, recipe: Recipe, processes: Processes
     forward: nn.Module = network
     if cuda and processes.world > 1 and not network.frozen_batch_norms:
         forward = nn.SyncBatchNorm.convert_sync_batchnorm(forward)  # type: ignore[no-untyped-call]
-    if cuda and recipe.channels_last_on_cuda:
-        forward = forward.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes.world > 1:
         share_dropout(network.model, processes.rank, processes.world)
-        forward = DistributedDataParallel(forward, [processes.device] if cuda else None)
+        forward = DistributedDataParallel(
+            forward,
+            [processes.device] if cuda else None,
+            forward_sync_buffers=not network.frozen_batch_norms,
+        )
     if cuda and recipe.compile_on_cuda:
+        if not has_triton():
+            raise UsageError(
+                f"recipe {recipe.name} compiles the network, and Triton does not work here; "
+                "set compile_on_cuda = false in a copy of the recipe"
+            )
         forward.compile()
     return forward
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from sshr_deploy.errors import TrainingError
+from sshr_deploy.errors import TrainingError, UsageError
+
+_PATIENCE = timedelta(hours=2)  # the others wait while the first one checks a large dataset
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Processes:
         distributed.all_reduce(summed)
         return summed.cpu()
 
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
 
 @contextmanager
 def join_processes() -> Iterator[Processes]:
@@ -55,11 +64,17 @@ def join_processes() -> Iterator[Processes]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
+    if cuda and local >= torch.cuda.device_count():
+        raise UsageError(
+            f"process {local + 1} of this machine has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}; lower --nproc-per-node"
+        )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if world > 1:
-        distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
+        backend = "nccl" if cuda else "gloo"
+        distributed.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
     try:
         yield Processes(rank, world, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except RuntimeError as error:

@@ -77,7 +77,7 @@ class Recipe:
     """Patches a step, over all processes together; an epoch's last incomplete batch is dropped."""
     optimiser: Optimiser
     learning_rate: _Factor
-    """Of the backbone's weights at the first step after the warm-up."""
+    """Of the backbone's weights, at the end of the warm-up or at the first step without one."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """SGD's momentum; AdamW's first beta."""
     weight_decay: Annotated[float, Field(ge=0, le=1)]

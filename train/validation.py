@@ -11,13 +11,16 @@ from sshr_deploy.model import SSHR
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.scores import Tally
-from sshr_deploy.runtime.evaluation.sheet import Sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split
 from sshr_deploy.train.history import ValScores
 from sshr_deploy.train.model_session import ModelSession
 from sshr_deploy.train.processes import Processes
 
 VAL_FOLDER = "val"
+
+
+class Stopped(Exception):  # noqa: N818 - a request that is granted, not an error
+    """Raised at a place where a run can stop and be resumed."""
 
 
 def read_val_split(dataset: Path, profile: Profile) -> tuple[TruthImage, ...]:
@@ -36,11 +39,13 @@ def validate(
     profile: Profile,
     processes: Processes,
     on_image: Callable[[int, int], None] = lambda *_: None,
-) -> tuple[ValScores, tuple[Sample, ...]]:
+) -> ValScores:
     """Score `images` as `sshr-deploy evaluate` does, each process its share.
 
-    Leaves `model` in evaluation mode. The samples are those of this process. `on_image` is told
-    (images done, images) of this process.
+    Leaves `model` in evaluation mode. `on_image` is told (images done, images) of this process.
+
+    Raises:
+        SessionError: the network's outputs are not finite.
     """
     share = images[processes.rank :: processes.world]
     done = 0
@@ -50,18 +55,15 @@ def validate(
         done += 1
         on_image(done, len(share))
 
-    found = evaluate_split(share, ModelSession(model), profile, on_image=count)
+    found = evaluate_split(share, ModelSession(model), profile, samples=0, on_image=count)
     summed = processes.total(torch.from_numpy(found.tally.to_vector()))
     tally = Tally.from_vector(summed.numpy(), profile.num_classes)
     scores = tally.scores()
-    return (
-        ValScores(
-            mean_iou=scores.mean_iou,
-            mean_dice=scores.mean_dice,
-            pixel_accuracy=scores.pixel_accuracy,
-            label_accuracy=tally.label_accuracy,
-            exact_match=tally.exact_match,
-            class_iou=scores.class_iou,
-        ),
-        found.samples,
+    return ValScores(
+        mean_iou=scores.mean_iou,
+        mean_dice=scores.mean_dice,
+        pixel_accuracy=scores.pixel_accuracy,
+        label_accuracy=tally.label_accuracy,
+        exact_match=tally.exact_match,
+        class_iou=scores.class_iou,
     )

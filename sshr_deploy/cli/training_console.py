@@ -53,6 +53,9 @@ class QuietTrainingReporter:
         """One line."""
         self._print(f"warning: {text}")
 
+    def checking(self, done: int, total: int) -> None:
+        """Nothing to say."""
+
     def step_done(
         self,
         epoch: int,
@@ -96,6 +99,15 @@ class _SpokenReporter(QuietTrainingReporter):
 
 class PlainTrainingReporter(_SpokenReporter):
     """One line an epoch, and one every ten seconds within it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.said = time.monotonic()
+
+    def checking(self, done: int, total: int) -> None:
+        """Say how far the check is, at most every ten seconds."""
+        if done < total and self._is_time():
+            self._print(f"  checked {done}/{total} files")
 
     def run_started(
         self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int
@@ -151,6 +163,11 @@ class BarTrainingReporter(_SpokenReporter):
         self.bar = progress.add_task("", total=None, visible=False, figures="")
         self.shown = ""
 
+    def checking(self, done: int, total: int) -> None:
+        """Move the bar, which counts files first."""
+        self._begin("checking files", total)
+        self.progress.update(self.bar, completed=done, visible=done < total)
+
     def step_done(
         self,
         epoch: int,
@@ -195,8 +212,8 @@ def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
     )
     parts = [
         f"loss {row.loss:.4f} ({heads})",
-        f"labels {row.label_accuracy:.1%}",
-        f"val mIoU {row.val.mean_iou:.3f}" if row.val else "",
+        f"labels {row.label_accuracy:.1%} (all of a patch {row.exact_match:.1%})",
+        f"val mIoU {row.val.mean_iou:.3f}, Dice {row.val.mean_dice:.3f}" if row.val else "",
         "best" if is_best else "",
         _speed(row.patches_per_s, row.data_wait_share),
         _duration(row.seconds),

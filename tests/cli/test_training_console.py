@@ -42,8 +42,9 @@ ROW = EpochRow(
     peak_memory_mb=None,
 )
 LINE = (
-    "epoch 1/3: loss 0.4123 (56 0.521, 28_1 0.430, 28_2 0.400, deep 0.390), labels 87.2%, "
-    "val mIoU 0.412, best, 41.2 patches/s, data wait 3%, 72 s, 2 min left"
+    "epoch 1/3: loss 0.4123 (56 0.521, 28_1 0.430, 28_2 0.400, deep 0.390), labels 87.2% "
+    "(all of a patch 50.0%), val mIoU 0.412, Dice 0.550, best, 41.2 patches/s, data wait 3%, "
+    "72 s, 2 min left"
 )
 
 
@@ -73,8 +74,8 @@ def test_epoch_line() -> None:
     assert epoch_line(ROW, 3, True) == LINE
     last = epoch_line(replace(ROW, epoch=3, val=None, seconds=7500.0), 3, False)
     assert last == (
-        "epoch 3/3: loss 0.4123 (56 0.521, 28_1 0.430, 28_2 0.400, deep 0.390), labels 87.2%, "
-        "41.2 patches/s, data wait 3%, 2 h 05 min"
+        "epoch 3/3: loss 0.4123 (56 0.521, 28_1 0.430, 28_2 0.400, deep 0.390), labels 87.2% "
+        "(all of a patch 50.0%), 41.2 patches/s, data wait 3%, 2 h 05 min"
     )
 
 
@@ -206,7 +207,7 @@ def test_result_is_the_best_and_the_last_epoch(
     print_training_result([replace(ROW, val=None)], tmp_path)
     only = capsys.readouterr().out
     assert re.search(r"last .* 1 .* 87.2% .* - ", only)
-    assert not re.search(r"best .* 1 ", only)
+    assert re.search(r"best .* 1 .* 87.2% .* - ", only)
 
 
 def test_needs_neither_torch_nor_matplotlib(repo_root: Path) -> None:

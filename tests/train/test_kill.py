@@ -45,6 +45,31 @@ sys.argv.insert(1, "train")
 main()
 """
 
+DYING_AT = """
+import importlib, os, signal, sys
+from sshr_deploy.cli import main
+place, name, count = sys.argv.pop(1).split(":")
+module, _, of = place.partition("/")
+owner = importlib.import_module("sshr_deploy.train." + module)
+owner = getattr(owner, of) if of else owner
+real, calls = getattr(owner, name), []
+def die(*args, **options):
+    calls.append(None)
+    if len(calls) == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **options)
+setattr(owner, name, die)
+sys.argv.insert(1, "train")
+main()
+"""
+PLACES = (  # in the order of a run, what is called next and for which time
+    "run:validate:1",
+    "history/History:append:1",
+    "run_state:save_run:2",  # the first is before the validation, the second after the row
+    "run_state:save_checkpoint:1",  # the best
+    "run:_draw:1",
+)
+
 
 @pytest.fixture(scope="module")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -73,11 +98,26 @@ def test_killed_it_goes_on_from_its_last_whole_checkpoint(
     process = _start(_dying(train_command(textures, recipe, out, "--resume")))
     stderr = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == -signal.SIGKILL, stderr
-    assert f"going on from {first[0]} epochs and {first[1]} steps" in stderr
+    assert f"going on after {first[0]} epochs and {first[1]} steps" in stderr
     assert len(list(out.glob(f".{LAST_NAME}.*.partial"))) == 1
     check_readable(out)
     assert position(out) > first
 
+    train_here(textures, recipe, out, resume=True)
+    _check_equal(out, undisturbed)
+
+
+def test_killed_at_each_place_between_two_epochs(
+    textures: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    recipe, out = write_tiny_recipe(tmp_path / "r.toml"), tmp_path / "run"
+    command = train_command(textures, recipe, out)
+    _run_dying(command, "job:write_json:1")
+    assert list(out.iterdir()) == []
+    for place in PLACES:
+        _run_dying(command, place)
+        check_readable(out)
+        command = train_command(textures, recipe, out, "--resume")
     train_here(textures, recipe, out, resume=True)
     _check_equal(out, undisturbed)
 
@@ -129,6 +169,13 @@ def _dying(command: list[str]) -> list[str]:
     """The same process, which SIGKILL ends half-way through writing its third checkpoint."""
     assert command[1:3] == ["-m", "sshr_deploy.train"]
     return [command[0], "-c", DYING, *command[3:]]
+
+
+def _run_dying(command: list[str], place: str) -> None:
+    """The same process until it comes to `place`, where SIGKILL ends it."""
+    dying = [command[0], "-c", DYING_AT, place, *command[3:]]
+    done = subprocess.run(dying, capture_output=True, env=SETTINGS, text=True, timeout=LIMIT_S)
+    assert done.returncode == -signal.SIGKILL, (place, done.stderr)
 
 
 def _wait_for_row(process: subprocess.Popen[str], out: Path, epoch: int) -> None:

@@ -77,7 +77,7 @@ def test_two_processes_go_on_with_the_run_of_one(case: Case, tmp_path: Path) -> 
     assert position(out) == (1, 1)
     done = _torchrun(case.textures, case.recipe, out, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "going on from 1 epochs and 1 steps" in done.stderr
+    assert "going on after 1 epochs and 1 steps" in done.stderr
     _check_close(out, case.alone)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,26 +46,23 @@ class Watcher:
         self.news.append(text)
 
     def warning(self, text: str) -> None:
-        self.news.append(text)
+        self.news.append(f"warning: {text}")
+
+    def checking(self, done: int, total: int) -> None:
+        assert 1 <= done <= total
 
     def step_done(self, epoch: int, step: int, loss: float, speed: float, wait: float) -> None:
         self.steps += 1
         assert speed > 0
         assert 0 <= wait <= 1
         if self.steps == self.interrupt_after:
-            signal_interrupt()
+            signal.raise_signal(signal.SIGINT)
 
     def validating(self, done: int, total: int) -> None:
         assert 1 <= done <= total
 
     def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
         self.news.append(f"epoch {row.epoch}")
-
-
-def signal_interrupt() -> None:
-    import signal
-
-    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +199,14 @@ def test_resuming_a_finished_run_changes_nothing(
 ) -> None:
     out, result = undisturbed[Optimiser.SGD]
     watcher = Watcher()
+    kept = (LAST_NAME, BEST_NAME, "metrics.jsonl", "run.json")
+    before = {name: (out / name).stat().st_mtime_ns for name in kept[::2]}
+    tensors = _tensors(out / LAST_NAME)
     again = train(_job(dataset, out, resume=True), watcher)
     assert watcher.steps == 0
     assert again.rows == result.rows
+    assert {name: (out / name).stat().st_mtime_ns for name in kept[::2]} == before
+    assert all(torch.equal(t, tensors[name]) for name, t in _tensors(out / LAST_NAME).items())
 
 
 def test_workers_do_not_change_a_run(
@@ -221,19 +225,17 @@ def test_a_checkpoint_within_an_epoch_when_its_time_has_come(
         steps.append(arguments[3].step)
         save_run(*arguments)
 
-    monkeypatch.setattr("sshr_deploy.train.run.save_run", spy)
+    monkeypatch.setattr("sshr_deploy.train.run_state.save_run", spy)
     recipe = replace(SGD, epochs=1, checkpoint_minutes=1e-9)
     train(_job(dataset, tmp_path / "run", recipe), Watcher())
-    assert steps == [1, 2, 0]
+    assert steps == [1, 2, 3, 0]  # before and after the validation as well
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_files_of_its_batch(
     dataset: Path, tmp_path: Path
 ) -> None:
     job = _job(dataset, tmp_path / "run", replace(SGD, learning_rate=1e6))
-    with pytest.raises(
-        TrainingError, match=r"is (nan|inf) on the batch .*\.png, .*\.png"
-    ):
+    with pytest.raises(TrainingError, match=r"is (nan|inf) on the batch .*\.png, .*\.png"):
         train(job, Watcher())
 
 
@@ -291,13 +293,80 @@ def test_another_run_is_not_resumed(
             train(change, Watcher())
 
 
+def test_a_stop_while_validating_loses_no_step(
+    dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
+) -> None:
+    class Impatient(Watcher):
+        def validating(self, done: int, total: int) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    job = _job(dataset, tmp_path / "run")
+    watcher = Impatient()
+    assert train(job, watcher).interrupted
+    assert watcher.steps == STEPS_PER_EPOCH
+    assert not (job.out / "metrics.jsonl").exists()
+    rest = Watcher()
+    train(replace(job, resume=True), rest)
+    assert rest.steps == STEPS_PER_EPOCH
+    _assert_same_end(undisturbed[Optimiser.SGD][0], job.out)
+
+
+def test_a_folder_that_another_process_trains_into_is_not_taken(
+    dataset: Path, tmp_path: Path
+) -> None:
+    job = _job(dataset, tmp_path / "run")
+
+    class Second(Watcher):
+        def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+            with pytest.raises(UsageError, match="another process trains into"):
+                train(replace(job, resume=True), Watcher())
+            self.news.append("refused")
+
+    watcher = Second()
+    train(job, watcher)
+    assert watcher.news.count("refused") == 2
+    assert not list(job.out.glob(".*"))
+
+
+def test_files_of_others_survive_a_refusal(dataset: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / ".movie.partial"
+    theirs.touch()
+    os.utime(theirs, (0, 0))
+    with pytest.raises(UsageError, match="not empty"):
+        train(_job(dataset, tmp_path), Watcher())
+    assert theirs.exists()
+
+
+def test_initial_weights_are_those_that_a_run_was_begun_with(dataset: Path, tmp_path: Path) -> None:
+    init = tmp_path / "init.safetensors"
+    save_checkpoint(SSHR(ModelConfig(4, 1)), init)
+    job = _job(dataset, tmp_path / "run", init=init)
+    train(job, Watcher(interrupt_after=1))
+    (job.out / LAST_NAME).unlink()  # as if it was killed before its first checkpoint
+    with pytest.raises(TrainingError, match="another init;"):
+        train(replace(job, init=None, resume=True), Watcher())
+    train(replace(job, resume=True), Watcher())
+
+
+def test_other_versions_are_told_of(dataset: Path, tmp_path: Path) -> None:
+    job = _job(dataset, tmp_path / "run")
+    train(job, Watcher(interrupt_after=1))
+    document = json.loads((job.out / "run.json").read_text())
+    document["versions"]["torch"] = "1.0"
+    (job.out / "run.json").write_text(json.dumps(document))
+    watcher = Watcher()
+    train(replace(job, resume=True), watcher)
+    assert any(text.startswith("warning: ") and "versions" in text for text in watcher.news)
+
+
 def test_bad_files_stop_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:
     bad = tmp_path / "data"
     write_dataset(bad, training=4, split=1)
     (bad / "training" / "no labels.png").write_bytes(b"no image")
+    (bad / "val" / "mask" / "00000.png").write_bytes(b"no image")
     with pytest.raises(DatasetError) as caught:
         train(_job(bad, tmp_path / "run"), Watcher())
-    assert len(caught.value.problems) == 2
+    assert len(caught.value.problems) == 3  # of both folders
     assert list((tmp_path / "run").iterdir()) == []
 
 

@@ -1,0 +1,134 @@
+"""What a run consists of between two steps, and how it is written down and taken up again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sshr_deploy.errors import TrainingError
+from sshr_deploy.model import SSHR, ModelConfig
+from sshr_deploy.model.checkpoint import save_checkpoint
+from sshr_deploy.train.history import EpochRow, History, Reporter, best_row
+from sshr_deploy.train.initial_weights import load_initial_weights, new_model
+from sshr_deploy.train.job import TrainingJob, checkpoint_header
+from sshr_deploy.train.meter import EpochMeter
+from sshr_deploy.train.network import TrainingNetwork, place
+from sshr_deploy.train.optimiser import build_optimiser
+from sshr_deploy.train.processes import Processes
+from sshr_deploy.train.run_checkpoint import (
+    BEST_NAME,
+    LAST_NAME,
+    Position,
+    generator_states,
+    load_run,
+    save_run,
+    set_generator_states,
+)
+
+
+class RunState:
+    """Network, optimiser, position, sums of the epoch and history of a run.
+
+    A new one is at the beginning, with random or given weights, or at the last checkpoint of the
+    run to resume.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        reporter: Reporter,
+        processes: Processes,
+        description: dict[str, Any],
+    ) -> None:
+        self.job, self.reporter, self.processes = job, reporter, processes
+        self.header = checkpoint_header(description)
+        self.history = History(job.out, [c.name for c in job.profile.classes])
+        self.position, self.meter = Position(), EpochMeter()
+        self.model = place(self._initial_model(), job.recipe, processes.device)
+        self.network = TrainingNetwork(self.model, job.recipe)
+        self.optimiser = build_optimiser(self.model, job.recipe)
+        torch.manual_seed(job.recipe.seed)
+        if job.resume:
+            self._resume()
+        self.saved_at = time.monotonic()
+
+    def save_last(self) -> None:
+        """Write the checkpoint to go on from.
+
+        Raises:
+            TrainingError: a weight is not finite; a good checkpoint is never replaced by such.
+            OutputError: it cannot be written.
+        """
+        self.check_weights()
+        sums = self.processes.total(self.meter.sums)
+        if self.processes.first:
+            path = self.job.out / LAST_NAME
+            save_run(path, self.model, self.optimiser, self.position, sums, self.header)
+        self.saved_at = time.monotonic()
+
+    def finish_epoch(self, row: EpochRow) -> None:
+        """Record an epoch: its row, then the checkpoint after it, then whether it is the best.
+
+        A run that is killed in between repeats the epoch or writes the best again.
+        """
+        self.position, self.meter = Position(self.position.epoch + 1, 0), EpochMeter()
+        if self.processes.first:
+            self.history.append(row)
+        self.save_last()
+        if self.processes.first:
+            self._save_best()
+            self.reporter.epoch_finished(row, best_row(self.history.rows) is row)
+
+    def check_weights(self) -> None:
+        """Refuse weights that are NaN or infinite.
+
+        Raises:
+            TrainingError: some are.
+        """
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            raise self.diverged()
+
+    def diverged(self) -> TrainingError:
+        """What to raise when numbers overflow beyond a single batch."""
+        return TrainingError(
+            f"the network's numbers overflowed in epoch {self.position.epoch + 1}, "
+            f"step {self.position.step}; lower the recipe's learning_rate; the last checkpoint is "
+            "from before"
+        )
+
+    def _save_best(self) -> None:
+        """Keep the weights if the epoch they come from is the best one."""
+        rows = self.history.rows
+        if rows and self.position.step == 0 and best_row(rows) is rows[-1]:
+            save_checkpoint(self.model, self.job.out / BEST_NAME, metadata=self.header)
+
+    def _initial_model(self) -> SSHR:
+        """Random or given weights; `DistributedDataParallel` copies the first process's."""
+        config = ModelConfig(self.job.profile.num_classes, self.job.width)
+        model = new_model(config, self.job.recipe.seed)
+        begins = not (self.job.resume and (self.job.out / LAST_NAME).exists())
+        if self.processes.first and self.job.init is not None and begins:
+            self.reporter.message(load_initial_weights(model, self.job.init).describe())
+        return model
+
+    def _resume(self) -> None:
+        path = self.job.out / LAST_NAME
+        if self.processes.first:
+            if path.exists():
+                self.position, self.meter.sums = load_run(path, self.model, self.optimiser)
+            self.history.resume(self.position.epoch)
+            self._save_best()
+            done = f"{self.position.epoch} epochs and {self.position.step} steps"
+            self.reporter.message(f"going on after {done}")
+        if self.processes.world > 1:
+            # On the CPU, or every process would unpickle onto the first one's GPU.
+            state = pytree.tree_map_only(
+                torch.Tensor, torch.Tensor.cpu, self.optimiser.state_dict()
+            )
+            shared = self.processes.broadcast((self.position, state, generator_states()))
+            self.position, state, generators = shared
+            self.optimiser.load_state_dict(state)
+            set_generator_states(generators)
