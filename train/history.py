@@ -103,6 +103,19 @@ def best_row(rows: Sequence[EpochRow]) -> EpochRow | None:
     return min(rows, key=lambda row: row.loss, default=None)
 
 
+@dataclass(frozen=True)
+class StepNews:
+    """A step of training that ended; epoch and step count from 1."""
+
+    epoch: int
+    step: int
+    loss: float
+    patches_per_s: float
+    """Mean of the epoch so far, all processes together."""
+    data_wait_share: float
+    """Likewise, 0-1."""
+
+
 class Reporter(Protocol):
     """Watches a training run."""
 
@@ -120,15 +133,8 @@ class Reporter(Protocol):
     def checking(self, done: int, total: int) -> None:
         """So many of the training files were read for the first time."""
 
-    def step_done(
-        self,
-        epoch: int,
-        step_in_epoch: int,
-        loss: float,
-        patches_per_s: float,
-        data_wait_share: float,
-    ) -> None:
-        """A step ended; epoch and step count from 1, the rates are means of the epoch."""
+    def step_done(self, news: StepNews) -> None:
+        """A step of training ended."""
 
     def validating(self, done: int, total: int) -> None:
         """So many of the val split's patches are done."""

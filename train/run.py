@@ -18,7 +18,7 @@ from sshr_deploy.runtime.evaluation.sheet import write_sheet
 from sshr_deploy.runtime.evaluation.split import TruthImage
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
-from sshr_deploy.train.history import EpochRow, Reporter, ValScores, best_row
+from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores, best_row
 from sshr_deploy.train.interrupt import StopRequest
 from sshr_deploy.train.job import TrainingJob, begun, check_job, check_resumed, describe_run
 from sshr_deploy.train.loading import EpochBatches, default_workers, open_loader
@@ -233,13 +233,14 @@ class _Run:
     def _report_step(self, losses: Tensor) -> None:
         if self.processes.first:
             means = epoch_means(self.state.meter.sums)
-            self.reporter.step_done(
-                self.state.position.epoch + 1,
-                self.state.position.step,
-                total_loss(losses).item(),
-                self.processes.world * means.patches / means.seconds,
-                means.data_wait_s / means.seconds,
+            news = StepNews(
+                epoch=self.state.position.epoch + 1,
+                step=self.state.position.step,
+                loss=total_loss(losses).item(),
+                patches_per_s=self.processes.world * means.patches / means.seconds,
+                data_wait_share=means.data_wait_s / means.seconds,
             )
+            self.reporter.step_done(news)
 
     def _rate_factor(self, step_in_epoch: int) -> float:
         step = self.state.position.epoch * self.batches.steps + step_in_epoch

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-import sshr_deploy
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation import LargeImages
-from sshr_deploy.runtime.evaluation.scores import LABEL_THRESHOLD, Tally, confusion_matrix
+from sshr_deploy.runtime.evaluation.scores import Tally, confusion_matrix
 from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
-from sshr_deploy.runtime.machine import library_versions, processor_name
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
-from sshr_deploy.runtime.sessions.session import PATCH_PX, Session, SessionInfo
-from sshr_deploy.runtime.summary import now_utc
+from sshr_deploy.runtime.sessions.session import PATCH_PX, Session
 
 LARGE_PX = PATCH_PX * 3 // 2
 """Sides above this are cut, unless large images are taken whole."""
 
-_LIBRARIES = (
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "opencv-python-headless",
-    "pillow",
-)
 _READERS = 2
 
 _K = TypeVar("_K")
@@ -159,85 +147,6 @@ def parts_of(height_px: int, width_px: int, large: LargeImages) -> list[Part]:
     """
     rows, columns = (_cuts(side, large) for side in (height_px, width_px))
     return [Part(*row, *column) for row in rows for column in columns]
-
-
-def report(
-    evaluation: Evaluation,
-    profile: Profile,
-    engine: SessionInfo,
-    model: dict[str, Any],
-    *,
-    split: str,
-    large: LargeImages,
-    batch: int,
-) -> dict[str, Any]:
-    """All figures and what they were taken with, ready for JSON; fractions 0 to 1.
-
-    `model` says which network it was. A class's "iou" and "dice" are None where it occurs neither
-    in the truth nor in the prediction.
-
-    Raises:
-        DatasetError: the split's masks hold background only.
-    """
-    tally = evaluation.tally
-    scores = tally.scores()
-    names = [tissue.name for tissue in profile.classes]
-    return {
-        "evaluated_utc": now_utc(),
-        "sshr_deploy": sshr_deploy.__version__,
-        "split": {
-            "path": split,
-            "images": tally.images,
-            "scored_pixels": int(tally.confusion.sum()),
-        },
-        "model": model,
-        "profile": profile.model_dump(mode="json"),
-        "settings": {
-            "large": large.value,
-            "batch": batch,
-            "label_threshold": LABEL_THRESHOLD,
-        },
-        "scores": {
-            "mean_iou": scores.mean_iou,
-            "mean_dice": scores.mean_dice,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "frequency_weighted_iou": scores.frequency_weighted_iou,
-            "label_accuracy": tally.label_accuracy,
-            "exact_match": tally.exact_match,
-        },
-        "classes": _class_entries(tally, names),
-        "confusion": {
-            "rows_truth": names,
-            "columns_prediction": [*names, "background"],
-            "pixels": tally.confusion.tolist(),
-        },
-        "engine": asdict(engine),
-        "machine": {
-            "processor": processor_name(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "libraries": library_versions(_LIBRARIES),
-        "seconds": round(evaluation.seconds, 3),
-    }
-
-
-def _class_entries(tally: Tally, names: Sequence[str]) -> list[dict[str, Any]]:
-    scores = tally.scores()
-    pixels = tally.confusion.sum(1).tolist()
-    return [
-        {
-            "label": label,
-            "name": name,
-            "iou": scores.class_iou[label],
-            "dice": scores.class_dice[label],
-            "truth_pixels": pixels[label],
-            "truth_share": pixels[label] / sum(pixels),
-            "label_accuracy": int(tally.label_hits[label]) / tally.images,
-        }
-        for label, name in enumerate(names)
-    ]
 
 
 class _Open(Generic[_K]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sshr_deploy.cli.options import BundleArgument, EngineOption
+from sshr_deploy.cli.options import BundleArgument, EngineOption, WidthOption
 from sshr_deploy.errors import MissingExtraError
 from sshr_deploy.runtime.settings import EngineChoice
 
@@ -75,12 +75,7 @@ def latency(
 
 @benchmark_app.command()
 def training(
-    width: Annotated[
-        int,
-        typer.Option(
-            min=1, max=256, help="Channels of the first convolution; 64 is the published network."
-        ),
-    ] = 64,
+    width: WidthOption = 64,
     batch: Annotated[
         int | None,
         typer.Option(

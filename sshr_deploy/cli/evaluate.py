@@ -78,7 +78,8 @@ def evaluate(
     """
     from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.cli.console import counting, say
-    from sshr_deploy.runtime.evaluation.evaluate import evaluate_split, report
+    from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
+    from sshr_deploy.runtime.evaluation.report import report
     from sshr_deploy.runtime.evaluation.sheet import write_sheet
     from sshr_deploy.runtime.evaluation.split import read_split
 

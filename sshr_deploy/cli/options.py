@@ -25,6 +25,15 @@ CheckpointProfileOption = Annotated[
         show_default="what the model carries",
     ),
 ]
+WidthOption = Annotated[
+    int,
+    typer.Option(
+        "--width",
+        min=1,
+        max=256,
+        help="Channels of the first convolution; 64 is the published network.",
+    ),
+]
 EngineOption = Annotated[
     EngineChoice,
     typer.Option("--engine", help="What runs the network; auto: the fastest that works here."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.options import ProfileOption, QuietOption
+from sshr_deploy.cli.options import ProfileOption, QuietOption, WidthOption
 from sshr_deploy.errors import MissingExtraError
 
 
@@ -29,12 +29,7 @@ def train(
             "(no initial weights), smoke (a try), or the path of your own .toml file."
         ),
     ],
-    width: Annotated[
-        int,
-        typer.Option(
-            min=1, max=256, help="Channels of the first convolution; 64 is the published network."
-        ),
-    ] = 64,
+    width: WidthOption = 64,
     init: Annotated[
         Path | None,
         typer.Option(

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sshr_deploy.train.history import EpochRow, Reporter, best_row
+from sshr_deploy.train.history import EpochRow, Reporter, StepNews, best_row
 
 _LINE_EVERY_S = 10.0
 
@@ -56,14 +56,7 @@ class QuietTrainingReporter:
     def checking(self, done: int, total: int) -> None:
         """Nothing to say."""
 
-    def step_done(
-        self,
-        epoch: int,
-        step_in_epoch: int,
-        loss: float,
-        patches_per_s: float,
-        data_wait_share: float,
-    ) -> None:
+    def step_done(self, news: StepNews) -> None:
         """Nothing to say."""
 
     def validating(self, done: int, total: int) -> None:
@@ -117,24 +110,18 @@ class PlainTrainingReporter(_SpokenReporter):
         self.said = time.monotonic()
         self.first = (0, self.said)
 
-    def step_done(
-        self,
-        epoch: int,
-        step_in_epoch: int,
-        loss: float,
-        patches_per_s: float,
-        data_wait_share: float,
-    ) -> None:
+    def step_done(self, news: StepNews) -> None:
         """Say how far the epoch is, at most every ten seconds."""
-        if epoch != self.epoch:
-            self.epoch, self.first = epoch, (step_in_epoch, time.monotonic())
-        if step_in_epoch < self.steps and self._is_time():
-            how = f"loss {loss:.4f}, {_speed(patches_per_s, data_wait_share)}"
-            done = step_in_epoch - self.first[0]
+        if news.epoch != self.epoch:
+            self.epoch, self.first = news.epoch, (news.step, time.monotonic())
+        if news.step < self.steps and self._is_time():
+            how = f"loss {news.loss:.4f}, {_speed(news.patches_per_s, news.data_wait_share)}"
+            done = news.step - self.first[0]
             if done > 0:
                 a_step = (time.monotonic() - self.first[1]) / done
-                how += f", {_duration(a_step * (self.steps - step_in_epoch))} left"
-            self._print(f"  epoch {epoch}/{self.epochs}: {step_in_epoch}/{self.steps} steps, {how}")
+                how += f", {_duration(a_step * (self.steps - news.step))} left"
+            where = f"epoch {news.epoch}/{self.epochs}: {news.step}/{self.steps} steps"
+            self._print(f"  {where}, {how}")
 
     def validating(self, done: int, total: int) -> None:
         """Say how far the validation is, at most every ten seconds."""
@@ -168,19 +155,12 @@ class BarTrainingReporter(_SpokenReporter):
         self._begin("checking files", total)
         self.progress.update(self.bar, completed=done, visible=done < total)
 
-    def step_done(
-        self,
-        epoch: int,
-        step_in_epoch: int,
-        loss: float,
-        patches_per_s: float,
-        data_wait_share: float,
-    ) -> None:
+    def step_done(self, news: StepNews) -> None:
         """Move the bar."""
-        self.epoch = epoch
-        self._begin(f"epoch {epoch}/{self.epochs}", self.steps)
-        figures = f"loss {loss:.4f}, {_speed(patches_per_s, data_wait_share)}"
-        self.progress.update(self.bar, completed=step_in_epoch, figures=figures)
+        self.epoch = news.epoch
+        self._begin(f"epoch {news.epoch}/{self.epochs}", self.steps)
+        figures = f"loss {news.loss:.4f}, {_speed(news.patches_per_s, news.data_wait_share)}"
+        self.progress.update(self.bar, completed=news.step, figures=figures)
 
     def validating(self, done: int, total: int) -> None:
         """Move the bar, which now counts patches."""

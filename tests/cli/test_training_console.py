@@ -21,7 +21,7 @@ from sshr_deploy.cli.training_console import (
     make_training_reporter,
     print_training_result,
 )
-from sshr_deploy.train.history import EpochRow, Reporter, ValScores
+from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores
 
 VAL = ValScores(0.4125, 0.55, 0.7, 0.81, 0.6, (0.5, None))
 ROW = EpochRow(
@@ -62,7 +62,7 @@ def train(reporter: Reporter, clock: Clock | None = None) -> None:
     for step in range(1, 41):
         if clock is not None:
             clock.now += 1.0
-        reporter.step_done(1, step, 0.5, 41.2, 0.03)
+        reporter.step_done(StepNews(1, step, 0.5, 41.2, 0.03))
     for done in range(1, 21):
         if clock is not None:
             clock.now += 1.0
@@ -105,10 +105,10 @@ def test_a_run_resumed_within_an_epoch_tells_the_time_left_of_its_own_steps(
     reporter = PlainTrainingReporter(Console(file=out, soft_wrap=True, highlight=False))
     reporter.run_started("x", 3, 100, 1)
     clock.now += 60.0  # a slow start
-    reporter.step_done(2, 51, 0.5, 41.2, 0.03)
+    reporter.step_done(StepNews(2, 51, 0.5, 41.2, 0.03))
     for step in range(52, 62):
         clock.now += 1.0
-        reporter.step_done(2, step, 0.5, 41.2, 0.03)
+        reporter.step_done(StepNews(2, step, 0.5, 41.2, 0.03))
     lines = out.getvalue().splitlines()
     assert lines[0] == "x: 3 epochs of 100 steps, 1 done earlier"
     assert lines[1].endswith("51/100 steps, loss 0.5000, 41.2 patches/s, data wait 3%")
@@ -148,7 +148,7 @@ def test_bar_on_a_terminal(width: int) -> None:
     progress.start()
     try:
         train(reporter)
-        reporter.step_done(2, 7, 0.25, 41.2, 0.03)
+        reporter.step_done(StepNews(2, 7, 0.25, 41.2, 0.03))
         progress.refresh()
         frame = out.getvalue().splitlines()[-1]
     finally:
@@ -168,7 +168,7 @@ def test_bar_counts_steps_then_val_patches() -> None:
     task = reporter.progress.tasks[0]
     reporter.run_started("x", 3, 40, 0)
     assert not task.visible
-    reporter.step_done(1, 12, 0.5, 41.2, 0.03)
+    reporter.step_done(StepNews(1, 12, 0.5, 41.2, 0.03))
     assert (task.visible, task.description, task.completed, task.total) == (
         True,
         "epoch 1/3",
@@ -179,7 +179,7 @@ def test_bar_counts_steps_then_val_patches() -> None:
     assert (task.description, task.completed, task.total) == ("epoch 1/3 val", 5, 20)
     reporter.epoch_finished(ROW, False)
     assert not task.visible
-    reporter.step_done(2, 1, 0.5, 41.2, 0.03)
+    reporter.step_done(StepNews(2, 1, 0.5, 41.2, 0.03))
     assert (task.visible, task.description, task.completed, task.total) == (
         True,
         "epoch 2/3",

@@ -17,7 +17,7 @@ from sshr_deploy.cli.training_console import QuietTrainingReporter
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.train.demo_dataset import write_dataset
-from sshr_deploy.train.history import EpochRow
+from sshr_deploy.train.history import EpochRow, StepNews
 from sshr_deploy.train.job import TrainingJob
 from sshr_deploy.train.recipe import load_recipe
 from sshr_deploy.train.run import TrainingResult, train
@@ -102,14 +102,7 @@ class Watcher(QuietTrainingReporter):
         self.stop_after = stop_after
         self.steps = 0
 
-    def step_done(
-        self,
-        epoch: int,
-        step_in_epoch: int,
-        loss: float,
-        patches_per_s: float,
-        data_wait_share: float,
-    ) -> None:
+    def step_done(self, news: StepNews) -> None:
         self.steps += 1
         if self.steps == self.stop_after:
             signal.raise_signal(signal.SIGTERM)

@@ -20,7 +20,7 @@ from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.train.demo_dataset import write_dataset
-from sshr_deploy.train.history import EpochRow
+from sshr_deploy.train.history import EpochRow, StepNews
 from sshr_deploy.train.job import TrainingJob
 from sshr_deploy.train.recipe import Augmentation, Optimiser, Precision, Recipe, load_recipe
 from sshr_deploy.train.run import TrainingResult, train
@@ -51,10 +51,10 @@ class Watcher:
     def checking(self, done: int, total: int) -> None:
         assert 1 <= done <= total
 
-    def step_done(self, epoch: int, step: int, loss: float, speed: float, wait: float) -> None:
+    def step_done(self, news: StepNews) -> None:
         self.steps += 1
-        assert speed > 0
-        assert 0 <= wait <= 1
+        assert news.patches_per_s > 0
+        assert 0 <= news.data_wait_share <= 1
         if self.steps == self.interrupt_after:
             signal.raise_signal(signal.SIGINT)
 

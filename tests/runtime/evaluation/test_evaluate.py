@@ -21,8 +21,8 @@ from sshr_deploy.runtime.evaluation.evaluate import (
     parts_of,
     predict_image,
     predict_images,
-    report,
 )
+from sshr_deploy.runtime.evaluation.report import report
 from sshr_deploy.runtime.evaluation.scores import Tally
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
 from sshr_deploy.runtime.masks import reference_mask
