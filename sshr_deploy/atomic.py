@@ -35,6 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(partial_name(path.name))
     try:
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with partial.open("r+b") as file:
@@ -76,14 +77,21 @@ def check_writable(path: Path) -> None:
         OutputError: it cannot.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(partial_name(path.name))
         trial.touch()
         trial.unlink()
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """A device such as /dev/null must not become a file."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

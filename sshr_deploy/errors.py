@@ -23,12 +23,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+
 
 class SshrDeployError(Exception):
     """Base of all errors that are meant for a user's eyes; the text is always one line."""
 
     def __str__(self) -> str:
-        return super().__str__().replace("\n", "\\n")  # file names may hold line breaks
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters, which file names may hold, as they are written in Python."""
+    return text.translate(_CONTROLS)
 
 
 def first_line(error: BaseException) -> str:

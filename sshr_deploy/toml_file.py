@@ -42,6 +42,8 @@ def read_named_toml(
 
 def _read(path: Path, noun: str, error_type: type[SshrDeployError]) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise error_type(f"{path} is not a file; give the .toml file of a {noun}")
         if path.stat().st_size > _MAX_BYTES:
             raise error_type(f"{path} is larger than 1 MiB, which no {noun} is")
         return tomllib.loads(path.read_text("utf-8"))

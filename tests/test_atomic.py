@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.atomic import atomic_path, write_csv, write_json
+from sshr_deploy.atomic import atomic_path, check_writable, write_csv, write_json
 from sshr_deploy.errors import OutputError
 
 # Runs each writer under a file-size limit of 64 bytes, as on a full disk, and prints the errors.
@@ -122,3 +122,14 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     ]
     write_csv(path, [])
     assert path.read_bytes() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="FIFOs")
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    fifo = tmp_path / "like-dev-null"
+    os.mkfifo(fifo)
+    for write in (check_writable, lambda path: write_json(path, {})):
+        with pytest.raises(OutputError, match="no regular file"):
+            write(fifo)
+    assert fifo.is_fifo()
+    assert [p.name for p in tmp_path.iterdir()] == [fifo.name]

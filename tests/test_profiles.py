@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sshr_deploy.errors import ProfileError
-from sshr_deploy.profiles import load_profile, shipped_profiles
+from sshr_deploy.profiles import Profile, load_profile, shipped_profiles
 
 OWN = """
 name = "own"
@@ -87,3 +88,16 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
     for name in ("none.toml", "bad.toml"):
         with pytest.raises(ProfileError, match="cannot be read"):
             load_profile(str(tmp_path / name))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="FIFOs")
+def test_a_profile_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.toml")
+    with pytest.raises(ProfileError, match="is not a file"):
+        load_profile(str(tmp_path / "p.toml"))
+
+
+def test_a_label_pattern_may_match_without_labels(profile: Profile) -> None:
+    odd = profile.model_copy(update={"label_pattern": r"x(?P<flags>\[z\])?"})
+    with pytest.raises(ProfileError, match="0 labels"):
+        odd.labels_in_name("x.png")

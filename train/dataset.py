@@ -106,7 +106,9 @@ def _image_files(root: Path) -> list[Path]:
 
 
 def _refuse_folder(error: OSError) -> NoReturn:
-    raise DatasetError(f"{error.filename} cannot be listed: {error.strerror}") from error
+    raise DatasetError(
+        f"{error.filename} cannot be listed: {error.strerror}; check your rights to it"
+    ) from error
 
 
 def _check(path: Path, root: Path, profile: Profile) -> tuple[tuple[int, ...], list[str]]:

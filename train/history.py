@@ -221,6 +221,7 @@ class History:
             if len(lines) < epoch or not lines[epoch - 1].endswith(b"\n"):
                 raise ValueError("missing or cut off")
             row = EpochRow.from_json(lines[epoch - 1])
+            _scalars(row, self._class_names)  # refuses another number of classes
             if row.epoch != epoch:
                 raise ValueError(f"it is that of epoch {row.epoch}")
         except (ValueError, RecursionError) as error:

@@ -19,14 +19,13 @@ from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine import library_versions, processor_name
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
-from sshr_deploy.train.processes import Processes
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields
 from sshr_deploy.train.run_checkpoint import LAST_NAME
 
 RUN_NAME = "run.json"
 _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors")
 _RUNNING = "running"
-_MUST_AGREE = ("profile", "recipe", "width", "training_set")
+_MUST_AGREE = ("profile", "recipe", "width", "training_set", "val_images")
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,17 @@ def check_job(job: TrainingJob) -> None:
     """Refuse what cannot work, before anything is read.
 
     Raises:
-        UsageError: `out` is in the way or holds no run to resume; or batch norms that stay frozen
-            at random weights.
-        OutputError: nothing can be written at `out`.
+        UsageError: `out` is in the way, in use or holds no run to resume; or batch norms that stay
+            frozen at random weights.
     """
+    for folder in ("training", "val", "test"):
+        if job.out.resolve().is_relative_to((job.dataset / folder).resolve()):
+            raise UsageError(f"--out {job.out} lies in the dataset; choose another place")
     holds_run = (job.out / RUN_NAME).is_file()
-    if job.out.is_dir():  # of another folder than a run's, nothing but a half-written run.json goes
-        remove_abandoned(job.out, "*" if holds_run else f"{RUN_NAME}.*")
-    running = next(job.out.glob(f".{_RUNNING}.*"), None)
-    if running is not None:
-        raise UsageError(
-            f"another process trains into {job.out}; wait for it or choose another --out (if it "
-            f"has died, delete {running})"
-        )
+    if job.out.is_dir():  # where there is no run, only what a run left that was killed at once goes
+        for pattern in ("*",) if holds_run else (f"{RUN_NAME}.*", f"{_RUNNING}.*"):
+            remove_abandoned(job.out, pattern)
+    _refuse_if_running(job.out)
     if job.resume and not holds_run:
         raise UsageError(f"{job.out} holds no run to go on with; leave out --resume")
     if not job.resume and (not _is_empty(job.out)):
@@ -75,10 +72,11 @@ def check_job(job: TrainingJob) -> None:
             f"recipe {job.recipe.name} keeps batch norms frozen, which cannot learn from random "
             "weights: give trained ones with --init, or choose --recipe scratch"
         )
-    check_writable(job.out / RUN_NAME)
 
 
-def describe_run(job: TrainingJob, patches: Sequence[TrainingPatch]) -> dict[str, Any]:
+def describe_run(
+    job: TrainingJob, patches: Sequence[TrainingPatch], val_images: int
+) -> dict[str, Any]:
     """What a run is, as JSON: everything that a resumed run has to have in common, and versions."""
     return {
         "profile": job.profile.model_dump(mode="json"),
@@ -86,6 +84,7 @@ def describe_run(job: TrainingJob, patches: Sequence[TrainingPatch]) -> dict[str
         "width": job.width,
         "training_set": fingerprint(patches, job.dataset),
         "training_patches": len(patches),
+        "val_images": val_images,
         "dataset": str(job.dataset),
         "init": None if job.init is None else str(job.init),
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,23 +94,40 @@ def describe_run(job: TrainingJob, patches: Sequence[TrainingPatch]) -> dict[str
 
 
 @contextmanager
-def begun(job: TrainingJob, description: dict[str, Any], processes: Processes) -> Iterator[None]:
-    """Mark `out` as taken while the block runs; a new run's `run.json` is written first.
+def taken(out: Path) -> Iterator[None]:
+    """Mark the folder of a run as taken by this process while the block runs.
 
     Raises:
+        UsageError: another process has taken it.
         OutputError: nothing can be written there.
     """
-    if not processes.first:
-        yield
-        return
-    if not job.resume:
-        write_json(job.out / RUN_NAME, description)
-    mark = job.out / partial_name(_RUNNING)
+    check_writable(out / RUN_NAME)
+    mark = out / partial_name(_RUNNING)
     mark.touch()
     try:
+        _refuse_if_running(out, but=mark)
         yield
     finally:
         mark.unlink(missing_ok=True)
+
+
+def _refuse_if_running(out: Path, but: Path | None = None) -> None:
+    for mark in out.glob(f".{_RUNNING}.*"):
+        if mark != but:
+            raise UsageError(
+                f"another process trains into {out}; wait for it or choose another --out (if it "
+                f"has died, delete {mark})"
+            )
+
+
+def begin_run(job: TrainingJob, description: dict[str, Any]) -> None:
+    """Write `run.json`, once everything else is ready; a resumed run keeps the one it has.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if not job.resume:
+        write_json(job.out / RUN_NAME, description)
 
 
 def check_resumed(
@@ -131,7 +147,7 @@ def check_resumed(
         compared = (*_MUST_AGREE, "init") if begins else _MUST_AGREE
         differing = [k for k in compared if earlier[k] != description[k]]
         same_tools = all(earlier[k] == description[k] for k in ("versions", "device"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(
             f"{path} cannot be read ({first_line(error)}); choose another --out"
         ) from error

@@ -55,14 +55,33 @@ class Processes:
                 distributed.broadcast(tensor, 0)
 
 
+def _from_launcher(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError as error:
+        raise _not_from_launcher(name) from error
+
+
+def _not_from_launcher(names: str) -> UsageError:
+    return UsageError(f"the environment's {names} are not torchrun's; unset them or use torchrun")
+
+
 @contextmanager
 def join_processes() -> Iterator[Processes]:
     """Join the group that `torchrun` describes in the environment, NCCL on GPUs and gloo on CPUs.
 
     Without `torchrun` this is one process, on the first GPU if there is one.
+
+    Raises:
+        UsageError: the environment makes no sense, or there are more processes than GPUs.
+        TrainingError: another process has ended.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    world, rank = _from_launcher("WORLD_SIZE", 1), _from_launcher("RANK", 0)
+    here, local = _from_launcher("LOCAL_WORLD_SIZE", 1), _from_launcher("LOCAL_RANK", 0)
+    if not (0 <= rank < world and 0 <= local < here):
+        raise _not_from_launcher("RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE")
+    if world > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise _not_from_launcher("WORLD_SIZE")
     cuda = torch.cuda.is_available()
     if cuda and local >= torch.cuda.device_count():
         raise UsageError(
@@ -76,7 +95,7 @@ def join_processes() -> Iterator[Processes]:
         backend = "nccl" if cuda else "gloo"
         distributed.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
     try:
-        yield Processes(rank, world, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        yield Processes(rank, world, device, here)
     except RuntimeError as error:
         if world > 1 and "gloo" in str(error):  # NCCL waits until torchrun ends the process
             raise TrainingError(

@@ -18,7 +18,7 @@ from sshr_deploy.profiles import describe_validation
 from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
-_Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+_Positive = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 _Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
@@ -71,7 +71,7 @@ class Recipe:
     """Everything about a run but the data, the profile and the width."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
-    title: str
+    title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
     epochs: _Positive
     batch: _Positive
     """Patches a step, over all processes together; an epoch's last incomplete batch is dropped."""
@@ -101,7 +101,7 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
     checkpoint_minutes: _Factor = 5.0
     """A checkpoint is written after each epoch, and within one when so many minutes have passed."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 42
 
 
 _SHIPPED = resources.files("sshr_deploy.train") / "recipes"

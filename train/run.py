@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sshr_deploy.errors import DatasetError, SessionError
+from sshr_deploy.errors import CheckpointError, DatasetError, SessionError, TrainingError
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
@@ -20,7 +20,14 @@ from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
 from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores, best_row
 from sshr_deploy.train.interrupt import StopRequest
-from sshr_deploy.train.job import TrainingJob, begun, check_job, check_resumed, describe_run
+from sshr_deploy.train.job import (
+    TrainingJob,
+    begin_run,
+    check_job,
+    check_resumed,
+    describe_run,
+    taken,
+)
 from sshr_deploy.train.loading import EpochBatches, default_workers, open_loader
 from sshr_deploy.train.losses import total_loss
 from sshr_deploy.train.meter import epoch_means, epoch_row
@@ -62,13 +69,18 @@ def train(job: TrainingJob, reporter: Reporter) -> TrainingResult:
         TrainingError: the loss is not finite; or the run to resume is another one.
         OutputError: a result cannot be written.
     """
-    with join_processes() as processes:
+    with join_processes() as processes, ExitStack() as stack:
+        if processes.first:
+            check_job(job)
+            stack.enter_context(taken(job.out))
         patches, val, description = processes.broadcast(
             _prepare(job, reporter) if processes.first else None
         )
         state = RunState(job, reporter, processes, description)
         run = _Run(state, patches, val)
-        with begun(job, description, processes), closing(state.history), closing(run.loader):
+        if processes.first:
+            begin_run(job, description)
+        with closing(state.history), closing(run.loader):
             with StopRequest() as stop:
                 interrupted = run.train(lambda: stop.wanted)
             if processes.first and not interrupted:
@@ -80,12 +92,11 @@ def _prepare(
     job: TrainingJob, reporter: Reporter
 ) -> tuple[tuple[TrainingPatch, ...], tuple[TruthImage, ...], dict[str, Any]]:
     """Everything that is read and checked before the first step."""
-    check_job(job)
     patches, val = _read_dataset(job, reporter)
     without = "no val split: the best epoch is that of least loss"
     found = f"{len(val)} val images" if val else without
     reporter.message(f"{len(patches)} training patches, {found}")
-    description = describe_run(job, patches)
+    description = describe_run(job, patches, len(val))
     if job.resume:
         check_resumed(job, description, reporter.warning)
     return patches, val, description
@@ -116,7 +127,12 @@ def _draw(state: RunState, val: Sequence[TruthImage]) -> None:
     best = best_row(rows)
     if best is None or best.val is None:
         return
-    session = ModelSession(load_checkpoint(job.out / BEST_NAME).to(state.processes.device))
+    try:
+        model = load_checkpoint(job.out / BEST_NAME)
+    except CheckpointError as error:  # lost since it was written
+        state.reporter.warning(f"no {SHEET_NAME}: {error}")
+        return
+    session = ModelSession(model.to(state.processes.device))
     shown = val[:: -(-len(val) // _SHEET_IMAGES)]
     samples = evaluate_split(shown, session, job.profile).samples
     title = f"{job.profile.title}, val split: mean IoU {best.val.mean_iou:.3f}"
@@ -139,6 +155,9 @@ class _Run:
         self.batches = EpochBatches(
             len(patches), self.recipe.batch, seed, self.processes.rank, self.processes.world
         )
+        position = state.position
+        if position.epoch > self.recipe.epochs or position.step > self.batches.steps:
+            raise TrainingError(f"{state.job.out} holds a checkpoint of a longer run; restore it")
         forward = build_forward(state.network, self.recipe, self.processes)
         files = [patch.path for patch in patches]
         self.trainer = Trainer(forward, state.optimiser, device, files)

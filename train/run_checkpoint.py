@@ -11,13 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field, TypeAdapter
 from safetensors import safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sshr_deploy.errors import TrainingError
+from sshr_deploy.errors import TrainingError, first_line
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import (
     POSITION_KEY,
@@ -25,6 +27,7 @@ from sshr_deploy.model.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from sshr_deploy.train.meter import EpochMeter
 
 LAST_NAME = "last.safetensors"
 BEST_NAME = "best.safetensors"
@@ -33,14 +36,20 @@ _CPU_RNG, _CUDA_RNG = f"{RESUME_PREFIX}rng_cpu", f"{RESUME_PREFIX}rng_cuda"
 _METER = f"{RESUME_PREFIX}meter"
 
 
+_Count = Annotated[int, Field(ge=0, strict=True)]
+
+
 @dataclass(frozen=True)
 class Position:
     """How far a run is."""
 
-    epoch: int = 0
+    epoch: _Count = 0
     """Epochs that are finished."""
-    step: int = 0
+    step: _Count = 0
     """Steps of the current epoch that are done."""
+
+
+_POSITION = TypeAdapter(Position)
 
 
 def save_run(
@@ -73,29 +82,46 @@ def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, T
 
     Raises:
         CheckpointError: the file is damaged.
-        TrainingError: it holds no state of a run.
+        TrainingError: it holds no state of a run, or that of another network.
     """
-    model.load_state_dict(load_checkpoint(path).state_dict())
+    loaded = load_checkpoint(path)
+    if loaded.config != model.config:
+        raise TrainingError(f"{path} is of another width or class count than the run; restore it")
+    model.load_state_dict(loaded.state_dict())
     try:
         with safe_open(path, framework="pt") as file:
-            position = Position(**json.loads((file.metadata() or {})[POSITION_KEY]))
+            position = _POSITION.validate_json((file.metadata() or {})[POSITION_KEY])
             state = {k: file.get_tensor(k) for k in file.keys() if k.startswith(RESUME_PREFIX)}  # noqa: SIM118
-        meter, _ = state[_METER], state[_CPU_RNG]
-    except (KeyError, TypeError, ValueError) as error:
+        _restore_optimiser(model, optimiser, state, begun=position != Position())
+        set_generator_states(state)
+        return position, _checked(state[_METER], EpochMeter().sums)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
-            f"{path} holds weights but no run to go on with; train without --resume in another "
-            f"folder, with --init {path}"
+            f"{path} holds weights but no usable state of a run ({first_line(error)}); train "
+            f"without --resume in another folder, with --init {path}"
         ) from error
-    parameters = dict(model.named_parameters())
+
+
+def _restore_optimiser(
+    model: SSHR, optimiser: Optimizer, state: Mapping[str, Tensor], *, begun: bool
+) -> None:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for key, value in state.items():
         if key.startswith(_OPTIMISER):
             name, _, field = key.removeprefix(_OPTIMISER).rpartition("/")
             like = parameters[name]
-            if value.shape == like.shape:  # in the layout and on the device of its parameter
-                value = torch.empty_like(like).copy_(value)
+            if value.dim() > 0:  # in the layout and on the device of its parameter
+                value = torch.empty_like(like).copy_(_checked(value, like))
             optimiser.state[like][field] = value  # AdamW's step count stays on the CPU
-    set_generator_states(state)
-    return position, meter
+    keeps_nothing = optimiser.defaults.get("momentum") == 0  # SGD without momentum
+    if begun and not keeps_nothing and len(optimiser.state) != len(parameters):
+        raise ValueError("the optimiser's state is incomplete")
+
+
+def _checked(value: Tensor, like: Tensor) -> Tensor:
+    if value.shape != like.shape or value.dtype != like.dtype or not value.isfinite().all():
+        raise ValueError("a tensor has another shape or type, or is not finite")
+    return value
 
 
 def generator_states() -> dict[str, Tensor]:

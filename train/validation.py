@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from sshr_deploy.errors import DatasetError
 from sshr_deploy.model import SSHR
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
@@ -30,7 +31,9 @@ def read_val_split(dataset: Path, profile: Profile) -> tuple[TruthImage, ...]:
         DatasetError: some of them cannot be used; all are listed.
     """
     folder = dataset / VAL_FOLDER
-    return read_split(folder, profile) if folder.is_dir() else ()
+    if folder.is_symlink() and not folder.exists():
+        raise DatasetError(f"{folder} is a link to nothing; mount its disk or remove it")
+    return read_split(folder, profile) if folder.exists() else ()
 
 
 def validate(

@@ -54,11 +54,18 @@ def read_split(folder: Path, profile: Profile) -> tuple[TruthImage, ...]:
     there = set(masks)
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         check = partial(_problems_of, profile=profile)
-        for found in pool.map(check, [p for p in pairs if p.mask in there]):
+        scored = 0
+        for found, pixels in pool.map(check, [p for p in pairs if p.mask in there]):
             problems += found
+            scored += pixels
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems, the first"
         raise DatasetError(f"{folder} cannot be used, {count}: {problems[0]}", problems)
+    if scored == 0:
+        raise DatasetError(
+            f"{folder} cannot be used: its masks hold background ({profile.num_classes}) only; "
+            f"classes are 0 to {profile.num_classes - 1}"
+        )
     return tuple(pairs)
 
 
@@ -83,6 +90,8 @@ def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
     """
     expected = f"0 to {num_classes - 1} for the classes and {num_classes} for background"
     try:
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; give a PNG mask")
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PATCH_PIXELS:
                 raise InputError(f"{path} is {image.width} x {image.height} px, above 25 Mpx")
@@ -141,7 +150,9 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
             if path.suffix.lower() in suffixes and not path.name.startswith(".")
         )
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be read: {error.strerror}; check it") from error
+        raise DatasetError(
+            f"{folder} cannot be read: {error.strerror}; check your rights to it"
+        ) from error
 
 
 def _pairing_problems(pairs: Sequence[TruthImage], masks: Sequence[Path]) -> list[str]:
@@ -154,7 +165,8 @@ def _pairing_problems(pairs: Sequence[TruthImage], masks: Sequence[Path]) -> lis
     return problems
 
 
-def _problems_of(item: TruthImage, profile: Profile) -> list[str]:
+def _problems_of(item: TruthImage, profile: Profile) -> tuple[list[str], int]:
+    """What is wrong with a pair, a line each, and how many pixels of its mask are scored."""
     problems: list[str] = []
     rgb = mask = None
     try:
@@ -172,7 +184,7 @@ def _problems_of(item: TruthImage, profile: Profile) -> list[str]:
             labels_of(item, mask, profile)
         except ProfileError as error:
             problems.append(str(error))
-    return problems
+    return problems, 0 if mask is None else int((mask < profile.num_classes).sum())
 
 
 def _sizes_differ(item: TruthImage, rgb: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:

@@ -15,7 +15,7 @@ from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
 from sshr_deploy.cli.train import train
-from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError
+from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError, one_line
 
 app = typer.Typer(
     name="sshr-deploy",
@@ -64,7 +64,8 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by whoever started us
+                sys.stdout.flush()
     except SshrDeployError as error:
         _fail(error, 1 if isinstance(error, OutputError) else 2)
     except BrokenPipeError:  # whoever reads our output has gone
@@ -83,6 +84,6 @@ def main() -> None:
 def _fail(error: SshrDeployError, code: int) -> NoReturn:
     if isinstance(error, DatasetError) and len(error.problems) > 1:
         for problem in error.problems:
-            sys.stderr.write(problem.replace("\n", "\\n") + "\n")  # file names may hold line breaks
+            sys.stderr.write(one_line(problem) + "\n")
     sys.stderr.write(f"sshr-deploy: error: {error}\n")
     raise SystemExit(code)

@@ -86,6 +86,7 @@ def evaluate(
     outputs = [path for path in (json_file, picture) if path is not None]
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture}: the picture is a PNG; give a name that ends in it")
+    _check_outputs(outputs, model, split)
     for path in outputs:
         check_writable(path)
     with _opened(model, profile, engine) as (session, loaded, facts):
@@ -108,6 +109,17 @@ def evaluate(
         _print_scores(document)
         for path in outputs:
             typer.echo(str(path))
+
+
+def _check_outputs(outputs: list[Path], model: Path, split: Path) -> None:
+    """Neither two outputs in one file, nor an output over what is evaluated."""
+    resolved = [path.resolve() for path in outputs]
+    if len(set(resolved)) < len(resolved):
+        raise UsageError(f"--json and --picture are both {outputs[0]}; give two files")
+    for path in resolved:
+        for source in (model.resolve(), split.resolve() / "img", split.resolve() / "mask"):
+            if path.is_relative_to(source):
+                raise UsageError(f"{path} is or lies in what is evaluated; choose another place")
 
 
 @contextmanager

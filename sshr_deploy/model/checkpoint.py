@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import stat
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -174,10 +175,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files from before torch 1.6 cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd tensors, which are refused below
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files from before torch 1.6 cannot be mapped
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler raises nearly anything
         reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises unsafe loading

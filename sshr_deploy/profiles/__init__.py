@@ -52,7 +52,7 @@ class Profile(_Frozen):
     """What a network's outputs mean: classes, scale, gate and label notation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
-    title: str
+    title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
     mpp_um: Annotated[float, Field(gt=0.05, lt=20)]
     """Pixel size, in um, of the patches the network was trained on."""
     gate_threshold: Annotated[float, Field(ge=0, le=1)]
@@ -97,7 +97,7 @@ class Profile(_Frozen):
         matches = list(re.finditer(self.label_pattern, filename))
         if not matches:
             raise ProfileError(f"{filename} has no labels like [1 0 1] in its name")
-        flags = tuple(int(c) for c in matches[-1]["flags"] if c in "01")
+        flags = tuple(int(c) for c in matches[-1]["flags"] or "" if c in "01")
         if len(flags) != self.num_classes:
             raise ProfileError(
                 f"{filename} has {len(flags)} labels, profile {self.name} has "

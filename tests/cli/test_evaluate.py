@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sshr_deploy.bundle import load_bundle
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile
 
@@ -181,3 +182,19 @@ def test_the_help_says_units_and_defaults() -> None:
     text = " ".join(run("--help").stdout.replace("│", " ").split())
     for word in ("SPLIT_DIR", "336 px", "224 px", "[default: tiles]", "[default: 8]", "above 0.5"):
         assert word in text
+
+
+def test_an_output_never_replaces_another_or_what_is_evaluated(
+    small_bundle_dir: Path, split: Path, tmp_path: Path
+) -> None:
+    both = str(tmp_path / "x.png")
+    model, images = str(small_bundle_dir), sorted((split / "img").iterdir())
+    for arguments in (
+        ["--json", both, "--picture", both],
+        ["--json", str(small_bundle_dir / "manifest.json")],
+        ["--picture", str(images[0])],
+    ):
+        done = run(split, "--model", model, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "give two files" in done.stderr or "choose another place" in done.stderr
+    assert load_bundle(small_bundle_dir)

@@ -113,7 +113,7 @@ def test_killed_at_each_place_between_two_epochs(
     recipe, out = write_tiny_recipe(tmp_path / "r.toml"), tmp_path / "run"
     command = train_command(textures, recipe, out)
     _run_dying(command, "job:write_json:1")
-    assert list(out.iterdir()) == []
+    assert [path.name.split(".")[1] for path in out.iterdir()] == ["running"]
     for place in PLACES:
         _run_dying(command, place)
         check_readable(out)
@@ -189,3 +189,22 @@ def _wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
             _end(process, signal.SIGKILL)
             pytest.fail(f"ended too early or too late, exit code {process.returncode}")
         time.sleep(0.005)
+
+
+def test_a_signal_to_the_whole_group_with_workers_keeps_the_step(
+    textures: Path, tmp_path: Path
+) -> None:
+    recipe, out = write_tiny_recipe(tmp_path / "r.toml", epochs=50), tmp_path / "run"
+    command = train_command(textures, recipe, out)
+    command[command.index("--workers") + 1] = "1"
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=SETTINGS, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    _wait_for_row(process, out, 1)
+    os.killpg(process.pid, signal.SIGTERM)
+    stderr = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == 1, stderr
+    assert "interrupted" in stderr
+    check_readable(out)
+    assert position(out) >= (1, 0)

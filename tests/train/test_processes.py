@@ -16,7 +16,7 @@ import torch
 from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-from sshr_deploy.train.processes import Processes
+from sshr_deploy.train.processes import Processes, join_processes
 from sshr_deploy.train.run_checkpoint import LAST_NAME
 from tests.train.dataset_of_textures import (
     LIMIT_S,
@@ -144,3 +144,23 @@ class _FirstOfTwo(Processes):
 @contextmanager
 def _first_of_two() -> Iterator[Processes]:
     yield _FirstOfTwo(0, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "abc"},
+        {"WORLD_SIZE": "2"},
+        {"RANK": "5"},
+        {"LOCAL_RANK": "-1", "LOCAL_WORLD_SIZE": "0"},
+    ],
+)
+def test_an_environment_that_is_not_torchruns_is_one_line(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="use torchrun"), join_processes():
+        pass

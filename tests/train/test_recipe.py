@@ -95,3 +95,10 @@ def test_unknown_names_and_bad_files_are_one_line(tmp_path: Path) -> None:
     for path, why in ((broken, "not valid TOML"), (tmp_path / "no.toml", "cannot be read")):
         with pytest.raises(RecipeError, match=why):
             load_recipe(str(path))
+
+
+def test_titles_are_short_and_counts_are_whole_numbers() -> None:
+    fields = recipe_fields(load_recipe("smoke"))
+    for change, named in (({"title": "x" * 201}, "title"), ({"epochs": True}, "epochs")):
+        with pytest.raises(RecipeError, match=named):
+            recipe_from({**fields, **change}, "mine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -392,3 +394,39 @@ def test_augmentation_of_the_recipe_is_used(
     plain = replace(SGD, augmentation=Augmentation(flips=False))
     train(_job(dataset, tmp_path / "run", plain), Watcher())
     assert _rows(tmp_path / "run")[0].loss != _rows(undisturbed[Optimiser.SGD][0])[0].loss
+
+
+def test_a_val_split_that_cannot_be_used_stops_before_the_first_step(
+    dataset: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    write_dataset(data, training=4, split=1)
+    shutil.rmtree(data / "val")
+    (data / "val").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(DatasetError, match="link to nothing"):
+        train(_job(data, tmp_path / "run"), Watcher())
+    (data / "val").unlink()
+    shutil.copytree(dataset / "val", data / "val")
+    for mask in (data / "val" / "mask").iterdir():
+        Image.new("L", (224, 224), 4).save(mask)
+    with pytest.raises(DatasetError, match="background"):
+        train(_job(data, tmp_path / "run"), Watcher())
+
+
+def test_a_run_does_not_go_into_its_dataset(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        train(_job(dataset, dataset / "training" / "run"), Watcher())
+
+
+def test_a_lost_best_checkpoint_costs_a_picture_and_not_the_run(
+    dataset: Path, tmp_path: Path
+) -> None:
+    class Losing(Watcher):
+        def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+            if row.epoch == 2:
+                (tmp_path / "run" / BEST_NAME).unlink()
+
+    watcher = Losing()
+    train(_job(dataset, tmp_path / "run"), watcher)
+    assert any("no val_overlays.png" in text for text in watcher.news)
+    assert (tmp_path / "run" / "curves.png").exists()
