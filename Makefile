@@ -65,8 +65,13 @@ type: $(VENV)/.installed-dev
 build: $(VENV)/.installed-dev
 	$(BIN)/python -m build --no-isolation
 
-gpu-check:
-	@echo "gpu-check: there is no GPU code yet, so there is nothing to check"
+# Pooled against plain HFRM, BF16 and compiled against FP32, then a short run of `fast`.
+gpu-check: $(VENV)/.installed-dev
+	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("gpu-check: PyTorch finds no NVIDIA GPU here")'
+	rm -rf demo/out/gpu
+	$(BIN)/sshr-deploy benchmark training --json demo/out/gpu/training.json
+	$(BIN)/python -m sshr_deploy.train.demo_dataset demo/out/gpu/dataset --training 40 --val 4
+	$(BIN)/sshr-deploy train demo/out/gpu/dataset --profile demo/profile.toml --recipe fast --width 8 --init demo/checkpoint.safetensors --out demo/out/gpu/run
 
 clean:
 	rm -rf $(VENV) .venv-edge build dist *.egg-info demo/out .coverage
