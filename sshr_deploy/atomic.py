@@ -35,17 +35,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(partial_name(path.name))
     try:
-        _check_replaceable(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        with output_errors(path):
+            _check_replaceable(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         with suppress(OSError):  # must not hide the first error
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn every `OSError` of the block into an `OutputError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from error
 
 
 def partial_name(name: str) -> str:
@@ -76,14 +86,12 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    try:
+    with output_errors(path):
         _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(partial_name(path.name))
         trial.touch()
         trial.unlink()
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 def _check_replaceable(path: Path) -> None:
@@ -92,11 +100,6 @@ def _check_replaceable(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file")
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or error
-    return OutputError(f"cannot write {path}: {reason}; free space or choose another place")
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -9,16 +9,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import ConfigDict, TypeAdapter
 
-from sshr_deploy.atomic import atomic_path
-from sshr_deploy.errors import MissingExtraError, OutputError, TrainingError, first_line
+from sshr_deploy.atomic import atomic_path, output_errors
+from sshr_deploy.errors import MissingExtraError, TrainingError, first_line
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -205,7 +204,7 @@ class History:
         """Close the TensorBoard file; `OutputError` where it cannot be written."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with _output_errors(self.events_dir):
+            with output_errors(self.events_dir):
                 writer.close()
 
     def _read(self) -> bytes:
@@ -232,7 +231,7 @@ class History:
         return row
 
     def _append_line(self, line: bytes) -> None:
-        with _output_errors(self.path):
+        with output_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # A new run never adds to another run's file.
             mode = "ab" if self._resumed or self._rows else "xb"
@@ -247,7 +246,7 @@ class History:
                     raise
 
     def _write_events(self, row: EpochRow) -> None:
-        with _output_errors(self.events_dir):
+        with output_errors(self.events_dir):
             if self._writer is None:
                 self._writer = self._open_events(time.time() - row.seconds)
             try:
@@ -301,13 +300,3 @@ def _scalars(row: EpochRow, class_names: Sequence[str]) -> dict[str, float]:
         pairs = zip(class_names, class_iou, strict=True)
         named |= {f"val/iou/{name}": iou for name, iou in pairs}
     return {tag: value for tag, value in named.items() if value is not None}
-
-
-@contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
-    """`OSError` as `OutputError`, in the words of `sshr_deploy.atomic`."""
-    try:
-        yield
-    except OSError as error:
-        what = f"cannot write {path}: {error.strerror or error}"
-        raise OutputError(f"{what}; free space or choose another place") from error

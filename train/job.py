@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 import sshr_deploy
-from sshr_deploy.atomic import check_writable, partial_name, remove_abandoned, write_json
+from sshr_deploy.atomic import (
+    check_writable,
+    output_errors,
+    partial_name,
+    remove_abandoned,
+    write_json,
+)
 from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
@@ -103,7 +109,8 @@ def taken(out: Path) -> Iterator[None]:
     """
     check_writable(out / RUN_NAME)
     mark = out / partial_name(_RUNNING)
-    mark.touch()
+    with output_errors(mark):
+        mark.touch()
     try:
         _refuse_if_running(out, but=mark)
         yield

@@ -1,0 +1,148 @@
+"""Runs that cannot work are refused before anything is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sshr_deploy.errors import DatasetError, SshrDeployError, TrainingError, UsageError
+from sshr_deploy.model import SSHR, ModelConfig
+from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from sshr_deploy.train.demo_dataset import write_dataset
+from sshr_deploy.train.history import EpochRow
+from sshr_deploy.train.recipe import load_recipe
+from sshr_deploy.train.run import train
+from sshr_deploy.train.run_checkpoint import LAST_NAME
+from tests.train.watching import SGD, Watcher, make_job
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_frozen_batch_norms_need_initial_weights(dataset: Path, tmp_path: Path) -> None:
+    recipe = replace(load_recipe("paper"), epochs=1, batch=4)
+    job = make_job(dataset, tmp_path / "run", recipe)
+    with pytest.raises(UsageError, match="--init, or choose --recipe scratch"):
+        train(job, Watcher())
+    torch.manual_seed(0)
+    init = tmp_path / "init.safetensors"
+    save_checkpoint(SSHR(ModelConfig(4, 1)), init)
+    watcher = Watcher()
+    train(replace(job, init=init), watcher)
+    assert any(text.startswith("init: ") for text in watcher.news)
+    start, end = load_checkpoint(init).state_dict(), load_checkpoint(job.out / LAST_NAME)
+    assert torch.equal(end.conv1a.weight, start["conv1a.weight"])
+    assert not torch.equal(end.fc8.weight, start["fc8.weight"])
+
+
+def test_a_folder_with_something_in_it_is_not_taken(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run to go on with"):
+        train(make_job(dataset, tmp_path / "run", resume=True), Watcher())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty; choose another --out"):
+        train(make_job(dataset, tmp_path), Watcher())
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_another_process_trains_into_is_not_taken(
+    dataset: Path, tmp_path: Path
+) -> None:
+    job = make_job(dataset, tmp_path / "run")
+
+    class Second(Watcher):
+        def epoch_finished(self, row: EpochRow, is_best: bool) -> None:
+            with pytest.raises(UsageError, match="another process trains into"):
+                train(replace(job, resume=True), Watcher())
+            self.news.append("refused")
+
+    watcher = Second()
+    train(job, watcher)
+    assert watcher.news.count("refused") == 2
+    assert not list(job.out.glob(".*"))
+
+
+def test_files_of_others_survive_a_refusal(dataset: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / ".movie.partial"
+    theirs.touch()
+    os.utime(theirs, (0, 0))
+    with pytest.raises(UsageError, match="not empty"):
+        train(make_job(dataset, tmp_path), Watcher())
+    assert theirs.exists()
+
+
+def test_initial_weights_are_those_that_a_run_was_begun_with(dataset: Path, tmp_path: Path) -> None:
+    init = tmp_path / "init.safetensors"
+    save_checkpoint(SSHR(ModelConfig(4, 1)), init)
+    job = make_job(dataset, tmp_path / "run", init=init)
+    train(job, Watcher(interrupt_after=1))
+    (job.out / LAST_NAME).unlink()  # as if it was killed before its first checkpoint
+    with pytest.raises(TrainingError, match="another init;"):
+        train(replace(job, init=None, resume=True), Watcher())
+    train(replace(job, resume=True), Watcher())
+
+
+def test_other_versions_are_told_of(dataset: Path, tmp_path: Path) -> None:
+    job = make_job(dataset, tmp_path / "run")
+    train(job, Watcher(interrupt_after=1))
+    document = json.loads((job.out / "run.json").read_text())
+    document["versions"]["torch"] = "1.0"
+    (job.out / "run.json").write_text(json.dumps(document))
+    watcher = Watcher()
+    train(replace(job, resume=True), watcher)
+    assert any(text.startswith("warning: ") and "versions" in text for text in watcher.news)
+
+
+def test_bad_files_stop_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "data"
+    write_dataset(bad, training=4, split=1)
+    (bad / "training" / "no labels.png").write_bytes(b"no image")
+    (bad / "val" / "mask" / "00000.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError) as caught:
+        train(make_job(bad, tmp_path / "run"), Watcher())
+    assert len(caught.value.problems) == 3  # of both folders
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"init": Path("demo/profile.toml")}, "neither"),
+        ({"recipe": replace(SGD, batch=14)}, "13 training patches are fewer"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_its_folder_free(
+    changes: dict[str, Any], why: str, dataset: Path, tmp_path: Path
+) -> None:
+    job = make_job(dataset, tmp_path / "run")
+    with pytest.raises(SshrDeployError, match=why):
+        train(replace(job, **changes), Watcher())
+    assert list(job.out.iterdir()) == []
+
+
+def test_a_val_split_that_cannot_be_used_stops_before_the_first_step(
+    dataset: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    write_dataset(data, training=4, split=1)
+    shutil.rmtree(data / "val")
+    (data / "val").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(DatasetError, match="link to nothing"):
+        train(make_job(data, tmp_path / "run"), Watcher())
+    (data / "val").unlink()
+    shutil.copytree(dataset / "val", data / "val")
+    for mask in (data / "val" / "mask").iterdir():
+        Image.new("L", (224, 224), 4).save(mask)
+    with pytest.raises(DatasetError, match="background"):
+        train(make_job(data, tmp_path / "run"), Watcher())
+
+
+def test_a_run_does_not_go_into_its_dataset(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        train(make_job(dataset, dataset / "training" / "run"), Watcher())
