@@ -79,7 +79,7 @@ def sources(root: Path) -> set[str]:
     wanted = {path for path in package.glob("*") if path.suffix == ".py"} | {package / "py.typed"}
     for folder in [path for path in package.iterdir() if path.is_dir()]:  # links among them
         wanted |= set(folder.rglob("*.py"))
-    wanted |= set(package.glob("profiles/*.toml"))
+    wanted |= {*package.glob("profiles/*.toml"), *package.glob("train/recipes/*.toml")}
     wanted |= set(package.glob("export/qualification/*.*"))
     return {path.relative_to(root).as_posix() for path in wanted}
 
