@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 import sshr_deploy
 from sshr_deploy.atomic import partial_name, remove_abandoned
@@ -33,7 +32,13 @@ from sshr_deploy.errors import ExportError, UsageError, first_line
 from sshr_deploy.export.onnx_from_checkpoint import OPSET, HfrmForm, flop_per_patch, write_onnx
 from sshr_deploy.export.qualify import PatchSet, Tolerance, check_qualified, qualify
 from sshr_deploy.model import SSHR
-from sshr_deploy.model.checkpoint import CONFIG_KEY, POSITION_KEY, PROFILE_KEY, load_checkpoint
+from sshr_deploy.model.checkpoint import (
+    CONFIG_KEY,
+    POSITION_KEY,
+    PROFILE_KEY,
+    load_checkpoint,
+    read_header,
+)
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX
@@ -164,7 +169,7 @@ def _manifest(
             gflop_per_patch=flop_per_patch(model) / 1e9,
             checkpoint_name=checkpoint.name,
             checkpoint_sha256=file_entry(checkpoint).sha256,
-            metadata=_checkpoint_metadata(checkpoint),
+            metadata={k: v for k, v in read_header(checkpoint).items() if k not in _NOT_COPIED},
         ),
         tool_versions={
             "sshr-deploy": sshr_deploy.__version__,
@@ -174,14 +179,6 @@ def _manifest(
         artifacts=[artifact],
         files={p.name: file_entry(p) for p in sorted(folder.iterdir())},
     )
-
-
-def _checkpoint_metadata(checkpoint: Path) -> dict[str, str]:
-    if checkpoint.suffix.lower() != ".safetensors":
-        return {}
-    with safe_open(checkpoint, framework="pt") as file:
-        header = file.metadata() or {}
-    return {k: v for k, v in header.items() if k not in _NOT_COPIED}
 
 
 def _move(partial: Path, out: Path, replaced: Path) -> None:

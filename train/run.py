@@ -146,11 +146,8 @@ class _Run:
         self, state: RunState, patches: Sequence[TrainingPatch], val: Sequence[TruthImage]
     ) -> None:
         self.state, self.val = state, val
-        self.recipe, self.processes, self.reporter = (
-            state.job.recipe,
-            state.processes,
-            state.reporter,
-        )
+        self.recipe, self.processes = state.job.recipe, state.processes
+        self.reporter = state.reporter
         device, seed = self.processes.device, self.recipe.seed
         self.batches = EpochBatches(
             len(patches), self.recipe.batch, seed, self.processes.rank, self.processes.world

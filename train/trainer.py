@@ -39,8 +39,8 @@ class Trainer:
         only that in which the device had nothing to do.
 
         Raises:
-            TrainingError: a loss is NaN or infinite; names the batch's files. The weights are those
-                before that step.
+            TrainingError: a loss or gradient is NaN or infinite; names the batch's files. The
+                weights are those before that step.
         """
         started = time.perf_counter()
         batch = next(batches, None)

@@ -93,18 +93,6 @@ def evaluate_split(
     return Evaluation(tally, tuple(kept), time.perf_counter() - started)
 
 
-def predict_image(
-    rgb: NDArray[np.uint8],  # [H, W, 3]
-    session: Session,
-    profile: Profile,
-    large: LargeImages = LargeImages.TILES,
-    batch: int = 8,
-) -> Prediction:
-    """Labels and probabilities of one image; see `predict_images`."""
-    ((_, prediction),) = predict_images([(None, rgb)], session, profile, large, batch)
-    return prediction
-
-
 def predict_images(
     images: Iterable[tuple[_K, NDArray[np.uint8]]],  # key, RGB [H, W, 3]
     session: Session,

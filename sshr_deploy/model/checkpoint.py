@@ -62,6 +62,22 @@ def load_checkpoint(path: Path) -> SSHR:
     return model.eval()
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """What the header of a checkpoint says; empty for other formats than safetensors.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+
+
 def read_profile(path: Path) -> Profile:
     """The profile that `sshr-deploy train` puts into a checkpoint's header.
 
@@ -70,14 +86,7 @@ def read_profile(path: Path) -> Profile:
         CheckpointError: the file cannot be read, or its profile is no JSON.
         ProfileError: the profile is not valid.
     """
-    text = None
-    if path.suffix.lower() == ".safetensors":
-        require_file(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                text = (file.metadata() or {}).get(PROFILE_KEY)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    text = read_header(path).get(PROFILE_KEY)
     if text is None:
         raise UsageError(f"{path} does not say which classes it has; give --profile")
     try:

@@ -17,19 +17,26 @@ from sshr_deploy.errors import DatasetError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation import LargeImages
 from sshr_deploy.runtime.evaluation.evaluate import (
+    Prediction,
     evaluate_split,
     parts_of,
-    predict_image,
     predict_images,
 )
 from sshr_deploy.runtime.evaluation.report import report
 from sshr_deploy.runtime.evaluation.scores import Tally
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
 from sshr_deploy.runtime.masks import reference_mask
-from sshr_deploy.runtime.sessions import CamBatch, SessionInfo
+from sshr_deploy.runtime.sessions import CamBatch, Session, SessionInfo
 
 Pixels = NDArray[np.uint8]
 TILES, WHOLE = LargeImages.TILES, LargeImages.WHOLE
+
+
+def predict_image(
+    rgb: Pixels, session: Session, profile: Profile, large: LargeImages, batch: int
+) -> Prediction:
+    ((_, prediction),) = predict_images([(None, rgb)], session, profile, large, batch)
+    return prediction
 
 
 class ColourSession:
