@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-checkpoint edge-check test lint format type build gpu-check clean
+.PHONY: help demo demo-checkpoint edge-check test lint format type kernels build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
@@ -23,8 +23,9 @@ help:
 	@echo "make lint       ruff, its formatter in check mode, import directions"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make type       mypy, strict"
-	@echo "make build      sdist and wheel in dist/"
-	@echo "make gpu-check  the checks that need an NVIDIA GPU"
+	@echo "make kernels    compile the GPU kernels for all supported GPUs; needs none"
+	@echo "make build      the kernels, then sdist and wheel in dist/"
+	@echo "make gpu-check  tests and measurements on this machine's NVIDIA GPU; installs nothing"
 	@echo "make clean      remove .venv and everything that was built"
 
 demo: $(VENV)/.installed-demo
@@ -62,19 +63,20 @@ format: $(VENV)/.installed-dev
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-build: $(VENV)/.installed-dev
+# Machine code for every SM, in runtime/kernels/cubins; ends with what each kernel uses of a GPU.
+kernels: $(VENV)/.installed-dev
+	$(BIN)/python -m sshr_deploy.runtime.kernels.build
+
+build: kernels
 	$(BIN)/python -m build --no-isolation
 
-# Pooled against plain HFRM, BF16 and compiled against FP32, then a short run of `fast`.
-gpu-check: $(VENV)/.installed-dev
-	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("gpu-check: PyTorch finds no NVIDIA GPU here")'
-	rm -rf demo/out/gpu
-	$(BIN)/sshr-deploy benchmark training --json demo/out/gpu/training.json
-	$(BIN)/python -m sshr_deploy.train.demo_dataset demo/out/gpu/dataset --training 40 --val 4
-	$(BIN)/sshr-deploy train demo/out/gpu/dataset --profile demo/profile.toml --recipe fast --width 8 --init demo/checkpoint.safetensors --out demo/out/gpu/run
+# Tests and measurements within eight minutes, by .venv or, without one, a python3 with PyTorch and
+# Triton; OUT=folder gets the JSON file.
+gpu-check:
+	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu_check
 
 clean:
-	rm -rf $(VENV) .venv-edge build dist *.egg-info demo/out .coverage
+	rm -rf $(VENV) .venv-edge build dist *.egg-info demo/out .coverage runtime/kernels/cubins
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -98,4 +100,5 @@ $(VENV)/.installed-demo: pyproject.toml setup.py $(VENV)/.created
 $(VENV)/.installed-dev: pyproject.toml setup.py $(VENV)/.created
 	@echo "installing what development needs; the first time this downloads torch"
 	$(PIP_INSTALL) --editable '.[export,train,dev]'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP_INSTALL) --editable '.[kernels]'  # CUDA builds of torch bring theirs
 	@touch $@ $(VENV)/.installed-demo

@@ -29,7 +29,8 @@ from sshr_deploy.bundle import (
     write_manifest,
 )
 from sshr_deploy.errors import ExportError, UsageError, first_line
-from sshr_deploy.export.onnx_from_checkpoint import OPSET, HfrmForm, flop_per_patch, write_onnx
+from sshr_deploy.export.deploy_graph import HfrmForm
+from sshr_deploy.export.onnx_from_checkpoint import OPSET, flop_per_patch, write_onnx
 from sshr_deploy.export.qualify import PatchSet, Tolerance, check_qualified, qualify
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import (
@@ -69,8 +70,13 @@ def export_bundle(
     Raises:
         CheckpointError: see `load_checkpoint`.
         UsageError: `out` is in the way; or the checkpoint has another number of classes.
-        ExportError: the graph could not be made, or misses `tolerance`.
+        ExportError: the graph could not be made, or misses `tolerance`; or `form` is `FUSED`.
     """
+    if form is HfrmForm.FUSED:
+        raise ExportError(
+            "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
+            "export form depthwise or separable"
+        )
     out = out.resolve()
     _check_out(out, overwrite=overwrite)
     on_step(f"reading {checkpoint}")

@@ -1,15 +1,10 @@
-"""SSHR network -> ONNX graph: uint8 patches in, raw CAMs and probabilities out.
-
-Normalisation is inside the graph. The published inference gives the CAM of level 56 no weight, so
-neither it nor its HFRM is exported.
-"""
+"""SSHR network -> ONNX graph (`DeployGraph`): uint8 patches in, CAMs and probabilities out."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +13,37 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sshr_deploy.model import IMAGENET_MEAN, IMAGENET_STD, SSHR
+from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
+from sshr_deploy.export.fused_onnx import Translations, fused_translations, plugin_rows
+from sshr_deploy.model import SSHR
 from sshr_deploy.runtime.sessions.session import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
 
 OPSET = 20
-
-
-class HfrmForm(StrEnum):
-    """Exact forms of HFRM plus its CAM head in the graph; see `sshr_deploy.model.hfrm`."""
-
-    DEPTHWISE = "depthwise"
-    SEPARABLE = "separable"
-
-
-class DeployGraph(nn.Module):
-    """What an engine runs: the network around which nothing is left to compute but the mask."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, model: SSHR, form: HfrmForm) -> None:
-        super().__init__()
-        self.model = model
-        self.form = form
-        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
-
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
-        x = patches.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
-        model, f = self.model, self.model.features(x)
-        context = f.deep.mean((2, 3))
-        cams = []
-        for feature, hfrm, head in model.levels(f)[1:]:
-            cam = hfrm.cam_depthwise if self.form is HfrmForm.DEPTHWISE else hfrm.cam_separable
-            cams.append(torch.relu(cam(feature, context, head)))
-        deep = model.fc8(f.deep)
-        prob = torch.sigmoid(deep.mean((2, 3)))
-        return cams[0], cams[1], torch.relu(deep), prob
 
 
 def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) -> None:
     """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
 
     Input `patches` uint8 [B, 224, 224, 3]; outputs float32 `cam_28_1`, `cam_28_2`, `cam_deep`
-    [B, N, 28, 28] (after ReLU) and `prob` [B, N].
+    [B, N, 28, 28] (after ReLU) and `prob` [B, N]. `FUSED` is for TensorRT alone, after
+    `register_plugins`; it needs no GPU here.
 
     Raises:
         OSError: the folder cannot be written.
+        MissingExtraError: `FUSED`, and Triton is not installed.
+        KernelArgumentError: `FUSED`, and the plugin does not take the type of the weights.
     """
+    fused = form is HfrmForm.FUSED
+    graph = DeployGraph(model, form, rows=plugin_rows(model) if fused else None)
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     export_module(
-        DeployGraph(model, form),
+        graph,
         (example,),
         path,
         input_names=(INPUT_NAME,),
         output_names=OUTPUT_NAMES,
         dynamic_shapes={"patches": {0: torch.export.Dim("batch", min=1, max=4096)}},
+        translations=fused_translations() if fused else None,
     )
 
 
@@ -88,10 +55,12 @@ def export_module(
     input_names: Sequence[str],
     output_names: Sequence[str],
     dynamic_shapes: dict[str, Any] | None = None,
+    translations: Translations | None = None,
 ) -> None:
     """Write any module as ONNX at `OPSET`, quietly, without traces of this machine.
 
     `example` fixes the shapes but for those that `dynamic_shapes` frees, as in torch.onnx.export.
+    `translations` is for operators that are not PyTorch's own.
 
     Raises:
         OSError: the folder cannot be written.
@@ -108,6 +77,7 @@ def export_module(
             input_names=list(input_names),
             output_names=list(output_names),
             dynamic_shapes=dynamic_shapes,
+            custom_translation_table=translations,
             verbose=False,
         )
     if program is None:

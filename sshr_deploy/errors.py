@@ -11,6 +11,8 @@
     ├── ExportError           the exported graph could not be made or did not qualify
     ├── BundleError           a bundle that is altered, incomplete or not a bundle
     ├── SessionError          an engine that cannot be opened or run
+    ├── KernelError           a GPU kernel that cannot be built, loaded or launched
+    │   └── KernelArgumentError  an argument of a kernel has a wrong shape, type or place
     ├── InputError            a slide or an image that cannot be read
     │   └── MissingMppError   a slide without a usable pixel size
     └── OutputError           a result that cannot be written
@@ -91,6 +93,14 @@ class BundleError(SshrDeployError):
 
 class SessionError(SshrDeployError):
     """An engine that cannot be opened or run."""
+
+
+class KernelError(SshrDeployError):
+    """A GPU kernel that cannot be built, loaded or launched."""
+
+
+class KernelArgumentError(KernelError):
+    """An argument of a kernel has a wrong shape, type or place; names it and what it should be."""
 
 
 class InputError(SshrDeployError):

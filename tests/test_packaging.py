@@ -21,6 +21,11 @@ BUILD_FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENS
 SENTENCE = "is not a link to ../{}: clone again with `git clone -c core.symlinks=true`"
 
 
+KERNELS = "runtime/kernels/cubins"
+KERNEL_FILES = ("manifest.json", "sm_90/op-variant.cubin", "sm_80/op-plugin.ptx")
+"""What `make kernels` leaves there, which `make build` runs first."""
+
+
 def copy_repository(root: Path, to: Path, *parts: str) -> Path:
     for name in BUILD_FILES:
         shutil.copy(root / name, to / name)
@@ -50,6 +55,10 @@ def pip_install(source: Path, target: Path, cwd: Path) -> subprocess.CompletedPr
 def built(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with an sdist and the wheel that was built from it."""
     copy = copy_repository(repo_root, tmp_path_factory.mktemp("repository"), *PARTS, "tests")
+    shutil.rmtree(copy / KERNELS, ignore_errors=True)
+    for name in KERNEL_FILES:
+        (copy / KERNELS / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / KERNELS / name).write_text(name, encoding="utf-8")
     results = copy / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     (results / "latency-fp32.json").write_text("{}", encoding="utf-8")
@@ -81,7 +90,8 @@ def sources(root: Path) -> set[str]:
         wanted |= set(folder.rglob("*.py"))
     wanted |= {*package.glob("profiles/*.toml"), *package.glob("train/recipes/*.toml")}
     wanted |= set(package.glob("export/qualification/*.*"))
-    return {path.relative_to(root).as_posix() for path in wanted}
+    names = {path.relative_to(root).as_posix() for path in wanted}
+    return names | {f"sshr_deploy/{KERNELS}/{name}" for name in KERNEL_FILES}
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path, repo_root: Path) -> None:

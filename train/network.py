@@ -8,11 +8,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._triton import has_triton
+from torch.utils._triton import has_triton, has_triton_package
 
 from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, normalise
 from sshr_deploy.model.dropout import ChannelDropout
+from sshr_deploy.model.hfrm import WeightedMeans
 from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.train.processes import Processes
 from sshr_deploy.train.recipe import BatchNormMode, HfrmTraining, Precision, Recipe
@@ -26,14 +27,20 @@ _STEM = ("conv1a", "b2", "b2_1", "b2_2")
 class TrainingNetwork(nn.Module):
     """uint8 patches in, the four heads' logits out.
 
-    Sets `requires_grad` of the parameters of `model` as the recipe says.
+    Sets `requires_grad` of the parameters of `model`, which is on its device, as the recipe says.
+
+    Raises:
+        UsageError: the recipe wants the fused kernel, which does not work there.
     """
 
     def __init__(self, model: SSHR, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
         self.bf16 = recipe.precision is Precision.BF16
-        self.pooled = recipe.hfrm is HfrmTraining.POOLED
+        self.plain = recipe.hfrm is HfrmTraining.PLAIN
+        self.fused_means: WeightedMeans | None = None
+        if recipe.hfrm is HfrmTraining.FUSED:
+            self.fused_means = _fused_means(recipe, model.conv1a.weight.device)
         self.frozen_batch_norms = recipe.batch_norm is BatchNormMode.FROZEN
         if recipe.freeze_stem:
             for name in _STEM:
@@ -61,8 +68,10 @@ class TrainingNetwork(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(rgb.device.type, torch.bfloat16, enabled=self.bf16):
             f = self.model.features(x)
+        if self.fused_means is not None:  # the kernel reads BF16 and adds up in FP32
+            return self.model.pooled_logits(f._replace(deep=f.deep.float()), self.fused_means)
         f = Features(*(feature.float() for feature in f))
-        return self.model.pooled_logits(f) if self.pooled else self.model.logits(self.model.cams(f))
+        return self.model.logits(self.model.cams(f)) if self.plain else self.model.pooled_logits(f)
 
 
 def place(model: SSHR, recipe: Recipe, device: torch.device) -> SSHR:
@@ -111,6 +120,27 @@ def share_dropout(model: SSHR, rank: int, world: int) -> None:
     for module in model.modules():
         if isinstance(module, ChannelDropout):
             module.rank, module.world = rank, world
+
+
+def _fused_means(recipe: Recipe, device: torch.device) -> WeightedMeans:
+    """The kernel, on a GPU or in Triton's interpreter.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    works = device.type == "cuda" and has_triton()
+    if not works and has_triton_package():
+        from sshr_deploy.runtime.kernels.interpreter import interpreting
+
+        works = interpreting()
+    if not works:
+        raise UsageError(
+            f"recipe {recipe.name} trains HFRM with a fused kernel, which needs an NVIDIA GPU and "
+            'Triton; set hfrm = "pooled" in a copy of the recipe'
+        )
+    from sshr_deploy.runtime.kernels.hfrm_pool.op import hfrm_pool
+
+    return hfrm_pool
 
 
 def _batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:

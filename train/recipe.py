@@ -45,10 +45,12 @@ class Precision(StrEnum):
 
 
 class HfrmTraining(StrEnum):
-    """How HFRM is computed in training; both give the same logits and gradients."""
+    """How HFRM is computed in training; all give the same logits and gradients."""
 
     POOLED = "pooled"
     """Means only, without a 15x15 convolution."""
+    FUSED = "fused"
+    """The same means by a Triton kernel that reads each feature map once; needs CUDA."""
     PLAIN = "plain"
     """The rectified feature maps, as published."""
 

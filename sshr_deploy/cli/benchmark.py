@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sshr_deploy.cli.options import BundleArgument, EngineOption, WidthOption
-from sshr_deploy.errors import MissingExtraError
+from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 benchmark_app = typer.Typer(
-    name="benchmark", help="Measure a bundle or training on this machine.", no_args_is_help=True
+    name="benchmark",
+    help="Measure a bundle, training or the GPU kernels on this machine.",
+    no_args_is_help=True,
 )
 
 JsonOption = Annotated[
@@ -38,9 +40,19 @@ _STEP_HEADINGS = {
 }
 
 
+_KERNEL_HEADINGS = {
+    "median_ms": "median ms",
+    "p95_ms": "p95 ms",
+    "tflop_per_s": "TFLOP/s",
+    "gb_per_s": "GB/s",
+    "share_of_floor": "floor / time",
+    "relative_rms_error": "error",
+}
+
+
 @benchmark_app.callback()
 def _group() -> None:
-    """Measure a bundle or training on this machine."""
+    """Measure a bundle, training or the GPU kernels on this machine."""
 
 
 @benchmark_app.command()
@@ -129,6 +141,70 @@ def training(
         typer.echo(str(json_file))
 
 
+@benchmark_app.command()
+def kernels(
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes in patches, with commas between.")
+    ] = "1,8,32,128",
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.01, max=60, help="Measuring time for each form and size, in s."),
+    ] = 0.25,
+    json_file: JsonOption = None,
+) -> None:
+    """Time of HFRM with its CAM head on an NVIDIA GPU, in ms: PyTorch's ways and the fused kernel.
+
+    For the three feature levels of the full-size network, FP16 and BF16, four classes. Plain: as
+    published; compiled: the same under torch.compile; separable: two dense convolutions; fused:
+    the kernel, on features in NCHW and in channels_last. All from captured CUDA graphs, on inputs
+    that are not in the cache.
+
+    TFLOP/s and GB/s: the operations and the bytes of the fused form over the time. Floor: the
+    larger of these bytes over a copy's bandwidth and these operations over a matrix product's
+    rate, both measured first. Error: relative RMS against FP64; a form that misses its bound (5e-3
+    in FP16, 2e-2 in BF16) ends the command, and no speed is reported.
+    """
+    try:
+        import torch
+
+        from sshr_deploy.benchmarks.kernels import measure_kernels
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "a package", "kernels") from error
+    from sshr_deploy.atomic import check_writable, write_json
+    from sshr_deploy.benchmarks.latency import parse_batches
+    from sshr_deploy.cli.console import say
+
+    sizes = parse_batches(batches)
+    if not torch.cuda.is_available():
+        raise UsageError("PyTorch finds no NVIDIA GPU here, and these kernels are for one")
+    if json_file is not None:
+        check_writable(json_file)
+    device = torch.device("cuda")
+    report = measure_kernels(device=device, batches=sizes, seconds=seconds, on_step=say)
+    _print_kernels(report)
+    if json_file is not None:
+        write_json(json_file, report)
+        typer.echo(str(json_file))
+
+
+def _print_kernels(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    ceilings = ", ".join(
+        f"{dtype} products {ceiling['product_tflop_per_s']:.0f} TFLOP/s"
+        for dtype, ceiling in report["ceilings"].items()
+    )
+    copy = next(iter(report["ceilings"].values()))["copy_gb_per_s"]
+    console.print(f"{report['device']}: copies {copy:.0f} GB/s, {ceilings}")
+    sizes: dict[str, list[list[Any]]] = {}
+    for row in report["rows"]:
+        size = f"{row['dtype']}, {row['batch']} x {' x '.join(map(str, row['shape']))}"
+        sizes.setdefault(size, []).append([row["form"], *(row[key] for key in _KERNEL_HEADINGS)])
+    for size, rows in sizes.items():
+        _print_table(console, size, ["form", *_KERNEL_HEADINGS.values()], rows)
+
+
 def _print_training(report: dict[str, Any]) -> None:
     from rich.console import Console
 
@@ -166,6 +242,9 @@ def _print_table(
     for column in table.columns[1:]:
         column.justify = "right"
     for name, *figures in rows:
-        shown = [f"{x:.0f}" if x >= 1000 else f"{x:.2f}" for x in map(float, figures)]
+        shown = [
+            f"{x:.0f}" if x >= 1000 else f"{x:.3g}" if x < 1 else f"{x:.2f}"
+            for x in map(float, figures)
+        ]
         table.add_row(str(name), *shown)
     console.print(title, table, sep="\n")

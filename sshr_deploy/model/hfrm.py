@@ -11,11 +11,17 @@ in exact arithmetic (tests compare them in float64).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 KERNEL_PX = 15
+
+WeightedMeans = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""F [B, C, H, W] and K [C, 15, 15] -> mean(F) and mean(F * S) over the map, each [B, C]; S as in
+`HFRM.tap_sums`."""
 
 
 class HFRM(nn.Module):
@@ -45,16 +51,23 @@ class HFRM(nn.Module):
         rectified: Tensor = gated + self.gamma_context * self.context_conv(feature)
         return rectified
 
-    def rectified_mean(self, feature: Tensor, context: Tensor) -> Tensor:
+    def rectified_mean(
+        self, feature: Tensor, context: Tensor, weighted_means: WeightedMeans | None = None
+    ) -> Tensor:
         """mean(F^) over the map, [B, C], without a 15x15 convolution.
 
         The mean of a zero-padded convolution is a weighted mean of its input:
-        mean(DWConv_K(F))_c = mean(F_c * S_c), with S from `tap_sums`.
+        mean(DWConv_K(F))_c = mean(F_c * S_c), with S from `tap_sums`. `weighted_means` computes
+        both means in place of PyTorch's operations.
         """
-        height, width = feature.shape[-2:]
-        sums = self.tap_sums(height, width)
-        convolved = torch.einsum("bchw,chw->bc", feature, sums) / (height * width)
-        return feature.mean((2, 3)) * self.gate(context) + self.gamma_context * convolved
+        if weighted_means is None:
+            height, width = feature.shape[-2:]
+            sums = self.tap_sums(height, width)
+            convolved = torch.einsum("bchw,chw->bc", feature, sums) / (height * width)
+            mean = feature.mean((2, 3))
+        else:
+            mean, convolved = weighted_means(feature, self.context_conv.weight[:, 0])
+        return mean * self.gate(context) + self.gamma_context * convolved
 
     def tap_sums(self, height: int, width: int) -> Tensor:
         """S [C, H, W]: for each pixel the sum of the kernel taps that land inside the map from it.

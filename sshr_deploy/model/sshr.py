@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.dropout import ChannelDropout
-from sshr_deploy.model.hfrm import HFRM
+from sshr_deploy.model.hfrm import HFRM, WeightedMeans
 from sshr_deploy.model.resnet38d import Features, ResNet38d
 
 HEAD_LOSS_WEIGHTS = (0.1, 0.15, 0.25, 0.5)
@@ -68,16 +68,16 @@ class SSHR(ResNet38d):
         """CAMs -> logits [4, B, N] by global average pooling, in head order."""
         return torch.stack([cam.mean((2, 3)) for cam in cams])
 
-    def pooled_logits(self, f: Features) -> Tensor:
+    def pooled_logits(self, f: Features, weighted_means: WeightedMeans | None = None) -> Tensor:
         """Backbone features -> `logits(cams(f))` [4, B, N] without CAMs or 15x15 convolutions.
 
         Exact, for training: a 1x1 head and the mean over the map commute (`HFRM.rectified_mean`),
         and so do channel dropout and the mean.
         """
         context = f.deep.mean((2, 3))
-        means = [
-            F.linear(hfrm.rectified_mean(feature, context), head.weight[:, :, 0, 0], head.bias)
-            for feature, hfrm, head in self.levels(f)
-        ]
+        means = []
+        for feature, hfrm, head in self.levels(f):
+            mean = hfrm.rectified_mean(feature, context, weighted_means)
+            means.append(F.linear(mean, head.weight[:, :, 0, 0], head.bias))
         deep = F.linear(self.dropout7(context), self.fc8.weight[:, :, 0, 0])
         return torch.stack([*means, deep])

@@ -76,7 +76,7 @@ def test_errors_are_within_their_bounds_and_not_all_zero(report: dict[str, Any])
             assert 0 < report["agreement"][name][figure] <= bound
 
 
-def forget_context(self: HFRM, feature: Tensor, context: Tensor) -> Tensor:
+def forget_context(self: HFRM, feature: Tensor, context: Tensor, *_: object) -> Tensor:
     return feature.mean((2, 3)) * self.gate(context)
 
 

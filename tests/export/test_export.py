@@ -17,7 +17,8 @@ from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
 from sshr_deploy.export import bundle_from_checkpoint as bundling
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-from sshr_deploy.export.onnx_from_checkpoint import HfrmForm, flop_per_patch, write_onnx
+from sshr_deploy.export.deploy_graph import HfrmForm
+from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch, write_onnx
 from sshr_deploy.export.qualify import (
     PatchSet,
     Tolerance,
@@ -81,8 +82,8 @@ def test_manifest_tells_what_the_bundle_is(small_bundle_dir: Path, small_checkpo
     assert {"torch", "onnx", "onnxruntime", "sshr-deploy"} <= set(manifest.tool_versions)
 
 
-@pytest.mark.parametrize("form", list(HfrmForm))
-def test_both_hfrm_forms_equal_pytorch_at_any_batch(
+@pytest.mark.parametrize("form", [form for form in HfrmForm if form is not HfrmForm.FUSED])
+def test_hfrm_forms_equal_pytorch_at_any_batch(
     small_checkpoint: Path, tmp_path: Path, form: HfrmForm
 ) -> None:
     model = load_checkpoint(small_checkpoint)
@@ -185,6 +186,15 @@ def test_what_a_killed_export_left_is_removed(
     (left / "half").write_text("x")
     export_bundle(small_checkpoint, profile, tmp_path / "b", shipped_patches())
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_form_that_cannot_be_qualified_is_refused(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    with pytest.raises(ExportError, match=r"form fused runs in TensorRT alone.*export form dep"):
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), form=HfrmForm.FUSED)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("exported_before")

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sshr_deploy.bundle import load_bundle
-from sshr_deploy.runtime.sessions import open_session
-from tests.runtime.running import Runner
+if TYPE_CHECKING:  # the GPU tests run where pydantic is not installed
+    from tests.runtime.running import Runner
 
 
 @pytest.fixture(scope="module")
 def infer(small_bundle_dir: Path) -> Iterator[Runner]:
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.runtime.sessions import open_session
+    from tests.runtime.running import Runner
+
     bundle = load_bundle(small_bundle_dir)
     with open_session(bundle, "onnx-cpu") as session:
         yield Runner(bundle, session)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.train.losses import head_losses, total_loss
 from sshr_deploy.train.network import TrainingNetwork
@@ -48,6 +49,12 @@ def test_pooled_and_plain_form_give_the_same_logits_and_gradients(recipe: Recipe
     for name, gradient in gradients.items():
         error = (gradient - plain[name]).norm() / plain[name].norm()
         assert error < 1e-3, name
+
+
+def test_the_fused_kernel_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # what tests of kernels set
+    with pytest.raises(UsageError, match=r'recipe paper .* NVIDIA GPU and Triton; .*"pooled"'):
+        _network(replace(PAPER, hfrm=HfrmTraining.FUSED))
 
 
 def test_bf16_is_near_fp32() -> None:

@@ -1,0 +1,275 @@
+"""What the fused kernels gain over PyTorch's operations (`sshr-deploy benchmark kernels`).
+
+Each row is one way to compute the CAM of one feature level from the feature and the semantic gate:
+
+    plain       F * gate + gamma_c DWConv15x15(F), then the 1x1 head, as published
+    compiled    the same under torch.compile(max-autotune)
+    separable   two dense convolutions and a matrix product (the ONNX graph's other form)
+    fused_nchw, fused_nhwc   the kernel `hfrm_cam`, on features in either memory layout
+
+No time is reported of a form that fails its check against FP64 operations on the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.benchmarks.gpu_timing import (
+    Call,
+    Ceilings,
+    alternate,
+    measure_ceilings,
+    relative_rms,
+    replay,
+    sets_beyond_cache,
+    statistics,
+)
+from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as plain_cam
+from sshr_deploy.runtime.kernels.hfrm_cam.op import HfrmCamWeights, hfrm_cam, pack_hfrm_cam
+
+SHAPES = ((512, 28, 28), (1024, 28, 28), (256, 56, 56))
+"""(C, H, W) of the levels at width 64; inference needs the first two."""
+BATCHES = (32, 1, 8, 128)
+"""Patches; the first is what the aims are stated for, so it is measured first."""
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+CLASSES = 4
+BOUND = {"fp16": 5e-3, "bf16": 2e-2}
+"""Largest relative RMS error against FP64 operations on the same rounded numbers."""
+_GAMMA_CONTEXT = 0.7
+
+OnStep = Callable[[str], None]
+Form = Callable[["Level", Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Weights of one level in the type under test."""
+
+    gate: Tensor  # [B, C] float32
+    gate_typed: Tensor  # [B, C]
+    head_weight: Tensor  # [N, C]
+    head_bias: Tensor  # [N]
+    kernel: Tensor  # [C, 15, 15]
+    vertical: Tensor  # [15 N, C, 15, 1]
+    shift: Tensor  # [N, 15 N, 1, 15]
+    packed: HfrmCamWeights
+
+
+def measure_kernels(
+    *,
+    device: torch.device,
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+    batches: Sequence[int] = BATCHES,
+    dtypes: Sequence[str] = ("fp16", "bf16"),
+    forms: Sequence[str] = (),
+    seconds: float = 0.25,
+    deadline_s: float = float("inf"),
+    on_step: OnStep = print,
+) -> dict[str, Any]:
+    """Check and time the forms of HFRM plus its head.
+
+    Args:
+        device: a CUDA device; on a CPU (tests) Triton's interpreter has to run.
+        shapes: (C, H, W) of the feature.
+        batches: sizes in patches.
+        dtypes: "fp16", "bf16".
+        forms: names of `FORMS`; none means all.
+        seconds: measuring time for each form at each size, in s.
+        deadline_s: what has not begun after this many seconds is left out and listed.
+        on_step: called with one line when the next size begins.
+
+    Raises:
+        SshrDeployError: a form misses its bound.
+    """
+    start = time.perf_counter()
+    ceilings = {name: measure_ceilings(device, DTYPES[name]) for name in dtypes}
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for dtype in dtypes:
+        for batch in batches:
+            for shape in shapes:
+                what = f"{dtype} {batch} x {' x '.join(map(str, shape))}"
+                if time.perf_counter() - start > deadline_s:
+                    left_out.append(what)
+                    continue
+                on_step(what)
+                rows += _measure_size(device, shape, batch, dtype, forms, seconds, ceilings[dtype])
+    return {
+        "benchmark": "kernels",
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": describe_environment(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "ceilings": {name: asdict(ceiling) for name, ceiling in ceilings.items()},
+        "settings": {"classes": CLASSES, "seconds": seconds, "bounds": BOUND},
+        "rows": rows,
+        "not_measured": left_out,
+    }
+
+
+def _measure_size(
+    device: torch.device,
+    shape: tuple[int, int, int],
+    batch: int,
+    dtype: str,
+    forms: Sequence[str],
+    seconds: float,
+    ceilings: Ceilings,
+) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    torch.compiler.reset()  # each size is compiled for itself
+    level = random_level(shape[0], batch, DTYPES[dtype], device)
+    size = (batch, *shape)
+    sets = sets_beyond_cache(2 * batch * shape[0] * shape[1] * shape[2], device)
+    features = [torch.randn(size, device=device).to(DTYPES[dtype]) for _ in range(sets)]
+    calls: dict[str, list[Call]] = {}
+    errors = {}
+    for name in forms or FORMS:
+        form, layout = FORMS[name]
+        inputs = [feature.contiguous(memory_format=layout) for feature in features]
+        cam = form(level, inputs[0])
+        errors[name] = checked(name, cam, level, inputs[0], BOUND[dtype])
+        calls[name] = [partial(form, level, feature) for feature in inputs]
+    graphs = {name: replay(of_all_sets) for name, of_all_sets in calls.items()}
+    samples = alternate(graphs, seconds * len(graphs), divisor=sets)
+    cost = Cost.of(batch, shape, level)
+    rows = []
+    for name, values in samples.items():
+        row: dict[str, Any] = {"dtype": dtype, "batch": batch, "shape": list(shape), "form": name}
+        row |= {"relative_rms_error": errors[name], **statistics(values)}
+        rows.append(row | cost.against(row["median_ms"], ceilings))
+    return rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The fewest bytes and the operations of the fused form: what every form is held against."""
+
+    gbyte: float
+    gflop: float
+
+    @classmethod
+    def of(cls, batch: int, shape: tuple[int, int, int], level: Level) -> Cost:
+        """The feature, the gate and the weights are read once, the CAM is written once."""
+        channels, height, width = shape
+        classes = len(level.head_weight)
+        pixels = batch * height * width
+        element = level.head_weight.element_size()
+        read = pixels * channels * element + 4 * batch * channels
+        weights = channels * classes * (1 + 15 * 15) * element
+        flop = 2 * pixels * channels * classes * (15 * 15 + 1)
+        return cls((read + weights + 4 * pixels * classes) / 1e9, flop / 1e9)
+
+    def against(self, median_ms: float, ceilings: Ceilings) -> dict[str, float]:
+        """Achieved rates, the floor in ms, and the share of the floor in the time."""
+        floor_ms = max(
+            self.gbyte / ceilings.copy_gb_per_s * 1e3,
+            self.gflop / ceilings.product_tflop_per_s,
+        )
+        return {
+            "tflop_per_s": self.gflop / median_ms,
+            "gb_per_s": self.gbyte / median_ms * 1e3,
+            "floor_ms": floor_ms,
+            "share_of_floor": floor_ms / median_ms,
+        }
+
+
+def random_level(
+    channels: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    rows: int | None = None,
+) -> Level:
+    """Weights in which every term counts, packed for a build with `rows`."""
+    head_weight = (torch.randn(CLASSES, channels, device=device) / 16).to(dtype)
+    head_bias = torch.randn(CLASSES, device=device).to(dtype)
+    kernel = (torch.randn(channels, 15, 15, device=device) / 15).to(dtype)
+    gate = 1 + torch.rand(batch, channels, device=device)
+    vertical = torch.einsum("nc,cyx->xncy", head_weight.float(), _GAMMA_CONTEXT * kernel.float())
+    shift = torch.einsum("xk,nm->nxmk", torch.eye(15), torch.eye(CLASSES))
+    return Level(
+        gate=gate,
+        gate_typed=gate.to(dtype),
+        head_weight=head_weight,
+        head_bias=head_bias,
+        kernel=kernel,
+        vertical=vertical.reshape(15 * CLASSES, channels, 15, 1).to(dtype),
+        shift=shift.reshape(CLASSES, 15 * CLASSES, 1, 15).to(device, dtype),
+        packed=pack_hfrm_cam(
+            head_weight, head_bias, kernel, _GAMMA_CONTEXT, dtype=dtype, device=device, rows=rows
+        ),
+    )
+
+
+def _plain(level: Level, feature: Tensor) -> Tensor:
+    w = level
+    return plain_cam(feature, w.gate_typed, w.head_weight, w.head_bias, w.kernel, _GAMMA_CONTEXT)
+
+
+@lru_cache
+def _compile_plain() -> Form:
+    # Not with graphs of its own: all forms run in one of ours.
+    return torch.compile(_plain, mode="max-autotune-no-cudagraphs", dynamic=False)
+
+
+def _compiled(level: Level, feature: Tensor) -> Tensor:
+    return _compile_plain()(level, feature)
+
+
+def _separable(level: Level, feature: Tensor) -> Tensor:
+    columns = F.conv2d(feature, level.vertical, padding=(7, 0))
+    context = F.conv2d(columns, level.shift, level.head_bias, padding=(0, 7))
+    gated = level.head_weight * level.gate_typed[:, None, :]
+    return context + torch.matmul(gated, feature.flatten(2)).view_as(context)
+
+
+def _fused(level: Level, feature: Tensor) -> Tensor:
+    return hfrm_cam(feature, level.gate, level.packed)
+
+
+_NCHW, _NHWC = torch.contiguous_format, torch.channels_last
+FORMS: Mapping[str, tuple[Form, torch.memory_format]] = {
+    "plain": (_plain, _NCHW),
+    "compiled": (_compiled, _NCHW),
+    "separable": (_separable, _NHWC),
+    "fused_nchw": (_fused, _NCHW),
+    "fused_nhwc": (_fused, _NHWC),
+}
+
+
+def checked(name: str, cam: Tensor, level: Level, feature: Tensor, bound: float) -> float:
+    """Relative RMS error of the CAM of the first image against FP64 operations.
+
+    Raises:
+        SshrDeployError: it is above the bound.
+    """
+    first, gate, head_weight, head_bias, kernel = (
+        tensor.cpu().double()
+        for tensor in (
+            feature[:1],
+            level.gate[:1],
+            level.head_weight,
+            level.head_bias,
+            level.kernel,
+        )
+    )
+    exact = plain_cam(first, gate, head_weight, head_bias, kernel, _GAMMA_CONTEXT)
+    error = relative_rms(cam[:1].cpu(), exact)
+    if not error <= bound:
+        raise SshrDeployError(
+            f"{name} on {list(feature.shape)} {feature.dtype} is off by {error:.1e}, "
+            f"allowed {bound:.0e}; no speed is reported"
+        )
+    return error

@@ -1,0 +1,86 @@
+"""What is exported: SSHR with uint8 patches in, CAMs and probabilities out.
+
+Normalisation is inside the graph. The published inference gives the CAM of level 56 no weight, so
+neither it nor its HFRM is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from sshr_deploy.export.fused_head import fused_heads
+from sshr_deploy.model import IMAGENET_MEAN, IMAGENET_STD, SSHR
+from sshr_deploy.model.resnet38d import Features
+
+
+class HfrmForm(StrEnum):
+    """Exact forms of HFRM plus its CAM head in the graph; see `sshr_deploy.model.hfrm`."""
+
+    PLAIN = "plain"
+    """Two steps as published; for comparisons."""
+    DEPTHWISE = "depthwise"
+    SEPARABLE = "separable"
+    FUSED = "fused"
+    """The kernel `hfrm_cam`: for PyTorch on CUDA, and in ONNX for TensorRT with the plugin."""
+
+
+class DeployGraph(nn.Module):
+    """What an engine runs: the network around which nothing is left to compute but the mask.
+
+    The network computes in the type of its weights; what enters and leaves is the same in all. With
+    `FUSED`, HFRM and heads are packed here, in that type: changing it later would round twice.
+
+    Args:
+        model: the network.
+        form: of HFRM and its heads.
+        rows: with `FUSED`, of the kernel's build that gets the weights (`plan.Config`); None for
+            what PyTorch runs where the weights are.
+
+    Raises:
+        MissingExtraError: `FUSED`, and Triton is not installed.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: SSHR, form: HfrmForm, *, rows: int | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.form = form
+        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        device = model.fc8.weight.device
+        self.register_buffer("scale", (1 / (255 * std)).to(device))
+        self.register_buffer("shift", (-mean / std).to(device))
+        self.fused = nn.ModuleList()
+        if form is HfrmForm.FUSED:
+            self.fused.extend(fused_heads(model, rows))
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
+        x = patches.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+        model = self.model
+        f = model.features(x.to(model.fc8.weight.dtype))
+        context = f.deep.mean((2, 3))
+        cams = [torch.relu(cam.float()) for cam in self._rectified_cams(f, context)]
+        deep = model.fc8(f.deep).float()
+        prob = torch.sigmoid(deep.mean((2, 3)))
+        return cams[0], cams[1], torch.relu(deep), prob
+
+    def _rectified_cams(self, f: Features, context: Tensor) -> Iterator[Tensor]:
+        levels = self.model.levels(f)[1:]
+        if self.form is HfrmForm.FUSED:
+            for fused, (feature, hfrm, _) in zip(self.fused, levels, strict=True):
+                yield fused(feature, hfrm.gate(context))
+            return
+        for feature, hfrm, head in levels:
+            if self.form is HfrmForm.PLAIN:
+                yield head(hfrm(feature, context))
+            elif self.form is HfrmForm.DEPTHWISE:
+                yield hfrm.cam_depthwise(feature, context, head)
+            else:
+                yield hfrm.cam_separable(feature, context, head)

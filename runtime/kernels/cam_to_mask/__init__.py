@@ -1,0 +1,1 @@
+"""CAMs and probabilities -> label map: upsample, normalise, weigh, gate and argmax."""

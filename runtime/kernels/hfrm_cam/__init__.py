@@ -1,0 +1,1 @@
+"""HFRM plus its CAM head for inference: the feature map is read, N channels are written."""

@@ -1,0 +1,207 @@
+"""`hfrm_cam` for PyTorch: inference only, no gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sshr_deploy.errors import KernelArgumentError
+from sshr_deploy.runtime.kernels.arguments import FLOATS, check_tensor
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
+    ADD_VARIANT,
+    KERNEL_PX,
+    MAX_CLASSES,
+    Config,
+    cam_variant,
+    choose_config,
+    layout_of,
+    make_plan,
+    pack,
+    padded_classes,
+    vector_width,
+)
+from sshr_deploy.runtime.kernels.hfrm_cam.triton import add_splits_kernel, hfrm_cam_kernel
+from sshr_deploy.runtime.kernels.interpreter import interpreting
+from sshr_deploy.runtime.kernels.jit import launch
+
+_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_INTERPRETED_SM, _INTERPRETED_PROCESSORS = 90, 8  # an H100's blocks; enough to split channels
+
+
+@dataclass(frozen=True)
+class HfrmCamWeights:
+    """HFRM and its head as the kernel reads them; made by `pack_hfrm_cam`."""
+
+    head: Tensor  # [C, NP], the features' dtype
+    context: Tensor  # [14 + rows, C, rows * 16 * NP], the features' dtype
+    bias: Tensor  # [N] float32
+
+
+def pack_hfrm_cam(
+    head_weight: Tensor,  # [N, C]
+    head_bias: Tensor,  # [N]
+    kernel: Tensor,  # [C, 15, 15]
+    gamma_context: float,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    rows: int | None = None,
+) -> HfrmCamWeights:
+    """Pack the weights once a model, for features of `dtype` on `device`.
+
+    Args:
+        head_weight: of the CAM head, a 1x1 convolution.
+        head_bias: of the CAM head.
+        kernel: HFRM's depthwise 15x15 kernel.
+        gamma_context: HFRM's gamma_c.
+        dtype: float32, float16 or bfloat16.
+        device: where the features will be.
+        rows: of the build that gets them (`plan.Config`); None for what `hfrm_cam` runs there.
+
+    Raises:
+        KernelArgumentError: a wrong shape or dtype (named), or more than 16 classes.
+    """
+    if dtype not in _DTYPES:
+        raise KernelArgumentError(f"dtype is {dtype}; it must be float32, float16 or bfloat16")
+    if head_weight.ndim != 2 or not 1 <= len(head_weight) <= MAX_CLASSES:
+        raise KernelArgumentError(
+            f"head_weight is {list(head_weight.shape)}; it must be [N, C] with N from 1 to 16"
+        )
+    classes, channels = head_weight.shape
+    for name, tensor, shape in (
+        ("head_weight", head_weight, (classes, channels)),
+        ("head_bias", head_bias, (classes,)),
+        ("kernel", kernel, (channels, KERNEL_PX, KERNEL_PX)),
+    ):
+        check_tensor(name, tensor, shape, like=tensor)
+    if rows is None:
+        rows = choose_config(_sm(torch.device(device)), _DTYPES[dtype], classes).rows
+    weight, bias, taps = (
+        tensor.detach().cpu().float().numpy() for tensor in (head_weight, head_bias, kernel)
+    )
+    packed = pack(weight, bias, taps, gamma_context, rows)
+    return HfrmCamWeights(
+        torch.from_numpy(packed.head).to(device, dtype),
+        torch.from_numpy(packed.context).to(device, dtype),
+        torch.from_numpy(packed.bias).to(device),
+    )
+
+
+def hfrm_cam(feature: Tensor, gate: Tensor, weights: HfrmCamWeights) -> Tensor:
+    """CAM of one feature level in one read of the feature; `naive.hfrm_cam` is the specification.
+
+    Args:
+        feature: [B, C, H, W] float32, float16 or bfloat16, any strides; NCHW and channels_last are
+            the fast ones.
+        gate: [B, C] float32, 1 + gamma_s w of HFRM.
+        weights: from `pack_hfrm_cam`, for this dtype and device.
+
+    Returns:
+        [B, N, H, W] float32, contiguous; products are added up in FP32.
+
+    Raises:
+        KernelArgumentError: a wrong shape, dtype or device (named).
+    """
+    cam: Tensor = torch.ops.sshr.hfrm_cam(
+        feature, gate, weights.head, weights.context, weights.bias
+    )
+    return cam
+
+
+@torch.library.custom_op("sshr::hfrm_cam", mutates_args=())
+def _hfrm_cam(feature: Tensor, gate: Tensor, head: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+    sm = _sm(feature.device)
+    _check(feature, gate, head, context, bias)
+    config = choose_config(sm, _DTYPES[feature.dtype], len(bias))
+    if context.shape[0] != KERNEL_PX - 1 + config.rows:
+        raise KernelArgumentError(
+            f"weights were packed for another GPU than SM {sm}; "
+            f"pack them with device={feature.device}"
+        )
+    return run(feature, gate, head, context, bias, config)
+
+
+@_hfrm_cam.register_fake
+def _fake(feature: Tensor, gate: Tensor, head: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+    _check(feature, gate, head, context, bias, traced=True)
+    batch, _, height, width = feature.shape
+    return torch.empty(
+        (batch, len(bias), height, width), dtype=torch.float32, device=feature.device
+    )
+
+
+def run(
+    feature: Tensor,
+    gate: Tensor,
+    head: Tensor,
+    context: Tensor,
+    bias: Tensor,
+    config: Config,
+    *,
+    splits: int | None = None,
+) -> Tensor:
+    """`hfrm_cam` with the block sizes of `config`, for which `context` was packed; checks nothing.
+
+    `splits` is the number of parts that the channels are worked on in; None to choose.
+    """
+    (batch, _, height, width), classes = feature.shape, len(bias)
+    shape, strides, device = tuple(feature.shape), feature.stride(), feature.device
+    layout = layout_of(strides, shape)
+    start = feature.data_ptr() // feature.element_size()
+    vector = vector_width(layout, strides, width, config.block_p, start)
+    upcast = interpreting() and feature.dtype == torch.bfloat16
+    variant = cam_variant(config, _DTYPES[feature.dtype], layout, classes, vector, upcast=upcast)
+    plan = make_plan(config, shape, strides, classes, _processors(device), splits=splits)
+    size = (plan.splits, batch, classes, height, width)
+    parts = torch.empty(size, dtype=torch.float32, device=device)
+    inputs = (feature, gate.contiguous(), head, context, bias)
+    launch(hfrm_cam_kernel, variant, plan.cam, inputs, [parts])
+    if plan.add is None:
+        return parts[0]
+    cam = torch.empty_like(parts[0])
+    launch(add_splits_kernel, ADD_VARIANT, plan.add, [parts], [cam])
+    return cam
+
+
+def _check(
+    feature: Tensor,
+    gate: Tensor,
+    head: Tensor,
+    context: Tensor,
+    bias: Tensor,
+    *,
+    traced: bool = False,
+) -> None:
+    like = feature if traced else None  # a trace may be made anywhere
+    check_tensor("feature", feature, ("B", "C", "H", "W"), FLOATS, like=like)
+    batch, channels = feature.shape[:2]
+    classes = bias.shape[0] if bias.ndim == 1 else 0
+    padded = padded_classes(min(classes, MAX_CLASSES))
+    columns = context.shape[-1] if context.ndim == 3 else 0
+    rows = columns // (16 * padded)
+    taps = (KERNEL_PX - 1 + rows, channels, rows * 16 * padded)
+    for name, tensor, shape, dtype in (
+        ("gate", gate, (batch, channels), torch.float32),
+        ("weights.bias", bias, ("N",), torch.float32),
+        ("weights.head", head, (channels, padded), feature.dtype),
+        ("weights.context", context, taps, feature.dtype),
+    ):
+        check_tensor(name, tensor, shape, (dtype,), like=feature)
+
+
+@lru_cache
+def _sm(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _INTERPRETED_SM
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@lru_cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _INTERPRETED_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count

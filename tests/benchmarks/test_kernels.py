@@ -1,0 +1,172 @@
+"""The kernels' benchmarks at sizes that the interpreter can do: what they report and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sshr_deploy.benchmarks import kernel_configs, kernels, mask_kernel, network, training_kernels
+from sshr_deploy.cli import app
+from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam as right
+from sshr_deploy.runtime.kernels.hfrm_cam.op import run
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config
+from tests.kernels_anywhere import DEVICE
+
+pytest.importorskip("triton")
+DEVICE_ = torch.device(DEVICE)
+FORMS = ("plain", "separable", "fused_nchw", "fused_nhwc")
+SHAPE = (16, 6, 5)
+
+
+def _quiet(text: str) -> None:
+    del text
+
+
+def measure(**changes: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "device": DEVICE_,
+        "shapes": (SHAPE,),
+        "batches": (2,),
+        "dtypes": ("fp16",),
+        "forms": FORMS,
+        "seconds": 0.001,
+        "on_step": _quiet,
+    }
+    return kernels.measure_kernels(**(settings | changes))
+
+
+def test_figures_follow_from_the_raw_samples() -> None:
+    report = measure()
+    assert [row["form"] for row in report["rows"]] == list(FORMS)
+    ceilings = report["ceilings"]["fp16"]
+    batch, channels, pixels, classes = 2, 16, 30, 4
+    flop = 2 * batch * pixels * channels * classes * (225 + 1)
+    read = 2 * batch * channels * pixels + 4 * batch * channels + 2 * channels * classes * 226
+    read += 4 * batch * classes * pixels
+    floor_s = max(
+        read / ceilings["copy_gb_per_s"] / 1e9, flop / ceilings["product_tflop_per_s"] / 1e12
+    )
+    for row in report["rows"]:
+        median_ms = row["median_ms"]
+        assert median_ms == pytest.approx(np.median(row["samples_ms"]), rel=1e-3, abs=1e-5)
+        assert row["tflop_per_s"] == pytest.approx(flop / median_ms / 1e9)
+        assert row["gb_per_s"] == pytest.approx(read / median_ms / 1e6)
+        assert row["floor_ms"] == pytest.approx(floor_s * 1e3)
+        assert row["share_of_floor"] == pytest.approx(floor_s * 1e3 / median_ms)
+        assert 0 < row["relative_rms_error"] < kernels.BOUND["fp16"]
+    json.dumps(report)
+
+
+def test_no_speed_of_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "hfrm_cam", lambda *arguments: right(*arguments) * 1.01)
+    with pytest.raises(
+        SshrDeployError, match=r"fused_nchw on .* is off by .* no speed is reported"
+    ):
+        measure()
+
+
+def test_what_does_not_fit_the_time_is_listed() -> None:
+    report = measure(batches=(1, 2), deadline_s=0.0)
+    assert report["rows"] == []
+    assert report["not_measured"] == ["fp16 1 x 16 x 6 x 5", "fp16 2 x 16 x 6 x 5"]
+
+
+@pytest.fixture
+def small_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_PATCH_PX", 32)
+
+
+@pytest.mark.usefixtures("small_patches")
+def test_network_rows() -> None:
+    rows = network.measure_inference(
+        device=DEVICE_, width=1, batches=(1,), compiled=False, seconds=0.001, on_step=_quiet
+    )
+    assert [row["form"] for row in rows] == ["authors", "plain", "fused"]
+    for row in rows:
+        assert row["patches_per_s"] == pytest.approx(1e3 / row["median_ms"])
+    assert rows[1]["relative_rms_error"] == 0
+    assert 0 < rows[2]["relative_rms_error"] < 1e-2
+
+
+@pytest.mark.usefixtures("small_patches")
+def test_no_speed_of_a_wrong_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: object, feature: Tensor, gate: Tensor) -> Tensor:
+        del self, gate
+        return feature.new_ones(len(feature), 4, *feature.shape[2:], dtype=torch.float32)
+
+    monkeypatch.setattr("sshr_deploy.export.fused_head.FusedHead.forward", wrong)
+    with pytest.raises(SshrDeployError, match="network, fused: CAMs differ from plain"):
+        network.measure_inference(
+            device=DEVICE_, width=1, batches=(1,), compiled=False, seconds=0.001, on_step=_quiet
+        )
+
+
+@pytest.mark.usefixtures("small_patches")
+def test_training_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"device": DEVICE_, "width": 1, "batch": 2, "seconds": 0.001}
+    rows = training_kernels.measure_training_kernels(**settings, on_step=_quiet)
+    parts = [(row["part"], row["form"]) for row in rows]
+    forms = ("plain", "pooled", "fused")
+    assert parts == [(part, form) for part in ("HFRM and heads", "step") for form in forms]
+    fused = training_kernels.FORMS["fused"]
+    wrong = {**training_kernels.FORMS, "fused": lambda model, f: 1.01 * fused(model, f)}
+    monkeypatch.setattr(training_kernels, "FORMS", wrong)
+    with pytest.raises(SshrDeployError, match="training, fused: logits differ from plain"):
+        training_kernels.measure_training_kernels(**settings, on_step=_quiet)
+
+
+def test_mask_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_kernel, "_CAM_PX", 4)
+    settings: dict[str, Any] = {"device": DEVICE_, "batches": (2,), "size_px": 16, "seconds": 0.001}
+    rows = mask_kernel.measure_mask_kernel(**settings, on_step=_quiet)
+    assert [(row["form"], row["batch"]) for row in rows] == [("kernel", 2), ("pytorch", 2)]
+    monkeypatch.setattr(mask_kernel, "_kernel", lambda cams, prob, size: torch.full((2, 16, 16), 9))
+    with pytest.raises(SshrDeployError, match="no speed is reported"):
+        mask_kernel.measure_mask_kernel(**settings, on_step=_quiet)
+
+
+def test_config_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = (Config(1, 32, 16, 4, 1), Config(2, 64, 16, 4, 1))
+    settings: dict[str, Any] = {
+        "device": DEVICE_,
+        "shape": SHAPE,
+        "batches": (1,),
+        "seconds": 0.001,
+    }
+    rows = kernel_configs.measure_configs(**settings, configs=configs, on_step=_quiet)
+    assert [row["config"]["block_p"] for row in rows] == [32, 64]
+    for row in rows:
+        assert row["share_of_floor"] == pytest.approx(row["floor_ms"] / row["median_ms"])
+    monkeypatch.setattr(kernel_configs, "run", lambda *arguments: 1.01 * run(*arguments))
+    with pytest.raises(SshrDeployError, match="no speed is reported"):
+        kernel_configs.measure_configs(**settings, configs=configs, on_step=_quiet)
+
+
+def test_a_config_without_room_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> Tensor:
+        raise MemoryError("out of resource: shared memory")
+
+    monkeypatch.setattr(kernel_configs, "run", full)
+    rows = kernel_configs.measure_configs(
+        device=DEVICE_,
+        shape=SHAPE,
+        batches=(1,),
+        configs=(Config(1, 32, 16, 4, 1),),
+        on_step=_quiet,
+    )
+    assert rows[0]["failed"] == "MemoryError: out of resource: shared memory"
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
+def test_the_command_needs_a_gpu(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["benchmark", "kernels", "--json", str(tmp_path / "a.json")])
+    assert done.exit_code != 0
+    assert "PyTorch finds no NVIDIA GPU here" in str(done.exception)

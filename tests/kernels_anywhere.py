@@ -1,0 +1,15 @@
+"""Imported before any kernel: they run on the GPU where there is one, else on the CPU.
+
+On the CPU Triton's interpreter runs them, which it decides when a kernel is defined.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"

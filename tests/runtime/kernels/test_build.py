@@ -1,0 +1,166 @@
+"""Kernels compiled ahead of time on a machine without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sshr_deploy.errors import KernelError, UsageError
+from sshr_deploy.runtime.kernels import build
+from sshr_deploy.runtime.kernels.manifest import load_manifest
+
+
+def run_fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the interpreter, which these tests have on, compiles nothing."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+BUILD_MASKS = """
+import sys
+from sshr_deploy.runtime.kernels import build
+if __name__ == "__main__":
+    build.OPS = ("cam_to_mask",)
+    sys.exit(build.main(["--sm", "75", "--sm", "90", "--out", sys.argv[1]]))
+"""
+
+
+def test_build_and_build_again(tmp_path: Path) -> None:
+    done = run_fresh(BUILD_MASKS, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("SM 7.5  cam_to_mask ranges: ")
+    assert lines[-1].startswith("4 kernels, ")
+    manifest = load_manifest(tmp_path)
+    assert [(c.sm, c.arch) for c in manifest.cubins] == [
+        *[(75, "sm_75")] * 2,
+        *[(90, "sm_90a")] * 2,
+    ]
+    for cubin in manifest.cubins:
+        assert cubin.read()[:4] == b"\x7fELF"
+        assert cubin.registers > 0
+        assert cubin.spill_store_bytes == cubin.spill_load_bytes == 0
+    kept, lost = (tmp_path / cubin.file for cubin in manifest.cubins[:2])
+    before = kept.stat().st_mtime_ns
+    lost.write_bytes(b"cut")
+    stray = tmp_path / "sm_61" / "old.cubin"
+    stray.parent.mkdir()
+    stray.touch()
+    done = run_fresh(BUILD_MASKS, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "[1/1] SM 7.5  cam_to_mask mask" in done.stderr
+    assert kept.stat().st_mtime_ns == before
+    assert load_manifest(tmp_path) == manifest
+    assert not stray.parent.exists()
+
+
+SPILL = """
+import sys
+from pathlib import Path
+from sshr_deploy.errors import KernelError
+from sshr_deploy.runtime.kernels.build import compile_to
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, cam_variant
+variant = cam_variant(Config(1, 64, 64, 1, 1), "fp16", "nhwc", 4, 4)
+try:
+    compile_to(Path(sys.argv[1]), variant, 80)
+except KernelError as error:
+    print(error)
+"""
+
+
+def test_a_kernel_that_spills_is_refused(tmp_path: Path) -> None:
+    done = run_fresh(SPILL, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "it spills; give its plan smaller blocks for this SM" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("op", build.OPS)
+def test_signatures_are_those_of_the_kernels(op: str) -> None:
+    kernels = import_module(f"sshr_deploy.runtime.kernels.{op}.triton")
+    for sm in build.SMS:
+        variants = build.variants(op, sm)
+        assert len({variant.name for variant in variants}) == len(variants)
+        for variant in variants:
+            names = getattr(kernels, variant.function).arg_names
+            count = len(variant.signature)
+            assert names[:count] == list(variant.signature)
+            assert set(names[count:]) == set(variant.constants)
+            integers = {n for n, kind in variant.signature.items() if kind == "i32"}
+            assert variant.multiples_of_16 <= integers
+
+
+PTX = """.version 8.7
+.visible .entry add(
+\t.param .u64 .ptr .global .align 1 add_param_0,
+\t.param .u32 add_param_1,
+\t.param .u64 .ptr .global .align 1 add_param_2,
+\t.param .u64 .ptr .global .align 1 add_param_3
+)
+.reqntid 128
+{
+\tld.param.b64 %rd1, [add_param_0];
+}
+"""
+
+
+def test_scratch_pointers_are_cut_off() -> None:
+    cut = build._without_scratch(PTX, "add", 2)
+    assert ".param .u32 add_param_1\n)" in cut
+    assert "add_param_2" not in cut
+    assert cut.endswith(PTX[PTX.index("\n.reqntid") :])
+
+
+def test_a_scratch_pointer_that_is_used_is_an_error() -> None:
+    used = PTX.replace("[add_param_0]", "[add_param_3]")
+    with pytest.raises(KernelError, match="add uses add_param_3, which is not in its signature"):
+        build._without_scratch(used, "add", 2)
+
+
+def test_resources_are_read_from_the_report() -> None:
+    log = """ptxas info    : 0 bytes gmem
+ptxas info    : Function properties for k
+    16 bytes stack frame, 12 bytes spill stores, 24 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 16 bytes cumulative stack size"""
+    assert build.resources(log) == {
+        "registers": 255,
+        "stack_bytes": 16,
+        "spill_store_bytes": 12,
+        "spill_load_bytes": 24,
+    }
+    with pytest.raises(KernelError, match="ptxas reports no registers"):
+        build.resources("")
+
+
+def test_the_interpreter_is_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(UsageError, match="unset TRITON_INTERPRET"):
+        build.build(tmp_path)
+    assert build.main(["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: Triton's interpreter compiles nothing")
+
+
+@pytest.mark.skipif(not build.FOLDER.exists(), reason="`make kernels` was not run")
+def test_what_make_kernels_built_is_whole_and_spills_nothing() -> None:
+    manifest = load_manifest(build.FOLDER)
+    built = {(cubin.op, cubin.variant, cubin.sm) for cubin in manifest.cubins}
+    wanted = [
+        (op, v.name, sm) for sm in build.SMS for op in build.OPS for v in build.variants(op, sm)
+    ]
+    assert built == set(wanted)
+    for cubin in manifest.cubins:
+        cubin.read()
+        assert cubin.spill_store_bytes == cubin.spill_load_bytes == 0
+        assert cubin.shared_bytes <= (227 << 10 if cubin.sm in (90, 100) else 99 << 10)
+        assert cubin.shared_bytes <= 64 << 10 or cubin.sm > 75
+    assert json.loads((build.FOLDER / "manifest.json").read_text())["triton"] == manifest.triton
