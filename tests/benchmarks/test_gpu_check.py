@@ -33,7 +33,7 @@ def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None
     code += "print(*gpu_check._parts(torch.device('cpu')))"
     done = run_python(code, repo_root)
     assert done.returncode == 0, done.stderr
-    parts = ["tests", "kernels", "masks", "network", "training", "configs"]
+    parts = ["tests", "kernels", "masks", "network", "training", "configs", "recipes"]
     assert done.stdout.split() == parts
 
 
@@ -80,7 +80,10 @@ def test_one_failed_part_does_not_stop_the_others(
     def crash() -> None:
         raise RuntimeError("CUDA error\nmore lines")
 
-    parts = {"tests": crash, "kernels": lambda: KERNELS, "network": fail}
+    def need() -> None:
+        raise ModuleNotFoundError("No module named 'pydantic'", name="pydantic")
+
+    parts = {"tests": crash, "kernels": lambda: KERNELS, "network": fail, "recipes": need}
     monkeypatch.setattr(gpu_check, "_parts", lambda device: parts)
     monkeypatch.setenv("OUT", str(tmp_path))
     assert gpu_check.main([]) == 1
@@ -89,8 +92,9 @@ def test_one_failed_part_does_not_stop_the_others(
         "fp16  32 x 512x28x28  ms: plain 6.0000 compiled 3.0000 fused_nhwc 0.5000 | "
         "fused_nhwc 12.0x plain 6.0x compiled, 50% of the floor"
     )
-    assert shown[2:5] == [
+    assert shown[2:6] == [
         "not measured, out of time: fp16 128 x 512 x 28 x 28",
+        "left out recipes: pydantic is not installed",
         "FAILED tests: RuntimeError: CUDA error",
         "FAILED network: fused is off by 1e+00",
     ]
@@ -106,7 +110,7 @@ def test_parts_that_do_not_fit_the_time_are_named(
 ) -> None:
     monkeypatch.setattr(gpu_check, "_parts", lambda device: {"kernels": lambda: KERNELS})
     monkeypatch.setattr(gpu_check, "_TOTAL_S", 10.0)
-    assert gpu_check.check(tmp_path)["failed"] == {"kernels": "out of time"}
+    assert gpu_check.check(tmp_path)["left_out"] == {"kernels": "out of time"}
 
 
 def test_failing_tests_are_reported(

@@ -85,9 +85,12 @@ def choose_config(sm: int, dtype: str, classes: int) -> Config:
     """
     padded = padded_classes(classes)
     if dtype == "fp32":  # plain units: the accumulator fills the registers
-        return Config(1, 32 if padded == 16 else 64, 16, 4 if padded < 16 else 8, 2)
+        few_warps = sm >= 80 and padded < 16
+        return Config(1, 32 if padded == 16 else 64, 16, 4 if few_warps else 8, 2)
     if sm < 80:  # no asynchronous copies
         return Config(1, 64 if padded < 16 else 32, 16, 8, 1)
+    if sm == 100 and padded == 16:
+        return Config(1, 64, 64, 16, 3)
     block_c = 64 if sm in (90, 100) else 32  # by shared memory: 227 KiB, else 99 KiB or little more
     return Config(2 if padded == 4 else 1, 128, block_c, 8, 3)
 
