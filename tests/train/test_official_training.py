@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,15 @@ def _named(golden: Golden, prefix: str) -> dict[str, NDArray[Any]]:
     return {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Sums in more parts round less; after three steps one thread is off by 1e-4 on some CPUs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _without_dropout(model: SSHR) -> SSHR:
     for module in model.modules():
         if isinstance(module, ChannelDropout):
@@ -42,6 +52,7 @@ def _without_dropout(model: SSHR) -> SSHR:
     return model
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("form", [HfrmTraining.POOLED, HfrmTraining.PLAIN])
 def test_three_steps_are_the_published_ones(
     form: HfrmTraining, golden: Golden, seeded_checkpoint: Path

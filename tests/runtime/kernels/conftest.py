@@ -15,14 +15,9 @@ def device() -> str:
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """New memory holds NaN, or 77 where there is none: an element that nobody wrote shows."""
-    for name in ("empty", "empty_like"):
-        original = getattr(torch, name)
-
-        def poisoned(*args, _original=original, **kwargs):  # type: ignore[no-untyped-def]
-            out = _original(*args, **kwargs)
-            return out.fill_(float("nan") if out.is_floating_point() else 77)
-
-        monkeypatch.setattr(torch, name, poisoned)
+def poisoned_memory() -> Iterator[None]:
+    """New memory holds NaN, or the largest integer: an element that nobody wrote shows."""
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
     yield
+    torch.use_deterministic_algorithms(False)

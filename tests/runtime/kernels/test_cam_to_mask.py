@@ -28,7 +28,7 @@ GOLDEN_FILES = {
     0.8: "official_inference_gate_0.8",
 }
 MASK_AGREEMENT = 0.9995
-POISON = 77
+POISON = 255
 
 LARGE = [
     Case(1, 4, (28, 28), (224, 224), 0.5),
