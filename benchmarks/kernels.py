@@ -219,13 +219,15 @@ def _plain(level: Level, feature: Tensor) -> Tensor:
 
 
 @lru_cache
-def _compile_plain() -> Form:
+def _compiled_cam() -> Callable[..., Tensor]:
     # Not with graphs of its own: all forms run in one of ours.
-    return torch.compile(_plain, mode="max-autotune-no-cudagraphs", dynamic=False)
+    return torch.compile(plain_cam, mode="max-autotune-no-cudagraphs", dynamic=False)
 
 
 def _compiled(level: Level, feature: Tensor) -> Tensor:
-    return _compile_plain()(level, feature)
+    w = level
+    cam = _compiled_cam()
+    return cam(feature, w.gate_typed, w.head_weight, w.head_bias, w.kernel, _GAMMA_CONTEXT)
 
 
 def _separable(level: Level, feature: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import runpy
 from pathlib import Path
@@ -86,7 +87,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="full width
 def test_golden_masks_at_full_width(golden: Golden, seeded_model: SSHR) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    model = seeded_model.to("cuda", torch.float32)
+    model = copy.deepcopy(seeded_model).cuda()
     patches = torch.from_numpy(golden["input_rgb_224"]).cuda()
     outputs = DeployGraph(model, HfrmForm.FUSED)(patches)
     for name, got in zip(OUTPUTS, outputs, strict=True):
@@ -104,7 +105,7 @@ def test_fused_and_plain_agree_at_full_width_in_fp16(
     golden: Golden, seeded_model: SSHR, layout: torch.memory_format
 ) -> None:
     """Against the plain form: the seeded weights amplify the rounding of FP16 in the backbone."""
-    model = seeded_model.to("cuda", torch.float16)
+    model = copy.deepcopy(seeded_model).to("cuda", torch.float16)
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
     patches = torch.from_numpy(golden["input_rgb_224"]).cuda()
     fused, plain = (DeployGraph(model, form)(patches) for form in FORMS)
