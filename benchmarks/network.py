@@ -83,7 +83,8 @@ def measure_inference(
     model = random_network(width, device)
     on_step("network as the authors run it: FP32, one patch, TF32 off")
     rows = [_authors_way(model, device, width, seconds)]
-    if device.type == "cuda":
+    precision = "fp16" if device.type == "cuda" else "fp32"
+    if precision == "fp16":
         model = model.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     graphs: dict[str, _Graph] = {
         form.value: DeployGraph(model, form) for form in (HfrmForm.PLAIN, HfrmForm.FUSED)
@@ -98,7 +99,7 @@ def measure_inference(
         calls = {name: replay([partial(graph, patches)]) for name, graph in graphs.items()}
         for name, samples in alternate(calls, seconds * len(calls)).items():
             rows.append(
-                _row(name, "fp16", batch, width, samples) | {"relative_rms_error": error[name]}
+                _row(name, precision, batch, width, samples) | {"relative_rms_error": error[name]}
             )
     return rows
 
