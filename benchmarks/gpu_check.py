@@ -11,6 +11,7 @@ timed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -23,11 +24,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sshr_deploy.atomic import write_json
+from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.errors import SshrDeployError, first_line
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TESTS = ("tests/runtime/kernels", "tests/runtime/test_device.py")
@@ -38,9 +37,17 @@ _Part = Callable[[], Any]
 
 
 def check(out: Path) -> dict[str, Any]:
-    """Run all parts; a part that fails is recorded with its reason, and the others go on."""
+    """Run all parts; a part that fails is recorded with its reason, and the others go on.
+
+    Raises:
+        OutputError: the JSON file cannot be written; told before anything is measured.
+    """
+    import torch
+
     start = time.perf_counter()
     device = torch.device("cuda")
+    file = out / _file_name(torch.cuda.get_device_name())
+    check_writable(file)
     report: dict[str, Any] = {
         "benchmark": "gpu-check",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -57,20 +64,22 @@ def check(out: Path) -> dict[str, Any]:
             continue
         began = time.perf_counter()
         try:
-            report[name] = part()
+            figures = part()
+            json.dumps(figures, allow_nan=False)
+            report[name] = figures
         except ModuleNotFoundError as error:
             report["left_out"][name] = f"{error.name} is not installed"
         except SshrDeployError as error:
             report["failed"][name] = str(error)
         except Exception as error:  # the other parts are worth their time all the same
-            report["failed"][name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            report["failed"][name] = f"{type(error).__name__}: {first_line(error)}"
             traceback.print_exc()
         report["seconds"][name] = round(time.perf_counter() - began, 1)
-        write_json(out / _file_name(report["device"]), report)  # nothing done is lost
+        write_json(file, report)  # nothing done is lost
     return report
 
 
-def _parts(device: torch.device) -> dict[str, _Part]:
+def _parts(device: Any) -> dict[str, _Part]:
     from sshr_deploy.benchmarks.kernel_configs import measure_configs
     from sshr_deploy.benchmarks.kernels import measure_kernels
     from sshr_deploy.benchmarks.mask_kernel import measure_mask_kernel
@@ -198,15 +207,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=default, help="folder of the JSON file (default: $OUT, if set)"
     )
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("gpu-check: PyTorch finds no NVIDIA GPU here", file=sys.stderr)
+    missing = _missing()
+    if missing:
+        print(f"gpu-check: {missing}", file=sys.stderr)
         return 2
-    if find_spec("triton") is None:
-        print("gpu-check: Triton is not installed beside this PyTorch", file=sys.stderr)
-        return 2
-    report = check(options.out)
+    try:
+        report = check(options.out)
+    except SshrDeployError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 1
     print(*table(report), options.out / _file_name(report["device"]), sep="\n")
     return 1 if report["failed"] else 0
+
+
+def _missing() -> str:
+    """What has to be there first, with the fix; empty where nothing is missing."""
+    choose = "name a Python that has it: make gpu-check PYTHON=/path/to/python3"
+    if find_spec("torch") is None:
+        return f"{sys.executable} has no PyTorch; {choose}"
+    import torch
+
+    if torch.version.cuda is None:
+        return f"the PyTorch of {sys.executable} is built without CUDA; {choose}"
+    if not torch.cuda.is_available():
+        return (
+            "PyTorch finds no NVIDIA GPU here; see what nvidia-smi says, or use a machine with one"
+        )
+    if find_spec("triton") is None:
+        return f"{sys.executable} has no Triton beside its PyTorch; {choose}"
+    return ""
 
 
 if __name__ == "__main__":

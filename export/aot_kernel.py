@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sshr_deploy.errors import KernelArgumentError, KernelError
+from sshr_deploy.errors import KernelError
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     PLUGIN_SM,
     Config,
@@ -151,25 +151,3 @@ def check_kernel(kernel: AotKernel, variant: Variant) -> None:
             f"{variant.name} takes {kernel.shared_bytes} bytes of shared memory; "
             f"give its plan smaller blocks, for at most {MAX_SHARED_BYTES}"
         )
-
-
-def check_fit(variant: Variant, launch: BatchLaunch) -> None:
-    """Check that what the build takes for granted holds: multiples of 16, loads of several.
-
-    Raises:
-        KernelArgumentError: names the size.
-    """
-    names = [name for name, kind in variant.signature.items() if kind == "i32"]
-    scalars = dict(zip(names[1:], launch.scalars, strict=True))
-    divisors = dict.fromkeys(sorted(variant.multiples_of_16), 16)
-    if variant.constants["UNIT"] == "x":
-        divisors["W"] = int(variant.constants["VECTOR"])
-        if scalars["W"] > scalars["TILE_W"]:
-            raise KernelArgumentError(
-                f"W is {scalars['W']}; {variant.name} takes at most {scalars['TILE_W']}"
-            )
-    for name, divisor in divisors.items():
-        if scalars[name] % divisor:
-            raise KernelArgumentError(
-                f"{name} is {scalars[name]}; {variant.name} needs a multiple of {divisor}"
-            )

@@ -21,7 +21,6 @@ from sshr_deploy.errors import KernelArgumentError, MissingExtraError
 from sshr_deploy.export.aot_kernel import (
     KernelFinder,
     batch_launch,
-    check_fit,
     check_kernel,
     plugin_variant,
     precompiled_kernels,
@@ -29,6 +28,7 @@ from sshr_deploy.export.aot_kernel import (
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     MAX_CLASSES,
     Config,
+    check_fit,
     padded_classes,
     plugin_config,
     variant_name,
@@ -152,7 +152,7 @@ class _HfrmCam:
         )
         layout = "nhwc" if last else "nchw"
         variant = plugin_variant(f"plugin-{variant_name(dtype, layout, classes)}")
-        check_fit(variant, launch)
+        check_fit(variant, (1, *launch.scalars))
         kernel = self.kernels(variant)
         check_kernel(kernel, variant)
         batch = feature.shape_expr[0]

@@ -12,20 +12,28 @@ import hashlib
 import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from sshr_deploy.atomic import atomic_path
-from sshr_deploy.errors import KernelError, MissingExtraError, SshrDeployError, UsageError
+from sshr_deploy.errors import (
+    KernelError,
+    MissingExtraError,
+    SshrDeployError,
+    UsageError,
+    first_line,
+)
 from sshr_deploy.runtime.kernels.launch import Variant
 from sshr_deploy.runtime.kernels.manifest import (
     Cubin,
@@ -59,7 +67,8 @@ class Compiled:
 def build(folder: Path, sms: Sequence[int] = SMS, jobs: int | None = None) -> KernelManifest:
     """Compile what is missing or out of date into `folder` and write its manifest.
 
-    Kernels of other SMs and files that the manifest does not name are removed.
+    Kernels that an earlier manifest names and this one does not, those of other SMs among them, are
+    removed. Any other file stays.
 
     Raises:
         MissingExtraError: Triton is not installed.
@@ -69,26 +78,56 @@ def build(folder: Path, sms: Sequence[int] = SMS, jobs: int | None = None) -> Ke
     """
     release = _triton_version()
     sources = {op: source_hash(op) for op in OPS}
-    kept = {(c.op, c.variant, c.sm): c for c in _up_to_date(folder, sources, release)}
-    wanted = [(variant, sm) for sm in sms for op in OPS for variant in variants(op, sm)]
+    earlier = _earlier(folder)
+    kept = {(c.op, c.variant, c.sm): c for c in _up_to_date(earlier, sources, release)}
+    wanted = [(v, sm) for sm in dict.fromkeys(sms) for op in OPS for v in variants(op, sm)]
     cubins = [kept[v.op, v.name, sm] for v, sm in wanted if (v.op, v.name, sm) in kept]
     missing = [(v, sm) for v, sm in wanted if (v.op, v.name, sm) not in kept]
-    context = get_context("spawn")  # Triton's threads do not survive a fork
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
-        futures = [pool.submit(compile_to, folder, variant, sm) for variant, sm in missing]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                cubins.append(future.result())
-                print(f"[{done}/{len(missing)}] {_report(cubins[-1])}", file=sys.stderr)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for done, cubin in enumerate(_compiled(folder, missing, jobs), 1):
+        cubins.append(cubin)
+        print(f"[{done}/{len(missing)}] {_report(cubin)}", file=sys.stderr)
     order = {(v.op, v.name, sm): i for i, (v, sm) in enumerate(wanted)}
     cubins.sort(key=lambda c: order[c.op, c.variant, c.sm])
-    manifest = KernelManifest(release, sources, tuple(cubins))
-    write_manifest(folder, manifest)
-    _remove_others(folder, {folder / cubin.file for cubin in cubins})
+    write_manifest(folder, KernelManifest(release, sources, tuple(cubins)))
+    if earlier is not None:
+        _remove(folder, {c.file for c in earlier.cubins} - {c.file for c in cubins})
     return load_manifest(folder)
+
+
+def _compiled(
+    folder: Path, missing: Sequence[tuple[Variant, int]], jobs: int | None
+) -> Iterator[Cubin]:
+    """Each kernel of `missing` as it is done, in several processes.
+
+    Raises:
+        KernelError: a kernel does not compile, or a process died.
+    """
+    context = get_context("spawn")  # Triton's threads do not survive a fork
+    with ProcessPoolExecutor(
+        jobs or os.cpu_count(), mp_context=context, initializer=_end_with_parent
+    ) as pool:
+        futures = [pool.submit(compile_to, folder, variant, sm) for variant, sm in missing]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise KernelError(
+                "a process that compiled was killed, perhaps for want of memory; run it again"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when the process that started it is killed."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def source_hash(op: str) -> str:
@@ -197,7 +236,7 @@ def assemble(compiled: Compiled, fuse_multiply_add: bool, ptxas: str) -> tuple[b
     Raises:
         KernelError: the assembler refuses it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _temporary_folder() as folder:
         source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(compiled.ptx, "utf-8")
         command = [ptxas, "-v", f"--gpu-name={compiled.arch}", str(source), "-o", str(target)]
@@ -206,6 +245,18 @@ def assemble(compiled: Compiled, fuse_multiply_add: bool, ptxas: str) -> tuple[b
         if done.returncode != 0:
             raise KernelError(f"ptxas refuses {compiled.entry}: {done.stdout}{done.stderr}")
         return target.read_bytes(), done.stderr
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    except OSError as error:
+        raise KernelError(
+            f"cannot write to the folder for temporary files: {error.strerror or error}; "
+            "free space there or set TMPDIR"
+        ) from error
 
 
 def resources(log: str) -> dict[str, int]:
@@ -240,21 +291,32 @@ def _without_scratch(ptx: str, entry: str, parameters: int) -> str:
 
 
 def _triton_version() -> str:
-    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+    if os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y"):
         raise UsageError("Triton's interpreter compiles nothing: unset TRITON_INTERPRET")
     try:
-        return version("triton")
-    except PackageNotFoundError as error:
+        release = version("triton")
+        importlib.import_module("triton")
+    except (PackageNotFoundError, ModuleNotFoundError) as error:
         raise MissingExtraError("triton", "kernels") from error
+    except Exception as error:  # a broken installation raises whatever it likes
+        raise KernelError(f"Triton cannot be imported: {first_line(error)}") from error
+    return release
 
 
-def _up_to_date(folder: Path, sources: dict[str, str], release: str) -> Iterator[Cubin]:
-    """Kernels of an earlier build that a new one would make again."""
+def _earlier(folder: Path) -> KernelManifest | None:
     try:
-        earlier = load_manifest(folder)
+        return load_manifest(folder)
     except KernelError:
+        return None
+
+
+def _up_to_date(
+    earlier: KernelManifest | None, sources: dict[str, str], release: str
+) -> Iterator[Cubin]:
+    """Kernels of an earlier build that a new one would make again."""
+    if earlier is None or earlier.triton != release:
         return
-    for cubin in earlier.cubins if earlier.triton == release else ():
+    for cubin in earlier.cubins:
         try:
             cubin.read()
         except KernelError:
@@ -263,13 +325,13 @@ def _up_to_date(folder: Path, sources: dict[str, str], release: str) -> Iterator
             yield cubin
 
 
-def _remove_others(folder: Path, wanted: set[Path]) -> None:
-    for path in folder.glob("sm_*/*"):
-        if path not in wanted:
-            path.unlink()
-    for path in folder.glob("sm_*"):
-        if not any(path.iterdir()):
-            shutil.rmtree(path)
+def _remove(folder: Path, files: Iterable[str]) -> None:
+    """Remove kernels of an earlier build, and their folders where nothing else is in them."""
+    for path in sorted(folder / file for file in files):
+        if not path.parent.is_symlink():
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it
+                path.parent.rmdir()
 
 
 def _report(cubin: Cubin) -> str:
@@ -279,19 +341,35 @@ def _report(cubin: Cubin) -> str:
     )
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("give the path of a folder")
+    return Path(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, and print a table of what each kernel uses."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the kernels")
+    parser.add_argument("--out", type=_folder, default=FOLDER, help="folder for the kernels")
     parser.add_argument(
-        "--sm", type=int, action="append", choices=SMS, help="only for this SM, 90 for 9.0"
+        "--sm",
+        type=int,
+        action="append",
+        choices=SMS,
+        help="only for this SM, 90 for 9.0; kernels for others that are in the folder are removed",
     )
     options = parser.parse_args(arguments)
     try:
         manifest = build(options.out, options.sm or SMS)
+    except (UsageError, MissingExtraError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except SshrDeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the kernels of the earlier build stay until a run is done", file=sys.stderr)
+        return 130
     for cubin in manifest.cubins:
         print(_report(cubin))
     size = sum((options.out / cubin.file).stat().st_size for cubin in manifest.cubins)

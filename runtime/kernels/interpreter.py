@@ -7,10 +7,12 @@ from typing import Any
 import triton
 from triton.runtime import interpreter
 
+_INTERPRETING = bool(triton.knobs.runtime.interpret)
+
 
 def interpreting() -> bool:
     """True where TRITON_INTERPRET=1 was set before the kernels were imported."""
-    return bool(triton.knobs.runtime.interpret)
+    return _INTERPRETING
 
 
 def _mend_loop_bounds() -> None:

@@ -164,6 +164,7 @@ def load_manifest(folder: Path) -> KernelManifest:
         KernelError: there is none, or it is truncated, changed, of another schema, or has a field
             that is missing, unknown, of a wrong type or a path out of the folder.
     """
+    folder = folder.absolute()  # kernels are read later, perhaps from elsewhere
     file = folder / MANIFEST_NAME
     try:
         if not file.is_file():

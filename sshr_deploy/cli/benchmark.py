@@ -169,7 +169,8 @@ def kernels(
 
         from sshr_deploy.benchmarks.kernels import measure_kernels
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "a package", "kernels") from error
+        extra = "kernels" if error.name == "triton" else "train"
+        raise MissingExtraError(error.name or "a package", extra) from error
     from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.benchmarks.latency import parse_batches
     from sshr_deploy.cli.console import say

@@ -49,13 +49,29 @@ def test_a_machine_without_a_gpu_is_told_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
     assert gpu_check.main([]) == 2
-    assert capsys.readouterr().err == "gpu-check: PyTorch finds no NVIDIA GPU here\n"
+    assert "is built without CUDA; name a Python that has it" in capsys.readouterr().err
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    assert gpu_check.main([]) == 2
+    assert capsys.readouterr().err.startswith("gpu-check: PyTorch finds no NVIDIA GPU here;")
+
+
+def test_a_python_without_pytorch_is_told_so(repo_root: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None\n"
+    code += "import importlib.util as u; found = u.find_spec\n"
+    code += "u.find_spec = lambda name: None if name == 'torch' else found(name)\n"
+    code += "from sshr_deploy.benchmarks import gpu_check; sys.exit(gpu_check.main([]))"
+    done = run_python(code, repo_root)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "has no PyTorch; name a Python that has it: make gpu-check PYTHON=" in done.stderr
 
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA Test 1")
 
 
@@ -111,6 +127,26 @@ def test_parts_that_do_not_fit_the_time_are_named(
     monkeypatch.setattr(gpu_check, "_parts", lambda device: {"kernels": lambda: KERNELS})
     monkeypatch.setattr(gpu_check, "_TOTAL_S", 10.0)
     assert gpu_check.check(tmp_path)["left_out"] == {"kernels": "out of time"}
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_a_figure_that_is_nan_loses_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = {"masks": lambda: [{"median_ms": float("nan")}], "kernels": lambda: KERNELS}
+    monkeypatch.setattr(gpu_check, "_parts", lambda device: parts)
+    report = gpu_check.check(tmp_path)
+    assert report["failed"]["masks"].startswith("ValueError: Out of range float values")
+    assert report["kernels"] == KERNELS
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_a_folder_that_cannot_be_written_is_told_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert gpu_check.main(["--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.startswith("gpu-check: cannot write ")
 
 
 def test_failing_tests_are_reported(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,8 @@ def cam_to_mask(
     _check_scalars(weights, threshold, height_px=height_px, width_px=width_px)
     batch, classes, height, width = cam_28_1.shape
     shape, device = (batch, classes, height, width), cam_28_1.device
-    inputs = [tensor.contiguous() for tensor in (cam_28_1, cam_28_2, cam_deep, prob)]
+    tensors = (cam_28_1, cam_28_2, cam_deep, prob)
+    inputs = [tensor.resolve_neg().contiguous() for tensor in tensors]
     ranges = torch.empty(plan.ranges_shape(batch, classes), dtype=torch.float32, device=device)
     labels = torch.empty((batch, height_px, width_px), dtype=torch.uint8, device=device)
     ranges_launch = plan.plan_ranges(
@@ -82,12 +84,15 @@ def _check_tensors(cam_28_1: Tensor, cam_28_2: Tensor, cam_deep: Tensor, prob: T
 
 
 def _check_scalars(weights: tuple[float, float, float], threshold: float, **sides_px: int) -> None:
+    for name, number in (("threshold", threshold), *(("weights", weight) for weight in weights)):
+        if not isinstance(number, int | float | np.floating):
+            raise KernelArgumentError(f"{name} holds {number!r}; it must be a number")
     if len(weights) != 3 or not all(0 <= weight <= _FLOAT32_MAX for weight in weights):
         raise KernelArgumentError(f"weights is {weights}; it must be three finite numbers >= 0")
     if not abs(threshold) <= _FLOAT32_MAX:
         raise KernelArgumentError(f"threshold is {threshold}; it must be a finite number")
     for name, side_px in sides_px.items():
-        if not (isinstance(side_px, int) and 1 <= side_px <= plan.MAX_SIDE_PX):
+        if not (type(side_px) is int and 1 <= side_px <= plan.MAX_SIDE_PX):
             raise KernelArgumentError(
                 f"{name} is {side_px}; it must be a whole number from 1 to {plan.MAX_SIDE_PX}"
             )

@@ -28,6 +28,7 @@ from sshr_deploy.runtime.kernels.interpreter import interpreting
 from sshr_deploy.runtime.kernels.jit import launch
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_ROUNDING = 3e-3  # relative RMS; bfloat16 rounds by 1.7e-3, float16 by 2e-4
 _INTERPRETED_SM, _INTERPRETED_PROCESSORS = 90, 8  # an H100's blocks; enough to split channels
 
 
@@ -62,10 +63,14 @@ def pack_hfrm_cam(
         rows: of the build that gets them (`plan.Config`); None for what `hfrm_cam` runs there.
 
     Raises:
-        KernelArgumentError: a wrong shape or dtype (named), or more than 16 classes.
+        KernelArgumentError: a wrong shape or dtype (named), more than 16 classes, or weights that
+            `dtype` cannot hold.
     """
     if dtype not in _DTYPES:
         raise KernelArgumentError(f"dtype is {dtype}; it must be float32, float16 or bfloat16")
+    gamma_context = float(gamma_context)
+    if rows not in (None, 1, 2, 4):
+        raise KernelArgumentError(f"rows is {rows}; it must be 1, 2 or 4")
     if head_weight.ndim != 2 or not 1 <= len(head_weight) <= MAX_CLASSES:
         raise KernelArgumentError(
             f"head_weight is {list(head_weight.shape)}; it must be [N, C] with N from 1 to 16"
@@ -83,11 +88,32 @@ def pack_hfrm_cam(
         tensor.detach().cpu().float().numpy() for tensor in (head_weight, head_bias, kernel)
     )
     packed = pack(weight, bias, taps, gamma_context, rows)
-    return HfrmCamWeights(
-        torch.from_numpy(packed.head).to(device, dtype),
-        torch.from_numpy(packed.context).to(device, dtype),
-        torch.from_numpy(packed.bias).to(device),
+    head, context = (
+        _rounded(name, torch.from_numpy(array), dtype)
+        for name, array in (
+            ("head_weight", packed.head),
+            ("gamma_context * kernel", packed.context),
+        )
     )
+    return HfrmCamWeights(
+        head.to(device), context.to(device), torch.from_numpy(packed.bias).to(device)
+    )
+
+
+def _rounded(name: str, exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights in `dtype`, refused where that leaves nothing of them.
+
+    Products of a small head, a small gamma_c and taps of 1/225 lie below the normal numbers of
+    float16; bfloat16 has the range.
+    """
+    rounded = exact.to(dtype)
+    error = (rounded.double() - exact.double()).square().mean().sqrt()
+    if not error <= _ROUNDING * exact.double().square().mean().sqrt():
+        raise KernelArgumentError(
+            f"{name} is too small or too large for {str(dtype).removeprefix('torch.')}: its values "
+            "would be lost; use bfloat16 or float32"
+        )
+    return rounded
 
 
 def hfrm_cam(feature: Tensor, gate: Tensor, weights: HfrmCamWeights) -> Tensor:
@@ -157,7 +183,7 @@ def run(
     plan = make_plan(config, shape, strides, classes, _processors(device), splits=splits)
     size = (plan.splits, batch, classes, height, width)
     parts = torch.empty(size, dtype=torch.float32, device=device)
-    inputs = (feature, gate.contiguous(), head, context, bias)
+    inputs = [feature, *(tensor.contiguous() for tensor in (gate, head, context, bias))]
     launch(hfrm_cam_kernel, variant, plan.cam, inputs, [parts])
     if plan.add is None:
         return parts[0]
@@ -178,14 +204,16 @@ def _check(
     like = feature if traced else None  # a trace may be made anywhere
     check_tensor("feature", feature, ("B", "C", "H", "W"), FLOATS, like=like)
     batch, channels = feature.shape[:2]
-    classes = bias.shape[0] if bias.ndim == 1 else 0
-    padded = padded_classes(min(classes, MAX_CLASSES))
+    check_tensor("weights.bias", bias, ("N",), (torch.float32,), like=feature)
+    classes = bias.shape[0]
+    if classes > MAX_CLASSES:
+        raise KernelArgumentError(f"weights.bias is [{classes}]; it must hold 1 to 16 classes")
+    padded = padded_classes(classes)
     columns = context.shape[-1] if context.ndim == 3 else 0
     rows = columns // (16 * padded)
     taps = (KERNEL_PX - 1 + rows, channels, rows * 16 * padded)
     for name, tensor, shape, dtype in (
         ("gate", gate, (batch, channels), torch.float32),
-        ("weights.bias", bias, ("N",), torch.float32),
         ("weights.head", head, (channels, padded), feature.dtype),
         ("weights.context", context, taps, feature.dtype),
     ):

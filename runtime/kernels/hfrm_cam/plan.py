@@ -21,6 +21,7 @@ _BUILT_CLASSES = (4, 8, MAX_CLASSES)
 _SHIFTS = 16  # groups of columns in the kernel: 15 horizontal taps, and one of zeros
 _EDGE_PX = 14  # columns of a tile that belong to its neighbours, both sides together
 _ADD_BLOCK = 1024
+_MAX_GRID = 65_535  # programs along the second axis of a grid
 _INTEGERS = (
     *("B", "C", "H", "W", "N"),
     *("stride_b", "stride_c", "stride_y", "stride_x"),
@@ -43,7 +44,7 @@ class Config:
     rows: int
     """Output rows that one lane computes: each feature is loaded (14 + rows) / rows times."""
     block_p: int
-    """Lanes of a tile; a lane is a column of `rows` output pixels."""
+    """Lanes of a tile, 16 or more; a lane is a column of `rows` output pixels."""
     block_c: int
     """Channels a step."""
     num_warps: int
@@ -168,7 +169,7 @@ def make_plan(
         splits: parts of the channels; None to choose, 1 for a single launch.
 
     Raises:
-        KernelArgumentError: the map is too large for 32-bit offsets.
+        KernelArgumentError: the map is too large for 32-bit offsets, or too wide.
     """
     batch, channels, height, width = shape
     if max(s * (n - 1) for s, n in zip(strides[1:], shape[1:], strict=True)) >= 2**31:
@@ -177,6 +178,8 @@ def make_plan(
         )
     tile_w = min(width, config.block_p)
     across = 1 if tile_w == width else math.ceil(width / (tile_w - _EDGE_PX))
+    if across > _MAX_GRID:
+        raise KernelArgumentError(f"feature is {width} wide; split it, the kernel takes less")
     strips = batch * math.ceil(height / config.rows)
     down = math.ceil(strips / (config.block_p // tile_w))
     steps = math.ceil(channels / config.block_c)
@@ -188,6 +191,33 @@ def make_plan(
     size = batch * classes * height * width
     add = Launch((math.ceil(size / _ADD_BLOCK), 1, 1), (size, splits)) if splits > 1 else None
     return Plan(cam, splits, add)
+
+
+def check_fit(build: Variant, scalars: Sequence[int | float]) -> None:
+    """Check that what an ahead-of-time build takes for granted holds for a launch.
+
+    Its loads are of several features that lie side by side; where they do not, they would fault.
+
+    Args:
+        build: of `hfrm_cam_kernel`.
+        scalars: of `Plan.cam`.
+
+    Raises:
+        KernelArgumentError: names the size and what it has to be.
+    """
+    sizes = dict(zip(_INTEGERS, scalars, strict=True))
+    divisors = dict.fromkeys(sorted(build.multiples_of_16), 16)
+    if build.constants["UNIT"] == "x":
+        divisors["W"] = int(build.constants["VECTOR"])
+        if sizes["W"] > sizes["TILE_W"]:
+            raise KernelArgumentError(
+                f"W is {sizes['W']}; {build.name} takes at most {sizes['TILE_W']}"
+            )
+    for name, divisor in divisors.items():
+        if sizes[name] % divisor:
+            raise KernelArgumentError(
+                f"{name} is {sizes[name]}; {build.name} needs a multiple of {divisor}"
+            )
 
 
 def variant_name(dtype: str, layout: str, classes: int) -> str:

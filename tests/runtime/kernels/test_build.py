@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -28,12 +29,13 @@ import sys
 from sshr_deploy.runtime.kernels import build
 if __name__ == "__main__":
     build.OPS = ("cam_to_mask",)
-    sys.exit(build.main(["--sm", "75", "--sm", "90", "--out", sys.argv[1]]))
+    sms = [part for sm in sys.argv[2:] for part in ("--sm", sm)]
+    sys.exit(build.main([*sms, "--out", sys.argv[1]]))
 """
 
 
 def test_build_and_build_again(tmp_path: Path) -> None:
-    done = run_fresh(BUILD_MASKS, str(tmp_path))
+    done = run_fresh(BUILD_MASKS, str(tmp_path), "75", "90", "75")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 5
@@ -51,15 +53,17 @@ def test_build_and_build_again(tmp_path: Path) -> None:
     kept, lost = (tmp_path / cubin.file for cubin in manifest.cubins[:2])
     before = kept.stat().st_mtime_ns
     lost.write_bytes(b"cut")
-    stray = tmp_path / "sm_61" / "old.cubin"
-    stray.parent.mkdir()
-    stray.touch()
-    done = run_fresh(BUILD_MASKS, str(tmp_path))
+    foreign = tmp_path / "sm_75" / "notes.txt"
+    foreign.touch()
+    done = run_fresh(BUILD_MASKS, str(tmp_path), "75", "90")
     assert done.returncode == 0, done.stderr
     assert "[1/1] SM 7.5  cam_to_mask mask" in done.stderr
     assert kept.stat().st_mtime_ns == before
     assert load_manifest(tmp_path) == manifest
-    assert not stray.parent.exists()
+    done = run_fresh(BUILD_MASKS, str(tmp_path), "90")
+    assert done.returncode == 0, done.stderr
+    assert {c.sm for c in load_manifest(tmp_path).cubins} == {90}
+    assert list((tmp_path / "sm_75").iterdir()) == [foreign]
 
 
 SPILL = """
@@ -146,8 +150,37 @@ def test_the_interpreter_is_no_compiler(
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(UsageError, match="unset TRITON_INTERPRET"):
         build.build(tmp_path)
-    assert build.main(["--out", str(tmp_path)]) == 1
+    assert build.main(["--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: Triton's interpreter compiles nothing")
+
+
+KILLED = """
+import multiprocessing, os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from sshr_deploy.runtime.kernels.build import _end_with_parent
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_workers_end_with_a_killed_build() -> None:
+    worker = int(run_fresh(KILLED).stdout)
+    deadline = time.monotonic() + 20
+    while _alive(worker):
+        assert time.monotonic() < deadline, "the worker lives on"
+        time.sleep(0.05)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.skipif(not build.FOLDER.exists(), reason="`make kernels` was not run")

@@ -16,6 +16,7 @@ from sshr_deploy.runtime.kernels.cam_to_mask import plan as mask_plan
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam, pack_hfrm_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     ADD_VARIANT,
+    check_fit,
     choose_config,
     make_plan,
     variants,
@@ -60,6 +61,7 @@ def test_hfrm_cam(tmp_path: Path, library: str, layout: str, batch: int) -> None
     name = f"fp16-{layout}-n4"
     (variant,) = (variant for variant in variants(sm) if variant.name == name)
     plan = make_plan(config, shape, feature.stride(), CLASSES, 132)
+    check_fit(variant, plan.cam.scalars)
     memory = feature.permute(0, 2, 3, 1) if layout == "nhwc" else feature
     with open_device(library=library) as device:
         tensors = (memory, gate, weights.head, weights.context, weights.bias)

@@ -210,6 +210,11 @@ def test_wrong_arguments_are_named(case: MakeCase) -> None:
         ),
         r"feature is \[16, 5, 6\]; it must be \[B, C, H, W\]": (f[0], gate, weights),
         r"feature is \[0, 16, 5, 6\]; it must be": (f[:0], gate[:0], weights),
+        r"weights.bias is \[17\]; it must hold 1 to 16 classes": (
+            f,
+            gate,
+            _replaced(weights, bias=weights.bias.new_zeros(17)),
+        ),
         r"gate is \[1, 16\]; it must be \[2, 16\]": (f, gate[:1], weights),
         r"gate is float16; it must be float32": (f, gate.half(), weights),
         r"gate is on meta; it must be on .* like the others": (f, gate.to("meta"), weights),
@@ -229,6 +234,29 @@ def test_wrong_arguments_are_named(case: MakeCase) -> None:
     for message, (feature, gate_, weights_) in calls.items():
         with pytest.raises(KernelArgumentError, match=message):
             hfrm_cam(feature, gate_, weights_)
+
+
+def test_weights_need_not_be_contiguous(case: MakeCase) -> None:
+    given = case((1, 16, 5, 6), 3)
+    packed = given.pack()
+    strided = HfrmCamWeights(
+        packed.head.t().contiguous().t(),
+        packed.context.transpose(1, 2).contiguous().transpose(1, 2),
+        torch.stack([packed.bias, packed.bias], 1)[:, 0],
+    )
+    given.check(hfrm_cam(given.feature, given.gate, strided))
+
+
+def test_weights_that_float16_cannot_hold_are_refused(case: MakeCase) -> None:
+    given = case((1, 16, 5, 6), 3, FP16)
+    small = given._replace(head_weight=given.head_weight * 1e-7)
+    with pytest.raises(KernelArgumentError, match=r"too small or too large for float16.*bfloat16"):
+        small.pack()
+    with pytest.raises(KernelArgumentError, match="head_weight is too small or too large"):
+        given._replace(head_weight=given.head_weight * 1e6).pack()
+    small._replace(feature=given.feature.bfloat16()).pack()
+    untrained = given._replace(kernel=torch.zeros_like(given.kernel))
+    untrained.check(hfrm_cam(given.feature, given.gate, untrained.pack()))
 
 
 def test_weights_packed_for_another_gpu_are_refused(case: MakeCase) -> None:
