@@ -9,7 +9,10 @@ from typing import Any
 import sshr_deploy
 from sshr_deploy.runtime.machine import library_versions, processor_name
 
-_LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "opencv-python-headless")
+_LIBRARIES = (
+    *("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "triton", "cuda-core"),
+    "opencv-python-headless",
+)
 
 
 def describe_environment() -> dict[str, Any]:

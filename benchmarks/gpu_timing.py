@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def replay(calls: Sequence[Call]) -> Call:
             call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         kept = [call() for call in calls]  # outputs stay alive as long as the graph
 
     def all_again() -> object:
@@ -86,12 +87,25 @@ def alternate(
 
 
 def statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
-    """Median and 95th percentile, and the samples."""
+    """Median and 95th percentile, and the samples; where a sample is a mean of several calls
+    (`alternate`'s divisor), the percentile is that of the means."""
     return {
         "median_ms": float(np.median(samples_ms)),
         "p95_ms": float(np.percentile(samples_ms, 95)),
         "samples_ms": [round(sample, 6) for sample in samples_ms],
     }
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """FP32 products and convolutions in FP32 inside the block."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def relative_rms(got: Tensor, expected: Tensor) -> float:

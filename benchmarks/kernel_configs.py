@@ -17,7 +17,15 @@ from sshr_deploy.benchmarks.gpu_timing import (
     sets_beyond_cache,
     statistics,
 )
-from sshr_deploy.benchmarks.kernels import BOUND, DTYPES, Cost, OnStep, checked, random_level
+from sshr_deploy.benchmarks.kernels import (
+    BOUND,
+    DTYPES,
+    Cost,
+    OnStep,
+    checked,
+    ends_of_reference,
+    random_level,
+)
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config
 
@@ -77,7 +85,7 @@ def measure_configs(
             except Exception as error:  # Triton has no base class for what does not fit
                 rows.append(row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
                 continue
-            checked(str(config), cam, level, features[0], BOUND[dtype])
+            checked(str(config), cam, ends_of_reference(level, features[0]), BOUND[dtype])
             graphs[str(len(rows))] = replay(calls)
             rows.append(row)
         cost = Cost.of(batch, shape, level)

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sshr_deploy.benchmarks.gpu_timing import alternate, relative_rms, replay, statistics
+from sshr_deploy.benchmarks.gpu_timing import (
+    alternate,
+    relative_rms,
+    replay,
+    statistics,
+    without_tf32,
+)
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
@@ -124,10 +130,9 @@ def _plain_cam(hfrm: HFRM, head: nn.Conv2d, feature: Tensor, context: Tensor) ->
 
 def _authors_way(model: SSHR, device: torch.device, width: int, seconds: float) -> dict[str, Any]:
     """All four CAMs by the plain form from a normalised FP32 patch, without a graph."""
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     patch = normalise(random_patches(1, device))
-    samples = alternate({"authors": lambda: model(patch)}, seconds)["authors"]
+    with without_tf32():
+        samples = alternate({"authors": lambda: model(patch)}, seconds)["authors"]
     return _row("authors", "fp32", 1, width, samples)
 
 

@@ -1,7 +1,8 @@
 """What the kernel `hfrm_pool` gains in training on a GPU: HFRM and heads alone, and whole steps.
 
 Three forms of the losses' logits: "plain" with the 15x15 convolutions, as published; "pooled" by
-PyTorch's operations; "fused" by the kernel. `sshr-deploy benchmark training` compares recipes.
+PyTorch's operations; "fused" by the kernel. Nothing is captured in a graph: what is short is bound by the
+host's launches. `sshr-deploy benchmark training` compares recipes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sshr_deploy.benchmarks.gpu_timing import Call, alternate, relative_rms, statistics
+from sshr_deploy.benchmarks.gpu_timing import (
+    Call,
+    alternate,
+    relative_rms,
+    statistics,
+    without_tf32,
+)
 from sshr_deploy.benchmarks.network import OnStep, random_network, random_patches
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.model import HEAD_LOSS_WEIGHTS, SSHR, normalise
@@ -118,6 +125,7 @@ def _step(
 
 
 @torch.no_grad()
+@without_tf32()
 def _compare(model: SSHR, features: Features) -> None:
     expected = _plain(model, features)
     for name, form in FORMS.items():

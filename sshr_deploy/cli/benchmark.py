@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sshr_deploy.cli.options import BundleArgument, EngineOption, WidthOption
-from sshr_deploy.errors import MissingExtraError, UsageError
+from sshr_deploy.errors import MissingExtraError, SshrDeployError, UsageError
 from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ def kernels(
 
     TFLOP/s and GB/s: the operations and the bytes of the fused form over the time. Floor: the
     larger of these bytes over a copy's bandwidth and these operations over a matrix product's
-    rate, both measured first. Error: relative RMS against FP64; a form that misses its bound (5e-3
-    in FP16, 2e-2 in BF16) ends the command, and no speed is reported.
+    rate, both measured first. Error: relative RMS against FP64; no speed is reported of a form that
+    misses its bound (5e-3 in FP16, 2e-2 in BF16), and the command ends with an error.
     """
     try:
         import torch
@@ -186,6 +186,9 @@ def kernels(
     if json_file is not None:
         write_json(json_file, report)
         typer.echo(str(json_file))
+    failed = [row["failed"] for row in report["rows"] if "failed" in row]
+    if failed:
+        raise SshrDeployError(f"{len(failed)} forms failed, the first: {failed[0]}")
 
 
 def _print_kernels(report: dict[str, Any]) -> None:
@@ -199,7 +202,7 @@ def _print_kernels(report: dict[str, Any]) -> None:
     copy = next(iter(report["ceilings"].values()))["copy_gb_per_s"]
     console.print(f"{report['device']}: copies {copy:.0f} GB/s, {ceilings}")
     sizes: dict[str, list[list[Any]]] = {}
-    for row in report["rows"]:
+    for row in (row for row in report["rows"] if "failed" not in row):
         size = f"{row['dtype']}, {row['batch']} x {' x '.join(map(str, row['shape']))}"
         sizes.setdefault(size, []).append([row["form"], *(row[key] for key in _KERNEL_HEADINGS)])
     for size, rows in sizes.items():

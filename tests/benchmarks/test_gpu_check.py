@@ -48,6 +48,10 @@ def test_its_tests_are_collected_where_only_pytorch_and_triton_are(repo_root: Pa
 def test_a_machine_without_a_gpu_is_told_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert gpu_check.main([]) == 2
+    assert "TRITON_INTERPRET is set" in capsys.readouterr().err
+    monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", None)
     assert gpu_check.main([]) == 2
@@ -58,7 +62,7 @@ def test_a_machine_without_a_gpu_is_told_so(
 
 
 def test_a_python_without_pytorch_is_told_so(repo_root: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None\n"
+    code = "import os, sys; sys.modules['torch'] = None; os.environ.pop('TRITON_INTERPRET', 0)\n"
     code += "import importlib.util as u; found = u.find_spec\n"
     code += "u.find_spec = lambda name: None if name == 'torch' else found(name)\n"
     code += "from sshr_deploy.benchmarks import gpu_check; sys.exit(gpu_check.main([]))"
@@ -73,6 +77,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA Test 1")
+    monkeypatch.setattr(gpu_check, "_cuda_environment", lambda: {"sm": 90})
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 ROW: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
@@ -81,6 +87,7 @@ KERNELS = {
         ROW | {"form": "plain", "median_ms": 6.0, "share_of_floor": 0.01},
         ROW | {"form": "compiled", "median_ms": 3.0, "share_of_floor": 0.02},
         ROW | {"form": "fused_nhwc", "median_ms": 0.5, "share_of_floor": 0.5},
+        ROW | {"form": "separable", "failed": "out of memory"},
     ],
     "not_measured": ["fp16 128 x 512 x 28 x 28"],
 }
@@ -114,6 +121,7 @@ def test_one_failed_part_does_not_stop_the_others(
         "FAILED tests: RuntimeError: CUDA error",
         "FAILED network: fused is off by 1e+00",
     ]
+    assert "FAILED kernels, separable: out of memory" in shown
     report = json.loads((tmp_path / "gpu-check-nvidia-test-1.json").read_text())
     assert report["kernels"] == KERNELS
     assert report["failed"]["network"] == "fused is off by 1e+00"

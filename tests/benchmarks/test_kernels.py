@@ -66,11 +66,17 @@ def test_figures_follow_from_the_raw_samples() -> None:
 
 
 def test_no_speed_of_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "hfrm_cam", lambda *arguments: right(*arguments) * 1.01)
-    with pytest.raises(
-        SshrDeployError, match=r"fused_nchw on .* is off by .* no speed is reported"
-    ):
-        measure()
+    def wrong_in_the_last_image(*arguments: Any) -> Tensor:
+        cam = right(*arguments)
+        cam[-1] *= 1.05
+        return cam
+
+    monkeypatch.setattr(kernels, "hfrm_cam", wrong_in_the_last_image)
+    rows = {row["form"]: row for row in measure()["rows"]}
+    for form in ("fused_nchw", "fused_nhwc"):
+        assert f"{form} on a map of [6, 5] is off by" in rows[form]["failed"]
+        assert "median_ms" not in rows[form]
+    assert rows["plain"]["median_ms"] > 0
 
 
 def test_what_does_not_fit_the_time_is_listed() -> None:

@@ -85,8 +85,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="full width
 @needs_gpu
 @torch.inference_mode()
 def test_golden_masks_at_full_width(golden: Golden, seeded_model: SSHR) -> None:
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     model = copy.deepcopy(seeded_model).cuda()
     patches = torch.from_numpy(golden["input_rgb_224"]).cuda()
     outputs = DeployGraph(model, HfrmForm.FUSED)(patches)

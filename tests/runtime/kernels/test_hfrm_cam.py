@@ -108,6 +108,13 @@ def test_every_class_count(case: MakeCase, classes: int) -> None:
     given.check(cam)
 
 
+@pytest.mark.parametrize("dtype", [FP16, BF16])
+@pytest.mark.parametrize("classes", [8, 9, 16])
+def test_many_classes_on_matrix_units(case: MakeCase, classes: int, dtype: torch.dtype) -> None:
+    given = case((2, 20, 7, 5), classes, dtype)
+    given.check(hfrm_cam(given.feature, given.gate, given.pack()))
+
+
 def test_the_full_channel_count_in_fp16(case: MakeCase) -> None:
     given = case((1, 512, 28, 28), 4, FP16)
     given.check(hfrm_cam(given.feature, given.gate, given.pack()))
@@ -252,9 +259,11 @@ def test_weights_that_float16_cannot_hold_are_refused(case: MakeCase) -> None:
     small = given._replace(head_weight=given.head_weight * 1e-7)
     with pytest.raises(KernelArgumentError, match=r"too small or too large for float16.*bfloat16"):
         small.pack()
-    with pytest.raises(KernelArgumentError, match="head_weight is too small or too large"):
+    with pytest.raises(KernelArgumentError, match="too small or too large for float16"):
         given._replace(head_weight=given.head_weight * 1e6).pack()
     small._replace(feature=given.feature.bfloat16()).pack()
+    little_context = given._replace(kernel=given.kernel * 1e-6)
+    little_context.check(hfrm_cam(given.feature, given.gate, little_context.pack()))
     untrained = given._replace(kernel=torch.zeros_like(given.kernel))
     untrained.check(hfrm_cam(given.feature, given.gate, untrained.pack()))
 
