@@ -218,7 +218,8 @@ BUILD = """
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from sshr_deploy.runtime.kernels.build import compile_to, source_hash
+from sshr_deploy.runtime.kernels.build import source_hash
+from sshr_deploy.runtime.kernels.compile import compile_to
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import plugin_variants
 from sshr_deploy.runtime.kernels.manifest import KernelManifest, write_manifest
 folder, *names = sys.argv[1:]

@@ -14,6 +14,7 @@ import pytest
 
 from sshr_deploy.errors import KernelError, UsageError
 from sshr_deploy.runtime.kernels import build
+from sshr_deploy.runtime.kernels import compile as compile_
 from sshr_deploy.runtime.kernels.manifest import load_manifest
 
 
@@ -27,6 +28,7 @@ def run_fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 BUILD_MASKS = """
 import sys
 from sshr_deploy.runtime.kernels import build
+from sshr_deploy.runtime.kernels import compile as compile_
 if __name__ == "__main__":
     build.OPS = ("cam_to_mask",)
     sms = [part for sm in sys.argv[2:] for part in ("--sm", sm)]
@@ -70,7 +72,7 @@ SPILL = """
 import sys
 from pathlib import Path
 from sshr_deploy.errors import KernelError
-from sshr_deploy.runtime.kernels.build import compile_to
+from sshr_deploy.runtime.kernels.compile import compile_to
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, cam_variant
 variant = cam_variant(Config(1, 64, 64, 1, 1), "fp16", "nhwc", 4, 4)
 try:
@@ -117,7 +119,7 @@ PTX = """.version 8.7
 
 
 def test_scratch_pointers_are_cut_off() -> None:
-    cut = build._without_scratch(PTX, "add", 2)
+    cut = compile_._without_scratch(PTX, "add", 2)
     assert ".param .u32 add_param_1\n)" in cut
     assert "add_param_2" not in cut
     assert cut.endswith(PTX[PTX.index("\n.reqntid") :])
@@ -126,7 +128,7 @@ def test_scratch_pointers_are_cut_off() -> None:
 def test_a_scratch_pointer_that_is_used_is_an_error() -> None:
     used = PTX.replace("[add_param_0]", "[add_param_3]")
     with pytest.raises(KernelError, match="add uses add_param_3, which is not in its signature"):
-        build._without_scratch(used, "add", 2)
+        compile_._without_scratch(used, "add", 2)
 
 
 def test_resources_are_read_from_the_report() -> None:
@@ -134,14 +136,14 @@ def test_resources_are_read_from_the_report() -> None:
 ptxas info    : Function properties for k
     16 bytes stack frame, 12 bytes spill stores, 24 bytes spill loads
 ptxas info    : Used 255 registers, used 1 barriers, 16 bytes cumulative stack size"""
-    assert build.resources(log) == {
+    assert compile_.resources(log) == {
         "registers": 255,
         "stack_bytes": 16,
         "spill_store_bytes": 12,
         "spill_load_bytes": 24,
     }
     with pytest.raises(KernelError, match="ptxas reports no registers"):
-        build.resources("")
+        compile_.resources("")
 
 
 def test_the_interpreter_is_no_compiler(
