@@ -5,34 +5,33 @@ from __future__ import annotations
 import glob
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 import sshr_deploy
 from sshr_deploy.atomic import partial_name, remove_abandoned
 from sshr_deploy.bundle import (
     MANIFEST_NAME,
-    SCHEMA_VERSION,
-    Artifact,
     Bundle,
-    Manifest,
-    ModelFacts,
-    Qualification,
     file_entry,
     listed_files,
     load_bundle,
     write_manifest,
 )
-from sshr_deploy.errors import ExportError, UsageError, first_line
-from sshr_deploy.export.deploy_graph import HfrmForm
-from sshr_deploy.export.onnx_from_checkpoint import OPSET, flop_per_patch, write_onnx
-from sshr_deploy.export.qualify import PatchSet, Tolerance, check_qualified, qualify
-from sshr_deploy.model import SSHR
+from sshr_deploy.errors import ExportError, UsageError
+from sshr_deploy.export.artifacts import (
+    ExportOptions,
+    Step,
+    Workshop,
+    check_options,
+    make_artifacts,
+)
+from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
+from sshr_deploy.export.reference_from_checkpoint import MAX_PATCHES, PatchSet, reference_from
+from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
 from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
     POSITION_KEY,
@@ -41,14 +40,12 @@ from sshr_deploy.model.checkpoint import (
     read_header,
 )
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.engine_store import EngineStore
+from sshr_deploy.runtime.reference_set import REFERENCE_NAME, write_reference
+from sshr_deploy.runtime.sessions import OpenOptions, open_session
 
-MODEL_NAME = "model.onnx"
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-
-Step = Callable[[str], None]
 
 
 def export_bundle(
@@ -56,9 +53,8 @@ def export_bundle(
     profile: Profile,
     out: Path,
     patches: PatchSet,
+    options: ExportOptions | None = None,
     *,
-    form: HfrmForm = HfrmForm.DEPTHWISE,
-    tolerance: Tolerance | None = None,
     overwrite: bool = False,
     on_step: Step = lambda _: None,
 ) -> Bundle:
@@ -69,14 +65,12 @@ def export_bundle(
 
     Raises:
         CheckpointError: see `load_checkpoint`.
-        UsageError: `out` is in the way; or the checkpoint has another number of classes.
-        ExportError: the graph could not be made, or misses `tolerance`; or `form` is `FUSED`.
+        UsageError: `out` is in the way; the checkpoint has another number of classes; no such
+            target.
+        ExportError: a graph could not be made, or misses its tolerance.
     """
-    if form is HfrmForm.FUSED:
-        raise ExportError(
-            "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
-            "export form depthwise or separable"
-        )
+    options = options or ExportOptions()
+    check_options(options)
     out = out.resolve()
     _check_out(out, overwrite=overwrite)
     on_step(f"reading {checkpoint}")
@@ -90,26 +84,27 @@ def export_bundle(
         with _work_folder(out) as work:
             partial = work / "bundle"
             partial.mkdir()
-            on_step("writing the ONNX graph")
-            _write_graph(model, partial / MODEL_NAME, form)
-            on_step(f"comparing it with PyTorch on {len(patches.images)} patches")
-            found = _qualified(model, partial / MODEL_NAME, profile, patches)
-            check_qualified(found, tolerance or Tolerance())
-            artifact = Artifact(
-                engine="onnx",
-                precision="fp32",
-                file=MODEL_NAME,
-                opset=OPSET,
-                hfrm_form=form.value,
-                qualification=found,
-            )
-            write_manifest(partial, _manifest(checkpoint, model, profile, partial, artifact))
+            reference = reference_from(model, patches)
+            write_reference(partial / REFERENCE_NAME, reference.thinned(MAX_PATCHES))
+            state = out.with_name(f"{out.name}.int8-search")
+            shop = Workshop(model, profile, reference, partial, state, options, on_step)
+            artifacts = make_artifacts(shop)
+            write_manifest(partial, _manifest(checkpoint, shop, artifacts))
+            _prove_here(load_bundle(partial))
             _move(partial, out, work / "replaced")
+            shutil.rmtree(state, ignore_errors=True)
     except OSError as error:
         raise ExportError(
             f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
         ) from error
     return load_bundle(out)
+
+
+def _prove_here(bundle: Bundle) -> None:
+    """Qualify what this processor runs the way the runtime does, so that it need not again."""
+    for artifact in bundle.artifacts("onnx-cpu"):
+        options = OpenOptions(precision=artifact.precision)
+        open_session(bundle, "onnx-cpu", options).close()
 
 
 @contextmanager
@@ -135,7 +130,8 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
             return
         if not out.is_dir() or MANIFEST_NAME not in names:
             raise UsageError(f"{out} exists and is not a bundle; choose another --out")
-        foreign = sorted(names - {MANIFEST_NAME} - listed_files(out))
+        ours = {MANIFEST_NAME} | listed_files(out) | EngineStore(out).names()
+        foreign = sorted(names - ours)
     except OSError as error:
         raise UsageError(f"{out} cannot be used: {error.strerror}; choose another --out") from error
     if foreign:
@@ -146,28 +142,12 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write_graph(model: SSHR, path: Path, form: HfrmForm) -> None:
-    try:
-        write_onnx(model, path, form=form)
-    except OSError:
-        raise
-    except Exception as error:  # the exporter raises many kinds
-        raise ExportError(f"PyTorch could not export the network: {first_line(error)}") from error
-
-
-def _qualified(model: SSHR, graph: Path, profile: Profile, patches: PatchSet) -> Qualification:
-    with OnnxRuntimeSession(graph, profile.num_classes) as session:
-        session.infer(np.zeros((2, PATCH_PX, PATCH_PX, 3), np.uint8))  # the batch is dynamic
-        return qualify(session, model, profile, patches)
-
-
-def _manifest(
-    checkpoint: Path, model: SSHR, profile: Profile, folder: Path, artifact: Artifact
-) -> Manifest:
+def _manifest(checkpoint: Path, shop: Workshop, artifacts: list[Artifact]) -> Manifest:
+    model = shop.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        profile=profile,
+        profile=shop.profile,
         model=ModelFacts(
             width=model.config.width,
             num_classes=model.config.num_classes,
@@ -182,8 +162,10 @@ def _manifest(
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _TOOLS},
         },
-        artifacts=[artifact],
-        files={p.name: file_entry(p) for p in sorted(folder.iterdir())},
+        reference_file=REFERENCE_NAME,
+        engine_options=shop.options.engine_options,
+        artifacts=artifacts,
+        files={p.name: file_entry(p) for p in sorted(shop.folder.iterdir())},
     )
 
 

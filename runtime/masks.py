@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.sessions.session import CamBatch
+from sshr_deploy.runtime.sessions.session import CamBatch, MaskRule
 
 MIN_MAX_EPSILON = 1e-8
 
@@ -53,18 +53,34 @@ def reference_mask(
     height_px: int,
     width_px: int,
 ) -> NDArray[np.uint8]:
+    """Label map of patch `index` of a batch with the profile's CAM weights and gate."""
+    return label_map(batch, index, mask_rule(profile), height_px=height_px, width_px=width_px)
+
+
+def mask_rule(profile: Profile) -> MaskRule:
+    """What a profile says of label maps."""
+    return MaskRule(profile.cam_weights.as_tuple(), profile.gate_threshold)
+
+
+def label_map(
+    batch: CamBatch,
+    index: int,
+    rule: MaskRule,
+    *,
+    height_px: int,
+    width_px: int,
+) -> NDArray[np.uint8]:
     """Label map uint8 [height_px, width_px], values 0 to N-1, of patch `index` of a batch.
 
-    The published post-processing with the profile's CAM weights and gate: classes that the gate
-    switches off are zeroed, then argmax; where all kept classes are zero, and at ties, the lowest
-    class wins.
+    The published post-processing: classes that the gate switches off are zeroed, then argmax;
+    where all kept classes are zero, and at ties, the lowest class wins.
     """
     labels = np.zeros((height_px, width_px), np.uint8)
     best = np.zeros((height_px, width_px), np.float32)
-    cams, weights = batch.cams(index), profile.cam_weights.as_tuple()
+    cams = batch.cams(index)
     # A fused CAM is never negative, so a class that is off never beats `best`.
-    for label in np.flatnonzero(gate(batch.prob[index], profile.gate_threshold)):
-        fused = fused_cam([cam[label] for cam in cams], weights, height_px, width_px)
+    for label in np.flatnonzero(gate(batch.prob[index], rule.threshold)):
+        fused = fused_cam([cam[label] for cam in cams], rule.weights, height_px, width_px)
         if label == 0:
             best = fused
             continue

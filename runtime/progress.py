@@ -44,20 +44,24 @@ class Reporter(Protocol):
 
 
 class Stages:
-    """Seconds by stage, of one thread."""
+    """Seconds by stage, of one thread; a stage within a stage counts as the inner one alone."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._seconds: dict[str, float] = {}
+        self._inner = 0.0  # seconds of finished stages
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the block's time to stage `name`."""
-        start = time.perf_counter()
+        start, inner_before = time.perf_counter(), self._inner
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            elapsed = time.perf_counter() - start
+            own = elapsed - (self._inner - inner_before)
+            self._inner = inner_before + elapsed
+            self._seconds[name] = self._seconds.get(name, 0.0) + own
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, in the order of first use, and "total" since the beginning."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sshr_deploy.precision import Precision
+
 
 class Mode(StrEnum):
     """How tiles of a slide are put together."""
@@ -26,6 +28,12 @@ class EngineChoice(StrEnum):
     """What runs the network; see `sshr_deploy.runtime.sessions`."""
 
     AUTO = "auto"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+    ONNX_TENSORRT = "onnx-tensorrt"
+    """ONNX Runtime with its TensorRT provider."""
+    ONNX_RTX = "onnx-rtx"
+    """ONNX Runtime with its TensorRT-RTX provider."""
     ONNX_CUDA = "onnx-cuda"
     ONNX_CPU = "onnx-cpu"
 
@@ -48,3 +56,17 @@ class InferSettings:
     def key(self) -> dict[str, object]:
         """The settings that change every result; the pixel size changes only some."""
         return {"mode": self.mode.value, "tissue": self.tissue.value}
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What a user allows when an engine is opened."""
+
+    precision: Precision | None = None
+    """None takes the fastest that the bundle has for the engine."""
+    batch: int = 8
+    """Patches in the largest call; TensorRT engines are built for it."""
+    build: bool = True
+    """Build and qualify what this machine has not yet."""
+    allow_unqualified: bool = False
+    """Run what has not been shown to equal the reference; recorded in every output."""

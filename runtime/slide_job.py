@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.masks import reference_mask
+from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.names import MASK_NAME, OVERLAY_NAME, REGIONS_NAME, SLIDE_RESULTS
 from sshr_deploy.runtime.progress import Reporter, Stages
-from sshr_deploy.runtime.sessions import PATCH_PX, Session
+from sshr_deploy.runtime.sessions import PATCH_PX, MaskRule, Session
 from sshr_deploy.runtime.settings import InferSettings, TissueChoice
 from sshr_deploy.runtime.slides import (
     Mpp,
@@ -73,8 +73,10 @@ def segment_slide(
             with closing(
                 _read_ahead(reader, mpp, profile.mpp_um, tiles, 2 * settings.batch)
             ) as patches:
-                for batch in _batches(patches, settings.batch, stages):
-                    _segment(batch, grid, tissue, session, profile, store, stages)
+                batches = _batches(patches, settings.batch, stages)
+                for batch, labels in _label_maps(batches, session, mask_rule(profile), stages):
+                    with stages.stage("mask"):
+                        _keep(batch, labels, grid, tissue, store, profile.num_classes)
                     reporter.tiles_done(len(batch))
             mask = store.finish()
             classes = class_table(profile, store.label_counts.tolist(), grid.mpp_um)
@@ -189,25 +191,37 @@ def _batches(
         yield batch
 
 
-def _segment(
-    batch: list[tuple[Tile, NDArray[np.uint8]]],
+def _label_maps(
+    batches: Iterator[list[tuple[Tile, NDArray[np.uint8]]]],
+    session: Session,
+    rule: MaskRule,
+    stages: Stages,
+) -> Iterator[tuple[list[Tile], NDArray[np.uint8]]]:
+    """Tiles and their labels [B, 224, 224], in order; the session may be batches ahead."""
+    ahead: deque[list[Tile]] = deque()
+
+    def patches() -> Iterator[NDArray[np.uint8]]:
+        for batch in batches:
+            ahead.append([tile for tile, _ in batch])
+            yield np.stack([patch for _, patch in batch])
+
+    results = session.masks(patches(), rule)
+    while True:
+        with stages.stage("infer"):
+            result = next(results, None)
+        if result is None:
+            return
+        yield ahead.popleft(), result.labels
+
+
+def _keep(
+    tiles: Sequence[Tile],
+    labels: NDArray[np.uint8],  # [B, 224, 224]
     grid: TileGrid,
     tissue: TissueMap,
-    session: Session,
-    profile: Profile,
     store: MaskStore,
-    stages: Stages,
+    background: int,
 ) -> None:
-    with stages.stage("infer"):
-        cams = session.infer(np.stack([patch for _, patch in batch]))
-    with stages.stage("mask"):
-        for index, (tile, _) in enumerate(batch):
-            labels = reference_mask(
-                cams,
-                index,
-                profile,
-                height_px=PATCH_PX,
-                width_px=PATCH_PX,
-            )
-            labels[~grid.tissue_in(tile, tissue)] = profile.num_classes
-            store.put(tile, labels)
+    for tile, mask in zip(tiles, labels, strict=True):
+        mask[~grid.tissue_in(tile, tissue)] = background
+        store.put(tile, mask)

@@ -51,6 +51,7 @@ class Context:
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": sshr_deploy.__version__,
             "engine": f"{self.engine.engine} {self.engine.precision}",
+            "qualified": self.engine.unqualified is None,
             **settings.key(),
         }
         source = summary.get("mpp", {}).get("source")  # None for a patch

@@ -64,7 +64,7 @@ def small_bundle_dir(
 ) -> Path:
     """A bundle of `small_checkpoint`; tests that change it copy it first."""
     from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-    from sshr_deploy.export.qualify import shipped_patches
+    from sshr_deploy.export.reference_from_checkpoint import shipped_patches
 
     out = tmp_path_factory.mktemp("bundle") / "small"
     export_bundle(small_checkpoint, profile, out, shipped_patches())

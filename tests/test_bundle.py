@@ -34,8 +34,10 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], None], *, rehash: boo
 def test_a_whole_bundle_loads(bundle_dir: Path) -> None:
     bundle = load_bundle(bundle_dir)
     assert bundle.file("model.onnx").is_file()
-    assert bundle.artifact("onnx").precision == "fp32"
-    assert set(bundle.manifest.files) == {"model.onnx", "model.onnx.data"}
+    (artifact,) = bundle.artifacts("onnx-cpu")
+    assert artifact.precision == "fp32"
+    assert bundle.artifacts("tensorrt") == []
+    assert set(bundle.manifest.files) == {"model.onnx", "model.onnx.data", "reference.npz"}
 
 
 def test_reformatting_the_manifest_is_harmless(bundle_dir: Path) -> None:
@@ -44,7 +46,7 @@ def test_reformatting_the_manifest_is_harmless(bundle_dir: Path) -> None:
     assert load_bundle(bundle_dir) == before
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "reference.npz"])
 @pytest.mark.parametrize("place", [0, -1, 1000])
 def test_one_changed_byte_is_refused_naming_the_file(
     bundle_dir: Path, name: str, place: int
@@ -112,7 +114,7 @@ def test_a_link_out_of_the_folder_is_refused(bundle_dir: Path, tmp_path: Path) -
     outside = tmp_path / "outside"
     (bundle_dir / "model.onnx").rename(outside)
     (bundle_dir / "model.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match="link out of the bundle"):
+    with pytest.raises(BundleError, match="link out of its folder"):
         load_bundle(bundle_dir)
 
 
@@ -138,7 +140,7 @@ def _set(**values: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (_set(schema_version=99), "schema version 99, this release reads 1"),
+        (_set(schema_version=99), "schema version 99, this release reads 2"),
         (_set(schema_version=None), "schema version None"),
         (_set(artifacts=[]), "artifacts"),
         (_set(surprise=1), "surprise"),

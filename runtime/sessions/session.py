@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,17 +38,40 @@ class CamBatch:
 
 
 @dataclass(frozen=True)
+class MaskRule:
+    """How CAMs become a label map; see `sshr_deploy.runtime.masks`."""
+
+    weights: tuple[float, float, float]
+    """Of the CAMs, in the order of `CAM_NAMES`."""
+    threshold: float
+    """A class is on where its probability is above this."""
+
+
+class MaskBatch(NamedTuple):
+    """Label maps of B patches by the published post-processing."""
+
+    labels: NDArray[np.uint8]  # [B, 224, 224], 0 to N-1
+    prob: NDArray[np.float32]  # [B, N]
+
+
+@dataclass(frozen=True)
 class SessionInfo:
     """What served a run, for `run.json`."""
 
     engine: str
-    """"onnx-cpu" or "onnx-cuda"."""
+    """A name of `EngineChoice`, or "pytorch-cpu" and the like."""
     precision: str
     device: str
     library: str
     """Library and version, "onnxruntime 1.32.0"."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Engines that would have been faster, each with the reason it was not used."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know: what the engine could not use here, and why."""
+    mask_agreement: float | None = None
+    """Share of mask pixels equal to the reference's, as found on this machine; None if unknown."""
+    unqualified: str | None = None
+    """Why it runs although nothing shows that it equals the reference; None where that is shown."""
 
 
 class Session(Protocol):
@@ -61,6 +85,14 @@ class Session(Protocol):
         Raises:
             SessionError: wrong shape or dtype, a failure of the engine, or impossible outputs
                 (see `checked_cams`).
+        """
+        ...
+
+    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
+        """Batches as for `infer` -> their label maps, in order; may work a few batches ahead.
+
+        Raises:
+            SessionError: as `infer`.
         """
         ...
 

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sshr_deploy.cli.options import BundleArgument, EngineOption, WidthOption
+from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.options import (
+    AllowUnqualifiedOption,
+    BundleArgument,
+    EngineOption,
+    PrecisionOption,
+    WidthOption,
+)
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, UsageError
 from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sshr_deploy.bundle import Bundle
+    from sshr_deploy.runtime.sessions import Session
 
 benchmark_app = typer.Typer(
     name="benchmark",
@@ -59,6 +69,8 @@ def _group() -> None:
 def latency(
     bundle: BundleArgument,
     engine: EngineOption = EngineChoice.AUTO,
+    precision: PrecisionOption = None,
+    allow_unqualified: AllowUnqualifiedOption = False,
     batches: Annotated[
         str, typer.Option(help="Batch sizes in patches, with commas between.")
     ] = "1,4,8",
@@ -70,15 +82,26 @@ def latency(
     """Warm latency (p50, p95, p99 in ms) and throughput (patches/s) by batch size.
 
     Cold start is told apart. The batch sizes take turns, so that a busy moment of the machine
-    falls on all of them. Beside every speed stands how well the graph agrees with PyTorch, from
-    the bundle's manifest.
+    falls on all of them. Beside every speed stands how well the masks agree with PyTorch's, as it
+    was found on this machine.
     """
     from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
 
     if json_file is not None:
         check_writable(json_file)
-    report = measure_latency(bundle, engine.value, parse_batches(batches), seconds)
+    sizes = parse_batches(batches)
+
+    def opened(loaded: Bundle) -> Session:
+        return open_engine(
+            loaded,
+            engine,
+            precision=precision,
+            batch=sizes[-1],
+            allow_unqualified=allow_unqualified,
+        )
+
+    report = measure_latency(bundle, opened, sizes, seconds)
     print_latency(report)
     if json_file is not None:
         write_json(json_file, report)

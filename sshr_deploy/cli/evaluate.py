@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sshr_deploy.cli.options import BatchOption, CheckpointProfileOption, EngineOption, QuietOption
+from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.options import (
+    AllowUnqualifiedOption,
+    BatchOption,
+    CheckpointProfileOption,
+    EngineOption,
+    PrecisionOption,
+    QuietOption,
+)
 from sshr_deploy.errors import MissingExtraError, UsageError
+from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.evaluation import LargeImages
 from sshr_deploy.runtime.settings import EngineChoice
 
@@ -56,7 +65,9 @@ def evaluate(
         ),
     ] = LargeImages.TILES,
     engine: EngineOption = EngineChoice.AUTO,
+    precision: PrecisionOption = None,
     batch: BatchOption = 8,
+    allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="File for all figures, as JSON.", show_default="none"),
@@ -89,7 +100,8 @@ def evaluate(
     _check_outputs(outputs, model, split)
     for path in outputs:
         check_writable(path)
-    with _opened(model, profile, engine) as (session, loaded, facts):
+    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet)
+    with _opened(model, profile, wanted) as (session, loaded, facts):
         if not quiet:
             say(f"checking the images and masks of {split}")
         images = read_split(split, loaded)
@@ -122,24 +134,33 @@ def _check_outputs(outputs: list[Path], model: Path, split: Path) -> None:
                 raise UsageError(f"{path} is or lies in what is evaluated; choose another place")
 
 
+class _Wanted(NamedTuple):
+    """How to run a bundle."""
+
+    engine: EngineChoice
+    precision: Precision | None
+    batch: int
+    allow_unqualified: bool
+    quiet: bool
+
+
 @contextmanager
 def _opened(
-    model: Path, profile: str | None, engine: EngineChoice
+    model: Path, profile: str | None, wanted: _Wanted
 ) -> Iterator[tuple[Session, Profile, dict[str, Any]]]:
     """The model as a session, its profile, and what a report says of it."""
     if not model.exists():
         raise UsageError(f"--model {model} does not exist; give a bundle folder or a checkpoint")
     if not model.is_dir():
-        if engine != EngineChoice.AUTO:
+        if wanted.engine != EngineChoice.AUTO or wanted.precision is not None:
             raise UsageError(
-                f"--engine {engine.value} is for bundles, {model} runs in PyTorch; "
-                "leave --engine out, or export it and give the bundle"
+                f"--engine and --precision are for bundles, {model} runs in PyTorch; "
+                "leave them out, or export it and give the bundle"
             )
         yield _checkpoint(model, profile)
         return
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.profiles import load_profile
-    from sshr_deploy.runtime.sessions import open_session
 
     bundle = load_bundle(model)
     manifest = bundle.manifest
@@ -156,7 +177,14 @@ def _opened(
         "width": manifest.model.width,
         "parameters": manifest.model.parameters,
     }
-    with open_session(bundle, engine.value) as session:
+    with open_engine(
+        bundle,
+        wanted.engine,
+        precision=wanted.precision,
+        batch=wanted.batch,
+        allow_unqualified=wanted.allow_unqualified,
+        quiet=wanted.quiet,
+    ) as session:
         yield session, manifest.profile, facts
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption
 from sshr_deploy.errors import MissingExtraError
+from sshr_deploy.precision import Precision
+
+if TYPE_CHECKING:
+    from sshr_deploy.manifest import Artifact
+
+
+class Target(StrEnum):
+    """Libraries that a bundle is made ready for; the keys of `export.artifacts.TARGETS`."""
+
+    ONNX = "onnx"
+    TENSORRT_RTX = "tensorrt-rtx"
+    TENSORRT = "tensorrt"
 
 
 def export(
@@ -21,50 +34,139 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     profile: CheckpointProfileOption = None,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(
+            help="Make a graph of this precision too; may be given several times. The FP32 graph "
+            "is always there.",
+            show_default="fp32",
+        ),
+    ] = None,
+    engine: Annotated[
+        list[Target] | None,
+        typer.Option(
+            help="Make it ready for this library too; may be given several times. ONNX Runtime "
+            "always can run it.",
+            show_default="onnx",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Patches or slides from which INT8 takes its ranges; only their tissue counts.",
+            show_default="the patches of --qualify",
+        ),
+    ] = None,
     qualify: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of patch images (PNG, JPEG; the first 64) on which the ONNX graph is "
-            "compared with PyTorch.",
+            help="Patches on which every graph is compared with PyTorch: a folder of images (the "
+            "first 64), or a split with img/ and mask/, whose mean IoU is compared too. Up to 64 "
+            "of them become part of the bundle, so that each machine can compare again.",
             show_default="six crops of a CC0 slide, shipped",
         ),
     ] = None,
+    max_miou_drop: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Mean IoU that INT8 may lose, from 0 to 1, where there are masks."
+        ),
+    ] = 0.005,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of mask pixels on which INT8 must agree with FP32, 0 to 1."
+        ),
+    ] = 0.985,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most GPU memory in MiB that a layer of a TensorRT engine may use as scratch.",
+            show_default="all",
+        ),
+    ] = None,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="TensorRT engines load with later releases of the same major version, too.",
+        ),
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible",
+            help="TensorRT engines run on every GPU from SM 8.0 on, slower; those of TensorRT-RTX "
+            "do so anyway.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: ONNX graph, weights and a manifest with hashes.
+    """Turn a checkpoint into a bundle: ONNX graphs, weights and a manifest with hashes.
 
-    The graph is compared with PyTorch FP32 first; if it misses the tolerance (CAMs within 1e-4
-    relative RMS error, equal class gates, masks equal on 99.95 % of pixels) nothing is written.
+    Every graph is compared with PyTorch FP32 first; if one misses its tolerance, nothing is
+    written. FP32: CAMs within 1e-4 relative RMS error, equal class gates, masks equal on 99.95 % of
+    pixels. FP16: masks equal on 99.5 %, mean IoU within 0.001. INT8 keeps as few layers wider as
+    its budget allows, and is refused if it is not faster here. An interrupted INT8 search goes on
+    when the same command is run again.
     """
     try:
+        from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
         from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-        from sshr_deploy.export.qualify import patches_from_folder, shipped_patches
+        from sshr_deploy.export.reference_from_checkpoint import (
+            patches_from_folder,
+            shipped_patches,
+        )
         from sshr_deploy.model.checkpoint import read_profile
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "export") from error
     from sshr_deploy.cli.console import say
+    from sshr_deploy.manifest import EngineOptions
     from sshr_deploy.profiles import load_profile
 
     loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
-    patches = shipped_patches() if qualify is None else patches_from_folder(qualify)
+    options = ExportOptions(
+        precisions=tuple(precision or ()),
+        targets=tuple(target.value for target in engine or ()),
+        calibration=calibrate,
+        engine_options=EngineOptions(
+            workspace_mib=workspace_mib,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+        ),
+        tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
+    )
+    patches = shipped_patches() if qualify is None else patches_from_folder(qualify, loaded)
     bundle = export_bundle(
         checkpoint,
         loaded,
         out,
         patches,
+        options,
         overwrite=overwrite,
         on_step=lambda text: None if quiet else say(text),
     )
     if quiet:
         return
-    q = bundle.manifest.artifacts[0].qualification
-    worst = max(q.cam_relative_error.values())
     size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
     typer.echo(f"{out}: {loaded.title}, {loaded.num_classes} classes, {size_mb:.1f} MB")
-    typer.echo(
-        f"qualified on {q.patches} patches ({q.source}): CAM error {worst:.1e}, gates equal, "
-        f"masks equal on {q.mask_agreement:.4%} of pixels"
+    for artifact in bundle.manifest.artifacts:
+        typer.echo(_described(artifact))
+
+
+def _described(artifact: Artifact) -> str:
+    q = artifact.qualification
+    name = artifact.precision.upper()
+    if q is None:
+        return f"{name}: not qualified here: {artifact.not_qualified_because}"
+    worst = max(q.cam_relative_error.values())
+    gates = "gates equal" if q.gates_equal else f"gates equal in {q.gate_agreement:.1%} of patches"
+    iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({-q.iou.drop:+.4f})"
+    return (
+        f"{name} qualified on {q.patches} patches ({q.source}): CAM error {worst:.1e}, {gates}, "
+        f"masks equal on {q.mask_agreement:.4%} of pixels{iou}"
     )

@@ -9,12 +9,16 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.cli.options import (
+    AllowUnqualifiedOption,
     BatchOption,
     EngineOption,
     ForceMppOption,
     ModelOption,
     MppOption,
+    NoBuildOption,
+    PrecisionOption,
     QuietOption,
 )
 from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
@@ -42,7 +46,10 @@ def infer(
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
     engine: EngineOption = EngineChoice.AUTO,
+    precision: PrecisionOption = None,
     batch: BatchOption = 8,
+    no_build: NoBuildOption = False,
+    allow_unqualified: AllowUnqualifiedOption = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -60,13 +67,20 @@ def infer(
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.run import run_infer
-    from sshr_deploy.runtime.sessions import open_session
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
     bundle = load_bundle(model)
-    with open_session(bundle, engine.value) as session:
+    with open_engine(
+        bundle,
+        engine,
+        precision=precision,
+        batch=batch,
+        no_build=no_build,
+        allow_unqualified=allow_unqualified,
+        quiet=quiet,
+    ) as session:
         context = Context(bundle, session.info, settings)
         try:
             with make_reporter(quiet=quiet) as reporter:

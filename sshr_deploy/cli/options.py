@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.settings import EngineChoice
 
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
@@ -32,6 +33,28 @@ WidthOption = Annotated[
         min=1,
         max=256,
         help="Channels of the first convolution; 64 is the published network.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Numbers the network computes in, among those that the bundle has.",
+        show_default="the fastest for the engine",
+    ),
+]
+NoBuildOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-build",
+        help="Refuse what this machine has not built and compared with the reference yet.",
+    ),
+]
+AllowUnqualifiedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unqualified",
+        help="Run a network that is not shown to equal the reference here; every result says so.",
     ),
 ]
 EngineOption = Annotated[

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 
 from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
-from sshr_deploy.bundle import load_bundle
+from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import BundleError, UsageError
+from sshr_deploy.runtime.sessions import Session, open_session
+
+
+def _open_on_cpu(bundle: Bundle) -> Session:
+    return open_session(bundle, "onnx-cpu")
 
 
 def test_figures_follow_from_the_raw_samples(
     small_bundle_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = measure_latency(small_bundle_dir, "onnx-cpu", [1, 3], seconds=0.1)
+    report = measure_latency(small_bundle_dir, _open_on_cpu, [1, 3], seconds=0.1)
     assert [row["batch"] for row in report["rows"]] == [1, 3]
     for row in report["rows"]:
         samples = row["samples_ms"]
@@ -31,14 +36,14 @@ def test_figures_follow_from_the_raw_samples(
     assert all(seconds > 0 for seconds in report["cold"].values())
     bundle = load_bundle(small_bundle_dir)
     assert report["bundle"]["manifest_sha256"] == bundle.manifest_sha256
-    assert (
-        report["qualification"]["mask_agreement"]
-        == bundle.artifact("onnx").qualification.mask_agreement
-    )
+    (artifact,) = bundle.artifacts("onnx-cpu")
+    assert artifact.qualification is not None
+    agreement = report["engine"]["mask_agreement"]
+    assert agreement == artifact.qualification.mask_agreement
     json.dumps(report)
     print_latency(report)
     shown = capsys.readouterr().out
-    assert shown.count(f"{report['qualification']['mask_agreement']:.4%}") == 2
+    assert shown.count(f"{agreement:.4%}") == 2
     assert "cold start" in shown
 
 
@@ -54,7 +59,7 @@ def test_batch_lists_are_sorted_without_doubles() -> None:
 
 def test_a_broken_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
-        measure_latency(tmp_path, "auto", [1], 0.1)
+        measure_latency(tmp_path, open_session, [1], 0.1)
 
 
 def test_the_command_writes_its_json(small_bundle_dir: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_large_images_whole_are_other_figures(
         (["{split}", "--model", "{bundle}", "--profile", "luad"], "leave --profile out"),
         (["{split}", "--model", "{checkpoint}"], "give --profile"),
         (["{split}", "--model", "{checkpoint}", "--profile", "luad"], "has 4; give the --profile"),
-        (["{split}", "--model", "{own}", "--engine", "onnx-cpu"], "is for bundles"),
+        (["{split}", "--model", "{own}", "--engine", "onnx-cpu"], "are for bundles"),
         (["{split}", "--model", "{split}/none"], "does not exist"),
         (["{split}", "--model", "{split}"], "is not a bundle"),
         (["{split}", "--model", "{bundle}", "--picture", "x.jpg"], "is a PNG"),

@@ -15,21 +15,23 @@ import torch
 from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
-from sshr_deploy.export import bundle_from_checkpoint as bundling
+from sshr_deploy.export import artifacts
+from sshr_deploy.export.artifacts import ExportOptions
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
 from sshr_deploy.export.deploy_graph import HfrmForm
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch, write_onnx
-from sshr_deploy.export.qualify import (
+from sshr_deploy.export.reference_from_checkpoint import (
     PatchSet,
-    Tolerance,
     patches_from_folder,
-    relative_rms_error,
     shipped_patches,
     torch_cams,
 )
+from sshr_deploy.manifest import Tolerance
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.runtime.qualification import relative_rms_error
 from sshr_deploy.runtime.sessions import CAM_NAMES
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -42,7 +44,7 @@ def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for name in ("model.onnx", "model.onnx.data"):
             shutil.copy(small_bundle_dir / name, path.with_name(name))
 
-    monkeypatch.setattr(bundling, "write_onnx", copy)
+    monkeypatch.setattr(artifacts, "write_onnx", copy)
 
 
 def test_the_graph_is_what_the_bundle_promises(small_bundle_dir: Path) -> None:
@@ -75,6 +77,7 @@ def test_manifest_tells_what_the_bundle_is(small_bundle_dir: Path, small_checkpo
     assert manifest.model.checkpoint_name == small_checkpoint.name
     assert manifest.model.metadata == {"trained_on": "nothing, random weights"}
     qualification = manifest.artifacts[0].qualification
+    assert qualification is not None
     assert qualification.patches == 6
     assert 0 < max(qualification.cam_relative_error.values()) < 1e-4
     assert qualification.gates_equal
@@ -102,8 +105,10 @@ def test_a_graph_that_misses_the_tolerance_leaves_nothing(
     small_checkpoint: Path, profile: Profile, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
+    exact = Tolerance(mask_agreement=0.9995, cam_relative_error=0.0)
+    options = ExportOptions(tolerances={Precision.FP32: exact})
     with pytest.raises(ExportError, match=r"cam_28_1 is off by .*nothing was written"):
-        export_bundle(small_checkpoint, profile, out, shipped_patches(), tolerance=Tolerance(0.0))
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +135,7 @@ def test_an_exporter_that_fails_leaves_the_old_bundle(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no such operator\nlong story")
 
-    monkeypatch.setattr(bundling, "write_onnx", fail)
+    monkeypatch.setattr(artifacts, "write_onnx", fail)
     with pytest.raises(ExportError, match=r"no such operator$"):
         export_bundle(small_checkpoint, profile, out, shipped_patches(), overwrite=True)
     assert load_bundle(out).manifest_sha256 == load_bundle(small_bundle_dir).manifest_sha256
@@ -192,8 +197,9 @@ def test_a_form_that_cannot_be_qualified_is_refused(
     small_checkpoint: Path, profile: Profile, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
+    options = ExportOptions(form=HfrmForm.FUSED)
     with pytest.raises(ExportError, match=r"form fused runs in TensorRT alone.*export form dep"):
-        export_bundle(small_checkpoint, profile, out, shipped_patches(), form=HfrmForm.FUSED)
+        export_bundle(small_checkpoint, profile, out, shipped_patches(), options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,7 +211,8 @@ def test_overwrite_replaces_a_bundle(
     (out / "model.onnx").write_bytes(b"broken")
     one = PatchSet(shipped_patches().images[:1], "one")
     export_bundle(small_checkpoint, profile, out, one, overwrite=True)
-    assert load_bundle(out).manifest.artifacts[0].qualification.patches == 1
+    qualification = load_bundle(out).manifest.artifacts[0].qualification
+    assert qualification is not None and qualification.patches == 1
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -216,12 +223,12 @@ def test_the_profile_must_fit_the_checkpoint(small_checkpoint: Path, tmp_path: P
         export_bundle(tmp_path / "no.pth", load_profile("luad"), tmp_path / "b", shipped_patches())
 
 
-def test_patches_from_a_folder(tmp_path: Path, demo_slide: Path) -> None:
+def test_patches_from_a_folder(tmp_path: Path, demo_slide: Path, profile: Profile) -> None:
     with pytest.raises(UsageError, match="holds no PNG or JPEG"):
-        patches_from_folder(demo_slide.parent)
+        patches_from_folder(demo_slide.parent, profile)
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"bad\.png cannot be read"):
-        patches_from_folder(tmp_path)
+        patches_from_folder(tmp_path, profile)
 
 
 def test_flops_are_those_of_the_published_cost() -> None:
@@ -232,4 +239,4 @@ def test_flops_are_those_of_the_published_cost() -> None:
 
 def test_manifest_is_plain_json(small_bundle_dir: Path) -> None:
     content = json.loads((small_bundle_dir / "manifest.json").read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2

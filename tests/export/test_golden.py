@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-from sshr_deploy.export.qualify import PatchSet, relative_rms_error, torch_cams
+from sshr_deploy.export.reference_from_checkpoint import PatchSet, torch_cams
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
+from sshr_deploy.runtime.qualification import relative_rms_error
 from sshr_deploy.runtime.sessions import CAM_NAMES, CamBatch, Session, open_session
 
 Infer = Callable[[NDArray[np.uint8]], CamBatch]

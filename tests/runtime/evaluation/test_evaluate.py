@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -27,6 +25,7 @@ from sshr_deploy.runtime.evaluation.scores import Tally
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.sessions import CamBatch, Session, SessionInfo
+from sshr_deploy.runtime.sessions.base import BaseSession
 
 Pixels = NDArray[np.uint8]
 TILES, WHOLE = LargeImages.TILES, LargeImages.WHOLE
@@ -39,7 +38,7 @@ def predict_image(
     return prediction
 
 
-class ColourSession:
+class ColourSession(BaseSession):
     """Its CAM of class c is colour channel c, its probability that channel's mean."""
 
     def __init__(self) -> None:
@@ -53,16 +52,6 @@ class ColourSession:
         return CamBatch(cam, cam**2, cam**3, cam.mean((2, 3)))
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
 def picture(height: int, width: int, seed: int = 0) -> Pixels:
@@ -219,6 +208,7 @@ def test_the_report_is_json_and_consistent(split: tuple[TruthImage, ...], profil
     document = report(
         evaluation, profile, session.info, {"kind": "test"}, split="val", large=TILES, batch=8
     )
+    document["engine"] |= {"notes": list(document["engine"]["notes"])}  # JSON has no tuples
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     scores = evaluation.tally.scores()
     assert document["scores"]["mean_iou"] == scores.mean_iou

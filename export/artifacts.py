@@ -1,0 +1,179 @@
+"""One graph for each precision and target that was asked for, compared with the reference here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sshr_deploy.errors import ExportError, SessionError, UsageError, first_line
+from sshr_deploy.export.deploy_graph import HfrmForm
+from sshr_deploy.export.onnx_from_checkpoint import OPSET, write_onnx
+from sshr_deploy.export.typed_graph import write_typed_graph
+from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
+from sshr_deploy.model import SSHR
+from sshr_deploy.precision import Precision
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify
+from sshr_deploy.runtime.reference_set import ReferenceSet
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.session import PATCH_PX
+
+MODEL_NAME = "model.onnx"
+TARGETS = {
+    "onnx": ("onnx-cuda", "onnx-cpu"),
+    "tensorrt": ("tensorrt", "onnx-tensorrt"),
+    "tensorrt-rtx": ("tensorrt-rtx", "onnx-rtx"),
+}
+"""What `--engine` of the export stands for: names of `EngineChoice`."""
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a bundle is to hold beside the FP32 graph for ONNX Runtime."""
+
+    precisions: tuple[Precision, ...] = ()
+    targets: tuple[str, ...] = ()
+    """Keys of `TARGETS`."""
+    calibration: Path | None = None
+    """Patches or slides for INT8; without it the patches of the qualification serve."""
+    form: HfrmForm = HfrmForm.DEPTHWISE
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
+    tolerances: dict[Precision, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
+
+    def engines(self) -> tuple[str, ...]:
+        """Names of `EngineChoice` that the bundle is for."""
+        targets = dict.fromkeys(("onnx", *self.targets))
+        return tuple(engine for target in targets for engine in TARGETS[target])
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """What the artefacts of one export are made of."""
+
+    model: SSHR
+    profile: Profile
+    reference: ReferenceSet
+    folder: Path
+    """Of the bundle that is being written."""
+    state: Path
+    """Of what long searches found out; it outlives an interrupted export."""
+    options: ExportOptions
+    on_step: Step
+
+
+def make_artifacts(shop: Workshop) -> list[Artifact]:
+    """Write the graphs into the bundle's folder, each qualified if it can run here.
+
+    Raises:
+        ExportError: a graph could not be made, or misses its tolerance.
+        OSError: the folder cannot be written.
+    """
+    artifacts = [_fp32(shop)]
+    for precision in dict.fromkeys(shop.options.precisions):
+        if precision in (Precision.FP16, Precision.BF16):
+            artifacts.append(_typed(shop, precision))
+        elif precision is Precision.INT8:
+            from sshr_deploy.export.int8_artifacts import int8_artifacts
+
+            artifacts += int8_artifacts(shop)
+    return artifacts
+
+
+def qualified(shop: Workshop, graph: Path, precision: Precision) -> Qualification:
+    """Compare a graph with the reference, by ONNX Runtime on this processor.
+
+    Raises:
+        SessionError: it cannot run here.
+        ExportError: it misses the tolerance; every figure that does is named.
+    """
+    shop.on_step(
+        f"comparing the {precision.upper()} graph with PyTorch on {len(shop.reference)} patches"
+    )
+    classes = shop.profile.num_classes
+    with OnnxRuntimeSession(graph, classes, precision=precision.value) as session:
+        session.infer(np.zeros((2, PATCH_PX, PATCH_PX, 3), np.uint8))  # the batch is dynamic
+        found = qualify(session, shop.reference, shop.profile)
+    if said := misses(found, shop.options.tolerances[precision]):
+        raise ExportError(
+            f"the exported {precision.upper()} graph does not equal the checkpoint: "
+            f"{'; '.join(said)}; nothing was written"
+        )
+    return found
+
+
+def artifact(
+    shop: Workshop, file: str, precision: Precision, engines: Sequence[str], opset: int = OPSET
+) -> Artifact:
+    """The artefact of a graph that is written, qualified where it can run here.
+
+    Raises:
+        ExportError: it misses the tolerance.
+    """
+    found, reason = None, None
+    try:
+        found = qualified(shop, shop.folder / file, precision)
+    except SessionError as error:
+        if precision is not Precision.BF16:  # which no processor's ONNX Runtime computes
+            raise ExportError(f"the exported graph does not run: {error}") from error
+        reason = str(error)
+        shop.on_step(f"not compared here: {reason}")
+    return Artifact(
+        engines=tuple(engines),
+        precision=precision,
+        file=file,
+        opset=opset,
+        hfrm_form=shop.options.form.value,
+        tolerance=shop.options.tolerances[precision],
+        qualification=found,
+        not_qualified_because=reason,
+    )
+
+
+def int8_tolerances(*, miou_drop: float, mask_agreement: float) -> dict[Precision, Tolerance]:
+    """The tolerances of all precisions, with this budget for INT8."""
+    budget = Tolerance(mask_agreement=mask_agreement, miou_drop=miou_drop)
+    return {**TOLERANCES, Precision.INT8: budget}
+
+
+def check_options(options: ExportOptions) -> None:
+    """Refuse what cannot work, before anything is read.
+
+    Raises:
+        ExportError: the form `FUSED`.
+        UsageError: no such target.
+    """
+    if options.form is HfrmForm.FUSED:
+        raise ExportError(
+            "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
+            "export form depthwise or separable"
+        )
+    if unknown := [target for target in options.targets if target not in TARGETS]:
+        raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(TARGETS)}")
+
+
+def _fp32(shop: Workshop) -> Artifact:
+    shop.on_step("writing the ONNX graph")
+    try:
+        write_onnx(shop.model, shop.folder / MODEL_NAME, form=shop.options.form)
+    except OSError:
+        raise
+    except Exception as error:  # the exporter raises many kinds
+        raise ExportError(f"PyTorch could not export the network: {first_line(error)}") from error
+    return artifact(shop, MODEL_NAME, Precision.FP32, shop.options.engines())
+
+
+def _typed(shop: Workshop, precision: Precision) -> Artifact:
+    file = f"model-{precision}.onnx"
+    shop.on_step(f"writing the {precision.upper()} graph")
+    opset = write_typed_graph(shop.folder / MODEL_NAME, shop.folder / file, precision)
+    engines = [
+        engine
+        for engine in shop.options.engines()
+        if precision is not Precision.BF16 or engine != "onnx-cpu"
+    ]
+    return artifact(shop, file, precision, engines, opset)

@@ -1,0 +1,57 @@
+"""Builds an artefact's engine when a session needs it; on the workstation too, so no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
+from sshr_deploy.manifest import Artifact, EngineOptions
+from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
+
+_SAY_EVERY_S = 5.0
+
+
+def plan_builder(options: EngineOptions, say: Callable[[str], None]) -> PlanBuilder:
+    """A builder that tells `say` every few seconds how far it is.
+
+    It raises as `build_engine` does.
+    """
+
+    def build(
+        graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
+    ) -> dict[str, Any]:
+        kept = artifact.quantisation.kept if artifact.quantisation else ()
+        report = build_engine(
+            graph,
+            plan,
+            engine=cast(Literal["tensorrt", "tensorrt-rtx"], key.engine),
+            precision=artifact.precision,
+            options=BuildOptions(
+                batches=key.batches,
+                workspace_mib=options.workspace_mib,
+                version_compatible=options.version_compatible and key.engine == "tensorrt",
+                hardware_compatible=options.hardware_compatible,
+                timing_cache=timing_cache,
+            ),
+            on_progress=_sparse(say),
+            wider=frozenset(kept),
+        )
+        return asdict(report)
+
+    return build
+
+
+def _sparse(say: Callable[[str], None]) -> Callable[[str, float], None]:
+    said = time.monotonic()
+
+    def on_progress(what: str, share: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"{what}: {share:.0%}")
+
+    return on_progress

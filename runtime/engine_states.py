@@ -1,0 +1,63 @@
+"""What of a bundle's engines can be used on this machine, and why the rest cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.runtime.engine_key import EngineKey
+from sshr_deploy.runtime.engine_store import EngineStore, Entry
+from sshr_deploy.runtime.sessions.machine_key import machine_key
+
+
+class State(StrEnum):
+    """Of one engine of the store."""
+
+    READY = "ready"
+    REFUSED = "refused"
+    """It was compared with the reference, and differs too much."""
+    STALE = "stale"
+    """Made for another machine, library or model."""
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """One engine of the store, as this machine sees it."""
+
+    entry: Entry
+    state: State
+    reason: str
+    """Empty where it is ready."""
+
+
+def engine_states(bundle: Bundle) -> list[EngineState]:
+    """The state of each engine in the bundle's store; every file is checked.
+
+    Raises:
+        BundleError: the store cannot be read.
+    """
+    return [_state(bundle, entry) for entry in EngineStore(bundle.path).entries()]
+
+
+def _state(bundle: Bundle, entry: Entry) -> EngineState:
+    if entry.key is None or entry.record is None:
+        return EngineState(entry, State.DAMAGED, entry.damage or "it has no record")
+    if stale := _stale(bundle, entry.key):
+        return EngineState(entry, State.STALE, stale)
+    if entry.record.misses:
+        return EngineState(entry, State.REFUSED, "; ".join(entry.record.misses))
+    return EngineState(entry, State.READY, "")
+
+
+def _stale(bundle: Bundle, key: EngineKey) -> str:
+    artifacts = [a for a in bundle.artifacts(key.engine) if a.precision == key.precision]
+    if not artifacts:
+        return f"the bundle has no {key.precision} for {key.engine} any more"
+    try:
+        now = machine_key(bundle, artifacts[0], key.engine, max(key.batches, default=1))
+    except (SessionError, MissingExtraError) as error:
+        return f"it cannot run here: {error}"
+    return ", ".join(key.differences(now))

@@ -1,0 +1,68 @@
+"""The key that an engine must have to be used on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import KernelError, SessionError
+from sshr_deploy.manifest import Artifact
+from sshr_deploy.runtime.engine_key import EngineKey
+from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
+from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
+from sshr_deploy.runtime.machine import processor_name
+from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
+from sshr_deploy.runtime.tensorrt_library import LIBRARIES, import_tensorrt, library_text
+
+PLAN_ENGINES = tuple(LIBRARIES)
+"""Engines that run a plan that was built here."""
+CACHING_ENGINES = ("onnx-tensorrt", "onnx-rtx")
+"""Engines of ONNX Runtime that build, and may keep what they built."""
+
+
+def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> EngineKey:
+    """Key of `artifact` for `engine` on the first GPU of this machine, or on its processor.
+
+    Args:
+        bundle: the bundle of the artefact.
+        artifact: what is to run.
+        engine: a name of `EngineChoice`.
+        batch: the largest static batch; the smaller is 1.
+
+    Raises:
+        SessionError: the library or the GPU that the engine needs is not there.
+    """
+    files = bundle.manifest.files
+    graph = [files[name].sha256 for name in sorted(files) if name.startswith(artifact.file)]
+    gpu = None
+    if engine != "onnx-cpu":
+        gpus = find_gpus()
+        if not gpus:
+            raise SessionError(why_no_gpu())
+        gpu = gpus[0]
+    planned = engine in PLAN_ENGINES
+    if planned:
+        library = library_text(engine, import_tensorrt(engine))
+    else:
+        library = f"onnxruntime {import_onnxruntime().__version__}"
+    builds = planned or engine in CACHING_ENGINES
+    return EngineKey(
+        engine=engine,
+        precision=artifact.precision.value,
+        model_sha256=hashlib.sha256("".join(graph).encode()).hexdigest(),
+        reference_sha256=files[bundle.manifest.reference_file].sha256,
+        batches=tuple(sorted({1, batch})) if builds else (),
+        library=library,
+        device=gpu.name if gpu else processor_name(),
+        sm=gpu.sm if gpu else None,
+        driver=gpu.driver if gpu else None,
+        kernels_sha256=_kernels_sha256() if planned else None,
+    )
+
+
+def _kernels_sha256() -> str | None:
+    try:
+        manifest = default_folder() / MANIFEST_NAME
+    except KernelError:
+        return None  # label maps are made on the CPU then
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()

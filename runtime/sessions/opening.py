@@ -1,0 +1,175 @@
+"""From a bundle to a session that is proven on this machine, built first where that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import SessionError
+from sshr_deploy.manifest import Artifact, FileEntry, Qualification
+from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
+from sshr_deploy.runtime.engine_store import SCHEMA_VERSION, EngineStore, Entry, Record
+from sshr_deploy.runtime.qualification import misses, qualify
+from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
+from sshr_deploy.runtime.sessions.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.session import Session
+from sshr_deploy.runtime.settings import OpenOptions
+
+PLAN_NAME = "engine.plan"
+
+
+class Opener:
+    """Opens artefacts of one bundle.
+
+    Args:
+        bundle: its files are checked already.
+        options: what the user allows.
+        builder: of TensorRT engines; None where they may not be built.
+        say: told what is being done, in a few words.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: OpenOptions,
+        builder: PlanBuilder | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.bundle, self.options, self.builder, self.say = bundle, options, builder, say
+        self.store = EngineStore(bundle.path)
+
+    def open(self, engine: str, artifact: Artifact) -> Session:
+        """Open one artefact with one engine.
+
+        Raises:
+            SessionError: the engine does not work here, or is not proven and may not be used so.
+            BundleError: the bundle's reference set is broken.
+        """
+        key = machine_key(self.bundle, artifact, engine, self.options.batch)
+        entry = self.store.find(key)
+        if entry is None or entry.record is None or entry.damage is not None:
+            reason = self._why_not_there(key, entry)
+            if not self.options.build:
+                return self._unproven(key, artifact, None, reason)
+            self.say(f"{engine} {artifact.precision}: {reason}; {self._doing(key)}")
+            entry, record = self._make(key, artifact)
+        else:
+            record = entry.record
+        if record.misses:
+            reason = "it does not equal the reference here: " + "; ".join(record.misses)
+            return self._unproven(key, artifact, entry, reason)
+        session = self._session(key, artifact, entry.path)
+        agreement = record.qualification.mask_agreement
+        session.info = replace(session.info, mask_agreement=agreement)
+        return session
+
+    @cached_property
+    def reference(self) -> ReferenceSet:
+        """Patches and what the PyTorch FP32 network says of them."""
+        manifest = self.bundle.manifest
+        file = self.bundle.file(manifest.reference_file)
+        return read_reference(file, manifest.profile.num_classes)
+
+    def _why_not_there(self, key: EngineKey, entry: Entry | None) -> str:
+        if entry is not None:
+            return str(entry.damage)
+        nearest = self.store.nearest(key)
+        if nearest is None or nearest.key is None:
+            return "not qualified on this machine yet"
+        return "what is there was made for something else: " + ", ".join(
+            nearest.key.differences(key)
+        )
+
+    def _doing(self, key: EngineKey) -> str:
+        patches = f"comparing it with the reference on {len(self.reference)} patches"
+        return f"building the engine and {patches}" if key.engine in PLAN_ENGINES else patches
+
+    def _unproven(
+        self, key: EngineKey, artifact: Artifact, entry: Entry | None, reason: str
+    ) -> Session:
+        nothing_to_run = key.engine in PLAN_ENGINES and entry is None
+        if nothing_to_run or not self.options.allow_unqualified:
+            way = "run without --no-build" if entry is None else "choose another --precision"
+            more = "" if nothing_to_run else ", or add --allow-unqualified"
+            raise SessionError(f"{key.engine} {key.precision}: {reason}; {way}{more}")
+        session = self._session(key, artifact, entry.path if entry else None)
+        session.info = replace(session.info, unqualified=reason)
+        return session
+
+    def _make(self, key: EngineKey, artifact: Artifact) -> tuple[Entry, Record]:
+        """Build where there is something to build, qualify, and keep both."""
+        made: list[Callable[[dict[str, FileEntry]], Record]] = []
+
+        def make(folder: Path) -> Callable[[dict[str, FileEntry]], Record]:
+            build = self._build(key, artifact, folder)
+            with self._session(key, artifact, folder) as session:
+                found = qualify(session, self.reference, self.bundle.manifest.profile)
+            made.append(partial(_record, key, artifact, build, found))
+            return made[0]
+
+        try:
+            return self.store.write(key, make)
+        except OSError as error:
+            reason = error.strerror or error
+            fix = "copy the bundle to a folder that you can write to"
+            if key.engine in PLAN_ENGINES:
+                raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
+            self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
+        if not made:  # nothing to build, so no folder is needed
+            make(self.store.folder)
+        record = made[0]({})
+        return Entry(self.store.folder, record, key, None), record
+
+    def _build(self, key: EngineKey, artifact: Artifact, folder: Path) -> dict[str, Any]:
+        if key.engine not in PLAN_ENGINES:
+            return {}
+        if self.builder is None:
+            raise SessionError(f"there is no {key.engine} engine for this machine, and no builder")
+        graph = self.bundle.file(artifact.file)
+        return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
+
+    def _session(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
+        classes = self.bundle.manifest.profile.num_classes
+        if key.engine in PLAN_ENGINES:
+            from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
+
+            assert folder is not None
+            return TensorRtSession(
+                folder / PLAN_NAME,
+                classes,
+                engine=key.engine,
+                precision=key.precision,
+                batches=key.batches,
+            )
+        caching: dict[str, Any] = {"cache": folder} if key.engine in CACHING_ENGINES else {}
+        return OnnxRuntimeSession(
+            self.bundle.file(artifact.file),
+            classes,
+            engine=key.engine,
+            precision=key.precision,
+            **caching,
+        )
+
+
+def _record(
+    key: EngineKey,
+    artifact: Artifact,
+    build: dict[str, Any],
+    found: Qualification,
+    files: dict[str, FileEntry],
+) -> Record:
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        key=asdict(key),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=files,
+        build=build,
+        qualification=found,
+        misses=tuple(misses(found, artifact.tolerance)),
+    )

@@ -1,0 +1,44 @@
+"""Opens a bundle's session as the options of a command say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.settings import EngineChoice
+
+if TYPE_CHECKING:
+    from sshr_deploy.bundle import Bundle
+    from sshr_deploy.runtime.sessions import Session
+
+
+def open_engine(
+    bundle: Bundle,
+    engine: EngineChoice,
+    *,
+    precision: Precision | None = None,
+    batch: int = 8,
+    no_build: bool = False,
+    allow_unqualified: bool = False,
+    quiet: bool = False,
+) -> Session:
+    """See `open_session`; says on stderr what is built, and what runs though it is not proven."""
+    from sshr_deploy.cli.console import say
+    from sshr_deploy.export.plan_for_artifact import plan_builder
+    from sshr_deploy.runtime.sessions import OpenOptions, open_session
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(text)
+
+    options = OpenOptions(precision, batch, not no_build, allow_unqualified)
+    session = open_session(
+        bundle,
+        engine.value,
+        options,
+        builder=plan_builder(bundle.manifest.engine_options, tell),
+        say=tell,
+    )
+    if session.info.unqualified is not None:
+        say(f"warning: this network is not qualified here: {session.info.unqualified}")
+    return session

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def bundle_dir(small_bundle_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sshr_deploy", "engines", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+
+def _stale(bundle_dir: Path) -> Path:
+    """The bundle's record, as it would be of another release of ONNX Runtime."""
+    from sshr_deploy.bundle import sealed_json
+    from sshr_deploy.runtime.engine_key import EngineKey
+
+    (record,) = (bundle_dir / "engines").glob("*/record.json")
+    content = json.loads(record.read_text())
+    content.pop("self_sha256")
+    content["key"] |= {"library": "onnxruntime 1.2.3"}
+    folder = bundle_dir / "engines" / EngineKey(**{**content["key"], "batches": ()}).slot
+    folder.mkdir()
+    (folder / "record.json").write_text(sealed_json(content))
+    return folder
+
+
+def test_list_verify_and_clean(bundle_dir: Path) -> None:
+    (ready,) = (bundle_dir / "engines").iterdir()
+    stale = _stale(bundle_dir)
+    damaged = bundle_dir / "engines" / "onnx-cpu-int8-000000000000"
+    damaged.mkdir()
+    (damaged / "record.json").write_text("{")
+
+    listed = _run("list", bundle_dir)
+    assert listed.returncode == 0, listed.stderr
+    for word in ("onnx-cpu", "ready", "stale", "damaged", "onnxruntime 1.2.3 -> onnxruntime"):
+        assert word in listed.stdout
+    states = {
+        item["name"]: item["state"]
+        for item in json.loads(_run("list", bundle_dir, "--json").stdout)
+    }
+    assert states == {ready.name: "ready", stale.name: "stale", damaged.name: "damaged"}
+
+    verified = _run("verify", bundle_dir)
+    assert verified.returncode == 1
+    assert "2 engines that cannot be used" in verified.stdout
+
+    cleaned = _run("clean", bundle_dir)
+    assert cleaned.returncode == 0 and "removed 2 of 3" in cleaned.stdout
+    assert [p.name for p in (bundle_dir / "engines").iterdir()] == [ready.name]
+    assert _run("verify", bundle_dir).returncode == 0
+    assert "removed 1 of 1" in _run("clean", bundle_dir, "--all").stdout
+    assert "no engines yet" in _run("list", bundle_dir).stdout
+
+
+def test_an_altered_bundle_is_one_line(bundle_dir: Path) -> None:
+    data = bundle_dir / "model.onnx.data"
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    done = _run("verify", bundle_dir)
+    assert done.returncode == 2
+    assert done.stderr.startswith("sshr-deploy: error: ") and done.stderr.count("\n") == 1
+    assert "model.onnx.data was changed" in done.stderr
+
+
+def test_what_a_user_put_there_is_spared(bundle_dir: Path) -> None:
+    stale = _stale(bundle_dir)
+    (stale / "notes.txt").write_text("mine")
+    done = _run("clean", bundle_dir)
+    assert done.returncode == 1
+    assert "holds notes.txt; move it away" in done.stderr
+    assert (stale / "notes.txt").read_text() == "mine"

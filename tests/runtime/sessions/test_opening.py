@@ -1,0 +1,290 @@
+"""From a bundle to a proven session: what is built, reused, refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle, sealed_json
+from sshr_deploy.errors import BundleError, ExportError, SessionError, UsageError
+from sshr_deploy.manifest import Artifact
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.engine_key import EngineKey
+from sshr_deploy.runtime.gpu import Gpu
+from sshr_deploy.runtime.sessions import OpenOptions, Session, machine_key, open_session, opening
+from sshr_deploy.runtime.sessions import tensorrt as tensorrt_session
+
+GPU = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)
+
+
+@pytest.fixture
+def bundle_dir(small_bundle_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+
+
+class Told(list[str]):
+    """What was said while a session was opened."""
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+def _opened(folder: Path, engine: str = "onnx-cpu", **options: Any) -> tuple[Session, Told]:
+    told = Told()
+    builder = options.pop("builder", None)
+    session = open_session(
+        load_bundle(folder), engine, OpenOptions(**options), builder=builder, say=told
+    )
+    session.close()
+    return session, told
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted((folder / "engines").glob("*/record.json"))
+
+
+def _edit_manifest(folder: Path, **artifact: Any) -> None:
+    file = folder / MANIFEST_NAME
+    content = json.loads(file.read_text())
+    content.pop("self_sha256")
+    content["artifacts"][0] |= artifact
+    file.write_text(sealed_json(content))
+
+
+def test_a_fresh_export_is_proven_here_already(bundle_dir: Path) -> None:
+    session, told = _opened(bundle_dir)
+    assert told == []
+    assert session.info.unqualified is None
+    assert session.info.mask_agreement == 1.0
+
+
+def test_a_bundle_from_elsewhere_is_compared_once_and_kept(bundle_dir: Path) -> None:
+    shutil.rmtree(bundle_dir / "engines")
+    session, told = _opened(bundle_dir)
+    assert [text for text in told if "comparing it with the reference on 6 patches" in text] == told
+    assert session.info.mask_agreement is not None and session.info.mask_agreement > 0.9995
+    assert len(_records(bundle_dir)) == 1
+    assert _opened(bundle_dir)[1] == []
+
+
+def test_without_build_what_is_not_proven_is_refused(bundle_dir: Path) -> None:
+    shutil.rmtree(bundle_dir / "engines")
+    with pytest.raises(SessionError, match="not qualified on this machine yet; run without --no-b"):
+        _opened(bundle_dir, build=False)
+    session, told = _opened(bundle_dir, build=False, allow_unqualified=True)
+    assert session.info.unqualified == "not qualified on this machine yet"
+    assert session.info.mask_agreement is None
+    assert told == [] and _records(bundle_dir) == []
+
+
+def test_another_library_version_is_told_and_compared_again(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    old = onnxruntime.__version__
+    monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")
+    with pytest.raises(SessionError, match=rf"library onnxruntime {old} -> onnxruntime 1\.99\.0"):
+        _opened(bundle_dir, build=False)
+    _, told = _opened(bundle_dir)
+    assert len(told) == 1 and "1.99.0" in told[0]
+    assert len(_records(bundle_dir)) == 2
+
+
+def test_a_network_that_is_not_the_checkpoint_is_refused_with_its_figures(
+    bundle_dir: Path,
+) -> None:
+    """The reference is that of another network, every hash is right."""
+    from sshr_deploy.bundle import file_entry
+    from sshr_deploy.runtime.reference_set import read_reference, write_reference
+    from sshr_deploy.runtime.sessions import CamBatch
+
+    file = bundle_dir / "reference.npz"
+    reference = read_reference(file, 3)
+    cams = reference.cams
+    turned = CamBatch(
+        cams.cam_28_1[:, ::-1].copy(), cams.cam_28_2, cams.cam_deep, cams.prob[:, ::-1].copy()
+    )
+    write_reference(file, replace(reference, cams=turned))
+    content = json.loads((bundle_dir / MANIFEST_NAME).read_text())
+    content.pop("self_sha256")
+    content["files"]["reference.npz"] = file_entry(file).model_dump()
+    (bundle_dir / MANIFEST_NAME).write_text(sealed_json(content))
+
+    with pytest.raises(SessionError, match=r"does not equal the reference here: cam_28_1 is off"):
+        _opened(bundle_dir)
+    with pytest.raises(SessionError, match="masks agree on"):  # the second time from the record
+        _opened(bundle_dir)
+    assert len(_records(bundle_dir)) == 2
+    session, _ = _opened(bundle_dir, allow_unqualified=True)
+    assert session.info.unqualified is not None and "cam_28_1" in session.info.unqualified
+
+
+def test_a_changed_record_is_made_again(bundle_dir: Path) -> None:
+    (record,) = _records(bundle_dir)
+    record.write_text(record.read_text().replace('"patches": 6', '"patches": 7'))
+    with pytest.raises(SessionError, match="it was changed after it was written"):
+        _opened(bundle_dir, build=False)
+    _, told = _opened(bundle_dir)
+    assert "it was changed after it was written" in told[0]
+    assert _opened(bundle_dir)[1] == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_the_run_goes_on(bundle_dir: Path) -> None:
+    shutil.rmtree(bundle_dir / "engines")
+    (bundle_dir / "engines").write_text("in the way")
+    session, told = _opened(bundle_dir)
+    assert session.info.mask_agreement is not None
+    assert any("cannot keep what was found out" in text for text in told)
+
+
+def test_a_broken_reference_is_told(bundle_dir: Path) -> None:
+    from sshr_deploy.bundle import file_entry
+
+    shutil.rmtree(bundle_dir / "engines")
+    (bundle_dir / "reference.npz").write_bytes(b"no reference")
+    content = json.loads((bundle_dir / MANIFEST_NAME).read_text())
+    content.pop("self_sha256")
+    content["files"]["reference.npz"] = file_entry(bundle_dir / "reference.npz").model_dump()
+    (bundle_dir / MANIFEST_NAME).write_text(sealed_json(content))
+    with pytest.raises(BundleError, match=r"reference\.npz is no reference set"):
+        _opened(bundle_dir)
+
+
+def test_a_precision_that_the_bundle_lacks_is_told(bundle_dir: Path) -> None:
+    with pytest.raises(UsageError, match="has no int8 for onnx-cpu; it has fp32 for onnx-cuda, on"):
+        _opened(bundle_dir, precision=Precision.INT8)
+
+
+@pytest.fixture
+def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A bundle for TensorRT-RTX on a machine with a GPU; sessions are ONNX Runtime's on the CPU."""
+    _edit_manifest(bundle_dir, engines=["tensorrt-rtx", "onnx-cpu"])
+
+    def session(plan: Path, classes: int, **facts: Any) -> Session:
+        if plan.read_bytes() == b"broken":
+            raise SessionError("the engine cannot be loaded: broken")
+        assert facts["engine"] == "tensorrt-rtx" and facts["batches"] == (1, 8)
+        return real(bundle_dir / "model.onnx", classes)
+
+    real = opening.OnnxRuntimeSession
+    monkeypatch.setattr(tensorrt_session, "TensorRtSession", session)
+    monkeypatch.setattr(machine_key, "find_gpus", lambda: (GPU,))
+    monkeypatch.setattr(machine_key, "import_tensorrt", lambda engine: engine)
+    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.7.1.116")
+    yield bundle_dir
+
+
+class Builder:
+    """Writes what stands for an engine, and counts."""
+
+    def __init__(self, plan: bytes = b"plan") -> None:
+        self.plan = plan
+        self.keys: list[EngineKey] = []
+
+    def __call__(
+        self, graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
+    ) -> dict[str, Any]:
+        assert graph.name == artifact.file and graph.is_file()
+        self.keys.append(key)
+        plan.write_bytes(self.plan)
+        timing_cache.write_bytes(b"times")
+        return {"seconds": 2.5}
+
+
+def test_an_engine_is_built_once_and_reused(planned: Path) -> None:
+    builder = Builder()
+    session, told = _opened(planned, "tensorrt-rtx", builder=builder)
+    assert len(builder.keys) == 1 and "building the engine" in told[0]
+    key = builder.keys[0]
+    assert (key.sm, key.driver, key.device) == (89, "580.95.05", GPU.name)
+    assert session.info.mask_agreement == 1.0
+    _, told = _opened(planned, "tensorrt-rtx", builder=builder)
+    assert len(builder.keys) == 1 and told == []
+    assert _opened(planned, "tensorrt-rtx", build=False)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "told"),
+    [
+        (replace(GPU, driver="581.15"), r"driver 580\.95\.05 -> 581\.15"),
+        (replace(GPU, name="NVIDIA RTX A4000", sm=86), r"device NVIDIA RTX 4000 .*, sm 89 -> 86"),
+    ],
+)
+def test_another_machine_is_told_and_gets_its_own(
+    planned: Path, gpu: Gpu, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder()
+    _opened(planned, "tensorrt-rtx", builder=builder)
+    monkeypatch.setattr(machine_key, "find_gpus", lambda: (gpu,))
+    with pytest.raises(SessionError, match=f"{told}; run without --no-build$"):
+        _opened(planned, "tensorrt-rtx", build=False, allow_unqualified=True)
+    _, said = _opened(planned, "tensorrt-rtx", builder=builder)
+    assert len(builder.keys) == 2 and "what is there was made for something else" in said[0]
+    monkeypatch.setattr(machine_key, "find_gpus", lambda: (GPU,))
+    _opened(planned, "tensorrt-rtx", builder=builder)
+    assert len(builder.keys) == 2, "the first machine's engine is still there"
+
+
+def test_another_release_of_the_library_builds_again(
+    planned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder()
+    _opened(planned, "tensorrt-rtx", builder=builder)
+    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.8.0.2")
+    _, said = _opened(planned, "tensorrt-rtx", builder=builder)
+    assert "library tensorrt-rtx 1.7.1.116 -> tensorrt-rtx 1.8.0.2" in said[0]
+    assert len(builder.keys) == 2
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated"])
+def test_a_damaged_engine_is_never_loaded(planned: Path, damage: str) -> None:
+    builder = Builder()
+    _opened(planned, "tensorrt-rtx", builder=builder)
+    (plan,) = (planned / "engines").glob("*/engine.plan")
+    plan.write_bytes(b"plbn" if damage == "changed" else b"pla")
+    with pytest.raises(SessionError, match=r"engine\.plan (was changed|has 3 bytes)"):
+        _opened(planned, "tensorrt-rtx", build=False)
+    _opened(planned, "tensorrt-rtx", builder=builder)
+    assert len(builder.keys) == 2
+
+
+def test_an_engine_that_cannot_be_built_or_loaded_leaves_nothing(planned: Path) -> None:
+    def fail(*args: Any) -> dict[str, Any]:
+        raise ExportError("these layers are FP32: conv1a")
+
+    for builder, told in ((fail, "these layers are FP32"), (Builder(b"broken"), "cannot be loa")):
+        with pytest.raises((ExportError, SessionError), match=told):
+            _opened(planned, "tensorrt-rtx", builder=builder)
+    assert list((planned / "engines").glob("tensorrt*")) == []
+    with pytest.raises(SessionError, match="no builder"):
+        _opened(planned, "tensorrt-rtx")
+
+
+def test_auto_says_why_the_better_one_was_not_taken(planned: Path) -> None:
+    session, _ = _opened(planned, "auto", builder=Builder(b"broken"))
+    assert session.info.engine == "onnx-cpu"
+    assert session.info.rejected["tensorrt-rtx"] == "the engine cannot be loaded: broken"
+    assert session.info.rejected["tensorrt"] == (
+        "the bundle has no artefact for it; export it with --engine tensorrt"
+    )
+    assert set(session.info.rejected) == {
+        *("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
+    }
+
+
+def test_a_proven_session_gives_the_references_masks(bundle_dir: Path) -> None:
+    bundle: Bundle = load_bundle(bundle_dir)
+    from sshr_deploy.runtime.reference_set import read_reference
+
+    reference = read_reference(bundle_dir / "reference.npz", 3)
+    with open_session(bundle, "onnx-cpu") as session:
+        got = session.infer(reference.patches)
+    np.testing.assert_allclose(got.prob, reference.cams.prob, atol=1e-5)
