@@ -62,7 +62,8 @@ class DeployGraph(nn.Module):
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
-        x = patches.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+        # To FP32 first: TensorRT-RTX does not transpose uint8.
+        x = patches.to(self.scale.dtype).permute(0, 3, 1, 2) * self.scale + self.shift
         model = self.model
         f = model.features(x.to(model.fc8.weight.dtype))
         context = f.deep.mean((2, 3))

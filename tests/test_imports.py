@@ -17,9 +17,11 @@ import sshr_deploy
 skipped = {f"sshr_deploy.{part}" for part in ("train", "export", "model", "benchmarks", "__main__")}
 kernels = "sshr_deploy.runtime.kernels."
 skipped |= {kernels + part for part in ("arguments", "interpreter", "jit")}
+skipped.add("sshr_deploy.runtime.sessions.pytorch")
 for op in ("hfrm_cam", "hfrm_pool", "cam_to_mask"):
     skipped |= {f"{kernels}{op}.{part}" for part in ("naive", "op", "triton")}
-queue, seen = ["sshr_deploy"], []
+# The workstation builds engines with a part of the export.
+queue, seen = ["sshr_deploy", "sshr_deploy.export.plan_for_artifact"], []
 while queue:
     module = importlib.import_module(queue.pop())
     seen.append(module.__name__)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import KernelError, SessionError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.runtime.engine_key import EngineKey
-from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
+from sshr_deploy.runtime.gpu import Gpu, find_gpus, why_no_gpu
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
-from sshr_deploy.runtime.machine import processor_name
+from sshr_deploy.runtime.machine import processor_text
 from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
 from sshr_deploy.runtime.tensorrt_library import LIBRARIES, import_tensorrt, library_text
 
@@ -34,12 +35,7 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
     """
     files = bundle.manifest.files
     graph = [files[name].sha256 for name in sorted(files) if name.startswith(artifact.file)]
-    gpu = None
-    if engine != "onnx-cpu":
-        gpus = find_gpus()
-        if not gpus:
-            raise SessionError(why_no_gpu())
-        gpu = gpus[0]
+    gpu = None if engine == "onnx-cpu" else first_gpu()
     planned = engine in PLAN_ENGINES
     if planned:
         library = library_text(engine, import_tensorrt(engine))
@@ -53,10 +49,36 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         reference_sha256=files[bundle.manifest.reference_file].sha256,
         batches=tuple(sorted({1, batch})) if builds else (),
         library=library,
-        device=gpu.name if gpu else processor_name(),
+        device=gpu.name if gpu else processor_text(),
         sm=gpu.sm if gpu else None,
         driver=gpu.driver if gpu else None,
         kernels_sha256=_kernels_sha256() if planned else None,
+    )
+
+
+def first_gpu() -> Gpu:
+    """The GPU that is device 0 of CUDA in this process.
+
+    CUDA counts the fastest first by default, the driver by place on the bus; the variable
+    CUDA_DEVICE_ORDER makes them agree and has to be set before CUDA starts.
+
+    Raises:
+        SessionError: there is none, or CUDA_VISIBLE_DEVICES names it by more than a number.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    gpus = find_gpus()
+    if not gpus:
+        raise SessionError(why_no_gpu())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return gpus[0]
+    first = visible.split(",")[0].strip()
+    for gpu in gpus:
+        if str(gpu.index) == first:
+            return gpu
+    raise SessionError(
+        f"CUDA_VISIBLE_DEVICES is {visible!r}; this machine has the GPUs "
+        f"{', '.join(str(gpu.index) for gpu in gpus)}: give their numbers"
     )
 
 

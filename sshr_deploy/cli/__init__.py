@@ -11,6 +11,7 @@ import typer
 
 from sshr_deploy import __version__
 from sshr_deploy.cli.benchmark import benchmark_app
+from sshr_deploy.cli.doctor import doctor
 from sshr_deploy.cli.engines import engines_app
 from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
@@ -34,6 +35,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(export)
 app.command()(infer)
+app.command()(doctor)
 app.add_typer(benchmark_app)
 app.add_typer(engines_app)
 

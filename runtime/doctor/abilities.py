@@ -1,0 +1,181 @@
+"""What each engine and command lacks here, and the commands that mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sshr_deploy.runtime.doctor.conflicts import NVIDIA_INDEX, ORT_TENSORRT_MAJOR, rtx_refuses
+from sshr_deploy.runtime.doctor.probe import PROVIDERS
+from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
+from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
+from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.tensorrt_library import LIBRARIES
+
+COMMAND_PACKAGES = {
+    "export": ("torch", "safetensors", "onnx", "ml-dtypes", "onnxscript"),
+    "train": ("torch", "safetensors", "tensorboard", "matplotlib"),
+}
+"""What each command needs of the extra of its name; `export` needs an onnxruntime too."""
+_ORT_FOR = {
+    "onnx-cpu": "'sshr-deploy[cpu]'",
+    "onnx-cuda": "'sshr-deploy[gpu]'",
+    "onnx-tensorrt": "'sshr-deploy[gpu]'",
+    "onnx-rtx": "'sshr-deploy[cpu]'",  # its provider comes with a plug-in
+}
+"""What brings the onnxruntime of each engine, for pip."""
+_MEND_PROVIDER = {
+    "onnx-cpu": ("pip install --force-reinstall 'sshr-deploy[cpu]'",),
+    "onnx-cuda": ("pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'",),
+    "onnx-tensorrt": (f"pip install {NVIDIA_INDEX} 'tensorrt>={ORT_TENSORRT_MAJOR}.16,<11'",),
+    "onnx-rtx": (f"pip install --upgrade {RTX_PLUGIN}",),
+}
+"""What brings the libraries of a provider that is there and does not start."""
+_NO_VNNI = (
+    "the processor has no VNNI: INT8 is slower than it could be, and sums of 8-bit products may "
+    "saturate"
+)
+
+
+def judge_engines(facts: Facts, conflicts: Sequence[Conflict]) -> tuple[Ability, ...]:
+    """Every engine, the faster first."""
+    names = [choice.value for choice in EngineChoice if choice is not EngineChoice.AUTO]
+    return tuple(_judge_engine(name, facts, conflicts) for name in names)
+
+
+def judge_commands(facts: Facts, engines: Sequence[Ability]) -> tuple[Ability, ...]:
+    """`infer`, `export` and `train`."""
+    return (
+        _judge_infer(facts, engines),
+        *(_judge_development(name, facts) for name in COMMAND_PACKAGES),
+    )
+
+
+def _judge_engine(name: str, facts: Facts, conflicts: Sequence[Conflict]) -> Ability:
+    breaking = [conflict for conflict in conflicts if name in conflict.breaks]
+    lacks = [Lack(conflict.reason, conflict.mend) for conflict in breaking]
+    if not breaking:  # what a conflict breaks cannot be tried
+        lacks += _gpu_lacks(name, facts)
+        lacks += _ort_lacks(name, facts) if name in PROVIDERS else _plan_lacks(name, facts)
+    if name != "onnx-cpu" and not facts.gpus:  # without a GPU nothing is gained by installing
+        lacks = [Lack(lack.reason) for lack in lacks]
+    not_tried = None
+    if not lacks and name != "onnx-cpu":
+        builds = name != "onnx-cuda"
+        not_tried = f"the network{', for which an engine has to be built' if builds else ''}"
+    slow = name == "onnx-cpu" and facts.machine.processor.vnni is False
+    notes = (_NO_VNNI,) if slow else ()
+    return Ability(name, tuple(_tried(name, facts)), not_tried, tuple(lacks), notes)
+
+
+def _tried(name: str, facts: Facts) -> Iterator[str]:
+    if name in PROVIDERS:
+        if facts.went_well(name):
+            yield f"ran a convolution with {PROVIDERS[name]}"
+        return
+    if facts.went_well(name):
+        yield f"made a builder of {facts.trials[name].facts['library']}"
+    if facts.went_well("cuda"):
+        device = facts.trials["cuda"].facts
+        yield f"opened {device['name']} with {device['library']}"
+
+
+def _gpu_lacks(name: str, facts: Facts) -> Iterator[Lack]:
+    if name == "onnx-cpu":
+        return
+    if not facts.gpus:
+        yield Lack(facts.no_gpu)
+    elif name in ("tensorrt-rtx", "onnx-rtx") and (refusal := rtx_refuses(facts)) is not None:
+        yield Lack(refusal)
+
+
+def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
+    ort, wanted = facts.onnxruntime, _ORT_FOR[name]
+    if not ort.packages:
+        yield Lack("onnxruntime is not installed", (f"pip install {wanted}",))
+        return
+    remove = f"pip uninstall -y {' '.join(ort.packages)}"
+    if ort.error is not None:
+        yield Lack(f"onnxruntime does not import: {ort.error}", (remove, f"pip install {wanted}"))
+    elif name == "onnx-rtx" and not has_rtx_plugin(facts.libraries):
+        yield Lack(f"{RTX_PLUGIN} is not installed", (f"pip install {RTX_PLUGIN}",))
+    elif name != "onnx-rtx" and PROVIDERS[name] not in ort.providers:
+        reason = f"onnxruntime {ort.version} (package {ort.package}) has no {PROVIDERS[name]}"
+        yield Lack(reason, (remove, f"pip install {wanted}"))
+    elif (error := facts.trial_error(name)) is not None:
+        yield Lack(f"onnxruntime {ort.version}: {error}", _MEND_PROVIDER[name])
+
+
+def _plan_lacks(name: str, facts: Facts) -> Iterator[Lack]:
+    """Of an engine that runs plans of TensorRT or TensorRT-RTX."""
+    library = LIBRARIES[name]
+    install = f"pip install 'sshr-deploy[{library.extra}]'"
+    if library.package not in facts.libraries:
+        yield Lack(f"{library.package} is not installed", (install,))
+    elif (error := facts.trial_error(name)) is not None:
+        again = f"pip install --force-reinstall 'sshr-deploy[{library.extra}]'"
+        yield Lack(f"{library.package} does not work: {error}", (again,))
+    if not {"cuda-core", "pycuda"} & facts.libraries.keys():
+        yield Lack("cuda-core, which moves data to the GPU, is not installed", (install,))
+    elif (error := facts.trial_error("cuda")) is not None:
+        yield Lack(error)
+
+
+def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:
+    ready = [engine.name for engine in engines if engine.ready]
+    lacks = []
+    answer = facts.trials["infer"]
+    errors = answer.facts.get("errors", {})
+    again = ("pip install --force-reinstall sshr-deploy",)
+    if answer.error is not None:
+        lacks.append(Lack(f"the slide readers do not start: {answer.error}", again))
+    lacks += [Lack(f"{name} does not import: {error}", again) for name, error in errors.items()]
+    if not ready:
+        lacks.append(Lack("no engine is ready", ("pip install 'sshr-deploy[cpu]'",)))
+    tried = () if lacks else ("imported what reads slides and writes results",)
+    return Ability("infer", tried, None, tuple(lacks))
+
+
+def _judge_development(name: str, facts: Facts) -> Ability:
+    packages = COMMAND_PACKAGES[name]
+    missing = [package for package in packages if package not in facts.libraries]
+    if name == "export" and not facts.onnxruntime.packages:
+        missing.append("onnxruntime")
+    lacks = []
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        reason = f"{', '.join(missing)} {verb} not installed"
+        others = [package for package in facts.onnxruntime.packages if package != "onnxruntime"]
+        if name == "export" and others:
+            reason += (
+                f"; [export] brings onnxruntime, which would overwrite {others[0]}: "
+                "use a virtual environment of its own"
+            )
+        lacks.append(Lack(reason, (f"pip install 'sshr-deploy[{name}]'",)))
+    lacks += [
+        Lack(f"{package} does not import: {error}", (f"pip install --force-reinstall {package}",))
+        for package, error in _module_errors(facts)
+        if package in packages
+    ]
+    if name == "export" and facts.onnxruntime.error is not None:
+        lacks.append(Lack(f"onnxruntime does not import: {facts.onnxruntime.error}"))
+    tried = () if lacks else (f"imported {', '.join(packages)}",)
+    return Ability(name, tried, None, tuple(lacks), tuple(_torch_notes(facts)))
+
+
+def _module_errors(facts: Facts) -> Iterator[tuple[str, str]]:
+    if (error := facts.trial_error("torch")) is not None:
+        yield "torch", error
+    extras = facts.trials.get("extras")
+    if extras is None:
+        return
+    if extras.error is not None:  # the process ended, so which one did it is not known
+        yield from ((name, extras.error) for name in EXTRA_PACKAGES if name in facts.libraries)
+    for module, error in extras.facts.get("errors", {}).items():
+        yield module.replace("_", "-"), error
+
+
+def _torch_notes(facts: Facts) -> Iterator[str]:
+    if facts.gpus and facts.went_well("torch") and not facts.trials["torch"].facts["gpu"]:
+        cuda = facts.trials["torch"].facts["cuda"]
+        built = f"is built for CUDA {cuda}" if cuda else "is a build for CPUs"
+        yield f"torch {facts.libraries['torch']} sees no GPU, it {built}; it works on the CPU"

@@ -1,0 +1,176 @@
+"""Installed parts and settings that do not go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sshr_deploy.runtime.doctor.probe import PROVIDERS
+from sshr_deploy.runtime.doctor.report import Conflict, Facts
+from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
+from sshr_deploy.runtime.kernels.manifest import sm_text
+
+RTX_SMS = (75, 80, 86, 89, 120, 121)
+"""What TensorRT-RTX 1.7 lists (`ComputeCapability`)."""
+GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
+ORT_TENSORRT_MAJOR = "10"
+"""Of the library that ONNX Runtime's TensorRT provider is linked with."""
+_MIN_DRIVER = {11: 450, 12: 525, 13: 580}
+"""By major version of CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility)."""
+_ENGINE_OF_PACKAGE = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+    RTX_PLUGIN: "onnx-rtx",
+}
+"""Of packages whose names go on with the version of CUDA, "-cu13"."""
+_TELEMETRY_OFF = ("1", "true", "yes", "y", "on")
+"""What onnxruntime 1.32 takes for yes, in any case; "0", "" and all else leave it on (tried)."""
+NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
+"""For pip: where TensorRT's libraries are."""
+
+
+def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
+    """All that `facts` show, those that stop an engine first."""
+    found = [
+        *_two_onnxruntimes(facts),
+        *_tensorrt_without_libraries(facts),
+        *_tensorrt_of_another_major(facts),
+        *_gpu_not_on_list(facts),
+        *_old_driver(facts),
+        *_hidden_gpus(facts),
+        *_another_first_gpu(facts),
+        *_telemetry(facts),
+    ]
+    return tuple(sorted(found, key=lambda conflict: not conflict.breaks))
+
+
+def rtx_refuses(facts: Facts) -> str | None:
+    """Why TensorRT-RTX does not take the GPU that would be used; None where it may."""
+    if not facts.gpus:
+        return None
+    name, sm = facts.gpus[0].name, facts.gpus[0].sm
+    if facts.went_well("cuda"):
+        name, sm = facts.trials["cuda"].facts["name"], facts.trials["cuda"].facts["sm"]
+    if sm in RTX_SMS:
+        return None
+    listed = ", ".join(map(sm_text, RTX_SMS))
+    return f"{name} has SM {sm_text(sm)}, TensorRT-RTX lists {listed}; take another engine"
+
+
+def _two_onnxruntimes(facts: Facts) -> Iterator[Conflict]:
+    ort = facts.onnxruntime
+    if len(ort.packages) < 2:
+        return
+    which = f"the files of {ort.package} are there" if ort.package else "it does not import"
+    packages = " and ".join(f"{name} {facts.libraries[name]}" for name in ort.packages)
+    yield Conflict(
+        "two-onnxruntimes",
+        f"{packages} own the same module; {which}, and removing one breaks the other",
+        (
+            f"pip uninstall -y {' '.join(ort.packages)}",
+            f"pip install 'sshr-deploy[{'gpu' if facts.gpus else 'cpu'}]'",
+        ),
+        (),
+    )
+
+
+def _tensorrt_without_libraries(facts: Facts) -> Iterator[Conflict]:
+    error = facts.trial_error("tensorrt-import")
+    if error is not None:
+        yield Conflict(
+            "tensorrt-without-libraries",
+            f"tensorrt {facts.libraries['tensorrt']} is installed and does not start: {error}; "
+            "its libraries come from NVIDIA's own index",
+            (f"pip install --force-reinstall {NVIDIA_INDEX} 'sshr-deploy[tensorrt]'",),
+            ("tensorrt",),
+        )
+
+
+def _tensorrt_of_another_major(facts: Facts) -> Iterator[Conflict]:
+    version = facts.libraries.get("tensorrt")
+    if version is None or "TensorrtExecutionProvider" not in facts.onnxruntime.providers:
+        return
+    if version.partition(".")[0] != ORT_TENSORRT_MAJOR and not facts.went_well("onnx-tensorrt"):
+        yield Conflict(
+            "tensorrt-of-another-major",
+            f"the TensorRT provider of onnxruntime needs TensorRT {ORT_TENSORRT_MAJOR}, "
+            f"tensorrt {version} is installed; onnx-cuda and tensorrt do without it",
+            (f"pip install {NVIDIA_INDEX} 'tensorrt>=10.16,<11'",),
+            ("onnx-tensorrt",),
+        )
+
+
+def _gpu_not_on_list(facts: Facts) -> Iterator[Conflict]:
+    reason = rtx_refuses(facts)
+    installed = "tensorrt-rtx" in facts.libraries or has_rtx_plugin(facts.libraries)
+    if reason is not None and installed:
+        yield Conflict("gpu-not-on-rtx-list", reason, (), ("tensorrt-rtx", "onnx-rtx"))
+
+
+def _old_driver(facts: Facts) -> Iterator[Conflict]:
+    if not facts.gpus:
+        return
+    driver = facts.gpus[0].driver
+    major = driver.partition(".")[0]
+    for what, cuda, engines in _built_for(facts):
+        needs = _MIN_DRIVER.get(cuda, max(_MIN_DRIVER.values()))
+        # Forward compatibility packages let older drivers run it, which only a run can show.
+        ran = {name for name in PROVIDERS if facts.went_well(name)}
+        stopped = tuple(name for name in engines if name not in ran)
+        if major.isdecimal() and int(major) < needs and stopped:
+            yield Conflict(
+                "old-driver",
+                f"{what} is built for CUDA {cuda}, which needs driver {needs} or newer; "
+                f"driver {driver} is installed: update NVIDIA's driver",
+                (),
+                stopped,
+            )
+
+
+def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """What is built for which major version of CUDA, and the engines that it serves."""
+    ort = facts.onnxruntime
+    if ort.cuda is not None and (match := re.match(r"\d+", ort.cuda)):
+        what = f"{ort.package} {ort.version}"
+        yield what, int(match[0]), ("onnx-cuda", "onnx-tensorrt")
+    for name, version in facts.libraries.items():
+        match = re.fullmatch(r"(.+)-cu(\d+)", name)
+        if match and match[1] in _ENGINE_OF_PACKAGE:
+            yield f"{name} {version}", int(match[2]), (_ENGINE_OF_PACKAGE[match[1]],)
+
+
+def _hidden_gpus(facts: Facts) -> Iterator[Conflict]:
+    visible = facts.environ.get("CUDA_VISIBLE_DEVICES")
+    if facts.gpus and visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        yield Conflict(
+            "hidden-gpus",
+            f"CUDA_VISIBLE_DEVICES is {visible.strip()!r}, which hides every GPU; "
+            "unset it, or name the GPU, such as 0",
+            (),
+            GPU_ENGINES,
+        )
+
+
+def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
+    if facts.gpus and facts.went_well("cuda"):
+        first, used = facts.gpus[0].name, facts.trials["cuda"].facts["name"]
+        if used != first:
+            yield Conflict(
+                "another-first-gpu",
+                f"CUDA's first GPU is {used}, the driver's is {first}: CUDA counts the fastest "
+                "first; set CUDA_DEVICE_ORDER=PCI_BUS_ID and CUDA_VISIBLE_DEVICES to choose",
+                (),
+                (),
+            )
+
+
+def _telemetry(facts: Facts) -> Iterator[Conflict]:
+    value = facts.environ.get("ORT_DISABLE_TELEMETRY")
+    if facts.onnxruntime.packages and value is not None and value.lower() not in _TELEMETRY_OFF:
+        yield Conflict(
+            "telemetry-on",
+            f"ORT_DISABLE_TELEMETRY is {value!r}, with which onnxruntime 1.29 and later keeps a "
+            "device id and sends events to Microsoft; unset it (sshr-deploy then sets it to 1)",
+            (),
+            (),
+        )

@@ -1,0 +1,124 @@
+"""Looks, tries and judges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from sshr_deploy import __version__
+from sshr_deploy.errors import KernelError, SshrDeployError
+from sshr_deploy.runtime.doctor.abilities import judge_commands, judge_engines
+from sshr_deploy.runtime.doctor.conflicts import find_conflicts
+from sshr_deploy.runtime.doctor.processor import look_at_machine
+from sshr_deploy.runtime.doctor.report import (
+    ArtifactFacts,
+    BundleFacts,
+    Facts,
+    GpuFacts,
+    Kernels,
+    Report,
+)
+from sshr_deploy.runtime.doctor.trials import (
+    EXTRA_PACKAGES,
+    ORT_PACKAGES,
+    RTX_PLUGIN,
+    TIMEOUT_S,
+    try_everything,
+)
+from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
+from sshr_deploy.runtime.kernels.manifest import (
+    KernelManifest,
+    cubins_or_reason,
+    default_folder,
+    load_manifest,
+)
+from sshr_deploy.runtime.machine import library_versions
+
+LIBRARIES = (
+    *ORT_PACKAGES, RTX_PLUGIN, f"{RTX_PLUGIN}-cu12", f"{RTX_PLUGIN}-cu13", "tensorrt",
+    "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13",
+    "cuda-core", "cuda-bindings", "pycuda", "torch", "triton", *EXTRA_PACKAGES,
+)  # fmt: skip
+"""Packages whose versions are reported."""
+
+
+def examine(model: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> Report:
+    """Look at this machine and try what is installed.
+
+    Args:
+        model: a bundle to verify as well.
+        timeout_s: for each trial, in seconds.
+    """
+    gpus, libraries = find_gpus(), library_versions(LIBRARIES)
+    ort, trials = try_everything(libraries, with_gpu=bool(gpus), timeout_s=timeout_s)
+    facts = Facts(
+        gpus=gpus,
+        no_gpu=why_no_gpu(),
+        machine=look_at_machine(),
+        libraries=libraries,
+        onnxruntime=ort,
+        trials=trials,
+        environ=os.environ,
+    )
+    return judge(facts, None if model is None else check_bundle(model))
+
+
+def judge(facts: Facts, bundle: BundleFacts | None = None) -> Report:
+    """What `facts` mean."""
+    conflicts = find_conflicts(facts)
+    engines = judge_engines(facts, conflicts)
+    kernels = _kernels_by_sm({gpu.sm for gpu in facts.gpus})
+    return Report(
+        version=__version__,
+        machine=facts.machine,
+        gpus=tuple(GpuFacts(gpu, kernels[gpu.sm]) for gpu in facts.gpus),
+        no_gpu=facts.no_gpu,
+        libraries=facts.libraries,
+        onnxruntime=facts.onnxruntime,
+        engines=engines,
+        commands=judge_commands(facts, engines),
+        conflicts=conflicts,
+        bundle=bundle,
+    )
+
+
+def check_bundle(path: Path) -> BundleFacts:
+    """Verify the bundle at `path`."""
+    from sshr_deploy.bundle import load_bundle
+
+    try:
+        bundle = load_bundle(path)
+    except SshrDeployError as error:
+        return BundleFacts(str(path), str(error), ())
+    artifacts = tuple(
+        ArtifactFacts(item.precision.value, item.file, item.engines, item.qualification is not None)
+        for item in bundle.manifest.artifacts
+    )
+    return BundleFacts(str(path), None, artifacts)
+
+
+def _kernels_by_sm(sms: set[int]) -> Mapping[int, tuple[Kernels, ...]]:
+    """Which precompiled kernels there are for each SM."""
+    if not sms:
+        return {}
+    try:
+        folder = default_folder()
+        manifest = load_manifest(folder)
+    except KernelError as error:
+        return {sm: (Kernels("all", 0, 0, str(error)),) for sm in sms}
+    return {
+        sm: tuple(
+            _kernels(manifest, folder, op, sm) for op in sorted({c.op for c in manifest.cubins})
+        )
+        for sm in sms
+    }
+
+
+def _kernels(manifest: KernelManifest, folder: Path, op: str, sm: int) -> Kernels:
+    variants = {(cubin.op, cubin.variant) for cubin in manifest.cubins if cubin.op == op}
+    fitting = {(c.op, c.variant) for c in manifest.cubins if c.op == op and c.runs_on(sm)}
+    found = cubins_or_reason(fitting or variants, sm, folder)
+    if isinstance(found, str):
+        return Kernels(op, 0, len(variants), found)
+    return Kernels(op, len(found), len(variants), None)

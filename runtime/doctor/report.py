@@ -1,0 +1,213 @@
+"""What `sshr-deploy doctor` found out, as data; `Report.document` is its `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sshr_deploy.runtime.gpu import Gpu
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU; what it can do is None where it is not known."""
+
+    name: str
+    cores: int
+    """Those that this process may use."""
+    avx2: bool | None
+    avx512: bool | None
+    vnni: bool | None
+    """Sums of four 8-bit products in one instruction, without saturation."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The computer and its Python."""
+
+    platform: str
+    python: str
+    processor: Processor
+    memory_mib: int | None
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Precompiled kernels of one op for one GPU."""
+
+    op: str
+    available: int
+    total: int
+    """Variants that there are for any GPU."""
+    reason: str | None
+    """Why none can be used."""
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """A GPU, and the kernels for it."""
+
+    gpu: Gpu
+    kernels: tuple[Kernels, ...]
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """The module `onnxruntime` as it imports, whichever packages were installed over each other."""
+
+    packages: tuple[str, ...]
+    """Installed ones that own it."""
+    version: str | None
+    package: str | None
+    """The one whose files are there."""
+    cuda: str | None
+    """What it was built for, "13.0"; None for a build without CUDA."""
+    providers: tuple[str, ...]
+    error: str | None
+    """Why it does not import."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a trial in a process of its own brought."""
+
+    facts: Mapping[str, Any]
+    error: str | None
+    """Why it failed, one line."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that was looked up and tried; the rules draw their conclusions from this alone."""
+
+    gpus: tuple[Gpu, ...]
+    no_gpu: str
+    """Why there is none; empty where there is one."""
+    machine: Machine
+    libraries: Mapping[str, str]
+    """Version by name of the distribution."""
+    onnxruntime: OnnxRuntime
+    trials: Mapping[str, Answer]
+    """By name: engines, "cuda", and modules."""
+    environ: Mapping[str, str]
+
+    def trial_error(self, name: str) -> str | None:
+        """Why a trial failed; None where it went well or was not made."""
+        answer = self.trials.get(name)
+        return None if answer is None else answer.error
+
+    def went_well(self, name: str) -> bool:
+        """Whether a trial was made and went well."""
+        return name in self.trials and self.trials[name].error is None
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that is missing or broken."""
+
+    reason: str
+    mend: tuple[str, ...] = ()
+    """Commands, one after the other; empty where `reason` says what to do."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Parts that do not go together."""
+
+    name: str
+    """Stable, for programs."""
+    reason: str
+    mend: tuple[str, ...]
+    breaks: tuple[str, ...]
+    """Engines that cannot run because of it."""
+
+
+@dataclass(frozen=True)
+class Ability:
+    """An engine, or a command."""
+
+    name: str
+    tried: tuple[str, ...]
+    """What was done to find out, and went well."""
+    not_tried: str | None
+    """What only its use will show."""
+    lacks: tuple[Lack, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Nothing is lacking."""
+        return not self.lacks
+
+
+@dataclass(frozen=True)
+class ArtifactFacts:
+    """One graph of a bundle."""
+
+    precision: str
+    file: str
+    engines: tuple[str, ...]
+    """That may run it."""
+    qualified: bool
+    """On the machine that exported it."""
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """The bundle that was named."""
+
+    path: str
+    error: str | None
+    artifacts: tuple[ArtifactFacts, ...]
+
+    def precisions(self, engine: str) -> tuple[str, ...]:
+        """Of the artefacts that `engine` may run."""
+        return tuple(item.precision for item in self.artifacts if engine in item.engines)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `sshr-deploy doctor` says."""
+
+    version: str
+    """Of sshr-deploy."""
+    machine: Machine
+    gpus: tuple[GpuFacts, ...]
+    no_gpu: str
+    libraries: Mapping[str, str]
+    onnxruntime: OnnxRuntime
+    engines: tuple[Ability, ...]
+    commands: tuple[Ability, ...]
+    conflicts: tuple[Conflict, ...]
+    bundle: BundleFacts | None
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """Engines that are ready, and have an artefact in the bundle if one was named."""
+        return tuple(
+            engine.name
+            for engine in self.engines
+            if engine.ready and (self.bundle is None or self.bundle.precisions(engine.name))
+        )
+
+    @property
+    def ready(self) -> bool:
+        """`infer` can run here (the bundle that was named)."""
+        whole = self.bundle is None or self.bundle.error is None
+        infer = next(command for command in self.commands if command.name == "infer")
+        return infer.ready and whole and bool(self.usable)
+
+    def document(self) -> dict[str, Any]:
+        """The report for JSON."""
+        content = asdict(self)
+        for key in ("engines", "commands"):
+            for entry, ability in zip(content[key], getattr(self, key), strict=True):
+                entry["ready"] = ability.ready
+        content["gpus"] = [
+            {**asdict(facts.gpu), "kernels": [asdict(kernels) for kernels in facts.kernels]}
+            for facts in self.gpus
+        ]
+        return {"schema": SCHEMA, "ready": self.ready, "usable": list(self.usable), **content}

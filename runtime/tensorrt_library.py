@@ -1,0 +1,90 @@
+"""TensorRT and TensorRT-RTX: one Python API under two names. All that differs is in `LIBRARIES`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+
+
+class Library(NamedTuple):
+    """Where an engine's library comes from."""
+
+    module: str
+    package: str
+    """On PyPI."""
+    extra: str
+    """Of this project, that installs it."""
+
+
+LIBRARIES = {
+    "tensorrt": Library("tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt-rtx": Library("tensorrt_rtx", "tensorrt-rtx", "rtx"),
+}
+"""By name of the engine (`EngineChoice`)."""
+
+
+def import_tensorrt(engine_name: str) -> Any:
+    """The module of "tensorrt" or "tensorrt-rtx"; needs neither a GPU nor a driver.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        SessionError: it is installed but does not start, such as without its shared libraries.
+    """
+    library = LIBRARIES[engine_name]
+    try:
+        return importlib.import_module(library.module)
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library.module:
+            raise MissingExtraError(library.package, library.extra) from error
+        raise SessionError(
+            f"{library.package} cannot start: {first_line(error)}; "
+            f"pip install --force-reinstall 'sshr-deploy[{library.extra}]'"
+        ) from error
+
+
+def library_text(engine_name: str, module: Any) -> str:
+    """Library and version, "tensorrt-rtx 1.7.1.116"."""
+    return f"{LIBRARIES[engine_name].package} {module.__version__}"
+
+
+def context_config(engine_name: str, trt: Any, engine: Any) -> Any:
+    """How execution contexts of `engine` are made: their memory is given by the caller."""
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
+    if engine_name == "tensorrt-rtx":
+        _compile_at_once(rtx=trt, rtx_config=config)
+    return config
+
+
+def _compile_at_once(rtx: Any, rtx_config: Any) -> None:
+    # RTX would compile the kernels for a shape while slower ones stand in for them, and a CUDA
+    # graph would hold on to those.
+    strategies = rtx.DynamicShapesKernelSpecializationStrategy
+    rtx_config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+
+
+def error_logger(trt: Any) -> Any:
+    """An `ILogger` that prints nothing; `last_error()` is the first line of the latest error.
+
+    One logger must outlive all that was made with it.
+    """
+
+    class ErrorLogger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._last = ""
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self._last = (text.strip() or "no text").splitlines()[0]
+
+        def last_error(self) -> str:
+            """The latest error, which this forgets; "no reason given" where there was none."""
+            text, self._last = self._last, ""
+            return text or "no reason given"
+
+    return ErrorLogger()
