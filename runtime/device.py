@@ -8,7 +8,8 @@
         cams = device.download(cam, np.float32, (1, 4, 56, 56))
 
 cuda-core comes as a wheel; pycuda is what older installations have. Neither Triton, nvcc nor torch
-is needed. Everything that is asked of a device happens in the order in which it was asked.
+is needed. Everything that is asked of a device happens in the order in which it was asked; work
+beside it is what `device_stream` is for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -32,9 +32,9 @@ from sshr_deploy.errors import (
     first_line,
 )
 from sshr_deploy.runtime.closing import Closing
-from sshr_deploy.runtime.device_buffer import Buffer
+from sshr_deploy.runtime.device_buffer import Buffer, Memory, Pinned
+from sshr_deploy.runtime.device_stream import Kernel, Queue, Stream, checked_launch
 from sshr_deploy.runtime.kernels.manifest import Cubin, sm_text
-from sshr_deploy.runtime.kernels.packing import checked_grid, packed_arguments
 
 LIBRARIES = ("cuda-core", "pycuda")
 """The better first; "auto" takes the first that works."""
@@ -42,22 +42,12 @@ DEFAULT_SHARED_BYTES = 48 << 10
 """Dynamic shared memory of a block that a kernel may have without asking for it."""
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel that a device has loaded."""
-
-    device: Device
-    cubin: Cubin
-    handle: Any
-    """The library's own object."""
-
-
 class Device(Closing, ABC):
     """What both libraries can do; a context manager, to be used in the thread that opened it.
 
     The public methods check what they are given and raise `KernelArgumentError` where it is wrong
     and `KernelError` where the library fails or the device is closed. What the library does is in
-    the methods below them, which may rely on those checks.
+    its `Queue` and in the methods below them, which may rely on those checks.
     """
 
     name: str
@@ -69,26 +59,56 @@ class Device(Closing, ABC):
     """Libraries that would have been better, each with the reason it was not used."""
     max_shared_bytes: int
     """The most shared memory that a block can ask for."""
+    _queue: Queue
+    """What is asked of the device itself."""
 
     def __init__(self) -> None:
         self.rejected = {}
         self._buffers: WeakSet[Buffer] = WeakSet()
+        self._streams: list[Stream] = []  # these two hold what no library frees by itself
+        self._pinned: list[Pinned] = []
         self._closed = False
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Memory of `nbytes` >= 1 bytes with any content, aligned to 16 bytes at least."""
-        if nbytes < 1:
-            raise KernelArgumentError(f"nbytes is {nbytes}; it must be 1 or more")
-        with self._errors(f"allocate {nbytes} bytes"):
+        """Memory of `nbytes` >= 1 bytes with any content, aligned to 256 bytes."""
+        _check_size(nbytes)
+        with self.errors(f"allocate {nbytes} bytes"):
             handle, pointer = self._allocate(nbytes)
         buffer = Buffer(self, handle, pointer, nbytes)
         self._buffers.add(buffer)
         return buffer
 
-    def free(self, handle: Any) -> None:
-        """Free what `_allocate` gave; `Buffer.close` calls this."""
-        with self._errors("free memory"):
-            self._free(handle)
+    def pinned(self, nbytes: int) -> Pinned:
+        """Memory of the host of `nbytes` >= 1 bytes with any content, for `Stream`'s copies."""
+        _check_size(nbytes)
+        with self.errors(f"pin {nbytes} bytes of the host"):
+            handle, array = self._pin(nbytes)
+        pinned = Pinned(self, handle, array)
+        self._pinned.append(pinned)
+        return pinned
+
+    def free(self, memory: Memory) -> None:
+        """Free what `allocate` or `pinned` gave; `Memory.close` calls this."""
+        with self.errors("free memory"):
+            for stream in self._open_streams():
+                stream.synchronize()
+            self._queue.synchronize()
+            if isinstance(memory, Pinned):
+                self._pinned.remove(memory)
+                memory.array = np.empty(0, np.uint8)
+                self._unpin(memory.handle)
+            else:
+                self._free(memory.handle)
+
+    def stream(self) -> Stream:
+        """A stream of its own for work beside that of the device."""
+        with self.errors("make a stream"):
+            stream = Stream(self, self._open_queue())
+        self._streams = [*self._open_streams(), stream]
+        return stream
+
+    def _open_streams(self) -> list[Stream]:
+        return [stream for stream in self._streams if not stream.is_closed]
 
     def upload(self, buffer: Buffer, array: NDArray[Any]) -> None:
         """Copy an array of any dtype, in C order, to the start of `buffer`.
@@ -97,16 +117,19 @@ class Device(Closing, ABC):
         """
         buffer.check("buffer", self, array.nbytes)
         if array.nbytes:
-            with self._errors(f"upload {array.nbytes} bytes"):
-                self._upload(buffer.pointer, np.ascontiguousarray(array))
+            contiguous = np.ascontiguousarray(array)
+            with self.errors(f"upload {array.nbytes} bytes"):
+                self._queue.copy_in(buffer.pointer, contiguous)
+                self._queue.synchronize()
 
     def download(self, buffer: Buffer, dtype: DTypeLike, shape: Sequence[int]) -> NDArray[Any]:
         """The start of `buffer` as a new array, once what was asked before is done."""
         array = np.empty(shape, dtype)
         buffer.check("buffer", self, array.nbytes)
         if array.nbytes:
-            with self._errors(f"download {array.nbytes} bytes"):
-                self._download(array, buffer.pointer)
+            with self.errors(f"download {array.nbytes} bytes"):
+                self._queue.copy_out(array, buffer.pointer)
+                self._queue.synchronize()
         return array
 
     def fill(self, buffer: Buffer, byte: int = 0) -> None:
@@ -114,8 +137,8 @@ class Device(Closing, ABC):
         buffer.check("buffer", self)
         if not 0 <= byte <= 255:
             raise KernelArgumentError(f"byte is {byte}; it must be from 0 to 255")
-        with self._errors(f"fill {buffer.nbytes} bytes"):
-            self._fill(buffer.pointer, buffer.nbytes, byte)
+        with self.errors(f"fill {buffer.nbytes} bytes"):
+            self._queue.fill(buffer.pointer, buffer.nbytes, byte)
 
     def load(self, cubin: Cubin) -> Kernel:
         """Load a kernel, its file checked.
@@ -134,7 +157,7 @@ class Device(Closing, ABC):
                 f"{self.name} has {self.max_shared_bytes}"
             )
         code = cubin.read()
-        with self._errors(f"load {cubin.label}"):
+        with self.errors(f"load {cubin.label}"):
             return Kernel(self, cubin, self._load(cubin, code))
 
     def launch(
@@ -147,32 +170,31 @@ class Device(Closing, ABC):
             grid: programs along the three axes.
             arguments: see `packed_arguments`; checked here, once.
         """
-        if kernel.device is not self:
-            raise KernelArgumentError("kernel belongs to another device; load it on this one")
-        size = checked_grid(grid)
-        packed = packed_arguments(kernel.cubin, arguments, self)
-        with self._errors(f"launch {kernel.cubin.label}"):
-            self._launch(kernel, size, packed)
+        checked_launch(self, self._queue, kernel, grid, arguments)
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked is done; what failed in a kernel shows here."""
-        with self._errors("finish"):
-            self._synchronize()
+        """Wait until everything that was asked is done; what failed in a kernel shows here.
+
+        What was asked of a `Stream` has its own `synchronize`.
+        """
+        with self.errors("finish"):
+            self._queue.synchronize()
 
     def close(self) -> None:
-        """Free all buffers and let go of the device; safe to call twice."""
+        """Free all memory and let go of the device and its streams; safe to call twice."""
         if self._closed:
             return
         try:
-            for buffer in list(self._buffers):
-                buffer.close()
+            for part in (*self._streams, *self._pinned, *self._buffers):
+                part.close()
         finally:
-            with self._errors("close"):
+            with self.errors("close"):
                 self._closed = True
                 self._close()
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def errors(self, what: str) -> Iterator[None]:
+        """Turns what the library raises into `KernelError`, and refuses once this is closed."""
         if self._closed:
             raise KernelError(f"the device is closed; open it again to {what}")
         try:
@@ -184,36 +206,33 @@ class Device(Closing, ABC):
 
     @abstractmethod
     def _allocate(self, nbytes: int) -> tuple[Any, int]:
-        """The library's object and the pointer."""
+        """The library's object and the pointer, which every stream can use from now on."""
 
     @abstractmethod
-    def _free(self, handle: Any) -> None: ...
+    def _free(self, handle: Any) -> None:
+        """Free what nothing uses any more."""
 
     @abstractmethod
-    def _upload(self, pointer: int, array: NDArray[Any]) -> None:
-        """Copy a C-contiguous array; it is not used after the return."""
+    def _pin(self, nbytes: int) -> tuple[Any, NDArray[np.uint8]]:
+        """The library's object and the memory."""
 
     @abstractmethod
-    def _download(self, array: NDArray[Any], pointer: int) -> None:
-        """Copy into a C-contiguous array, all of it before the return."""
+    def _unpin(self, handle: Any) -> None: ...
 
     @abstractmethod
-    def _fill(self, pointer: int, nbytes: int, byte: int) -> None: ...
+    def _open_queue(self) -> Queue: ...
 
     @abstractmethod
     def _load(self, cubin: Cubin, code: bytes) -> Any:
         """The library's kernel, allowed its `cubin.shared_bytes`."""
 
     @abstractmethod
-    def _launch(
-        self, kernel: Kernel, grid: tuple[int, int, int], packed: Sequence[np.number[Any]]
-    ) -> None: ...
-
-    @abstractmethod
-    def _synchronize(self) -> None: ...
-
-    @abstractmethod
     def _close(self) -> None: ...
+
+
+def _check_size(nbytes: int) -> None:
+    if nbytes < 1:
+        raise KernelArgumentError(f"nbytes is {nbytes}; it must be 1 or more")
 
 
 def open_device(index: int = 0, library: str = "auto") -> Device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import KernelError, first_line
-from sshr_deploy.runtime.device import DEFAULT_SHARED_BYTES, Device, Kernel
+from sshr_deploy.runtime.device import DEFAULT_SHARED_BYTES, Device
+from sshr_deploy.runtime.device_stream import CapturedWork, Kernel, Queue
 from sshr_deploy.runtime.kernels.manifest import Cubin
 
 _PRIMARY_CONTEXTS: dict[int, Any] = {}
@@ -33,7 +34,7 @@ class PycudaDevice(Device):
         self._driver: Any = import_pycuda()
         self.library = f"pycuda {importlib.import_module('pycuda').VERSION_TEXT}"
         self._undo = ExitStack()
-        with self._errors(f"open CUDA device {index}"), ExitStack() as undo:
+        with self.errors(f"open CUDA device {index}"), ExitStack() as undo:
             self._driver.init()
             device = self._driver.Device(index)
             major, minor = device.compute_capability()
@@ -44,27 +45,25 @@ class PycudaDevice(Device):
             )
             _primary_context(device, index).push()
             undo.callback(self._driver.Context.pop)
-            self._stream: Any = self._driver.Stream()
+            self._queue = self._open_queue()
             self._undo = undo.pop_all()
+
+    def _open_queue(self) -> PycudaQueue:
+        return PycudaQueue(self._driver)
 
     def _allocate(self, nbytes: int) -> tuple[Any, int]:
         handle = self._driver.mem_alloc(nbytes)
         return handle, int(handle)
 
     def _free(self, handle: Any) -> None:
-        self._stream.synchronize()
         handle.free()
 
-    def _upload(self, pointer: int, array: NDArray[Any]) -> None:
-        self._driver.memcpy_htod_async(pointer, array, self._stream)
-        self._stream.synchronize()
+    def _pin(self, nbytes: int) -> tuple[Any, NDArray[np.uint8]]:
+        array = self._driver.pagelocked_empty(nbytes, np.uint8)
+        return array.base, array
 
-    def _download(self, array: NDArray[Any], pointer: int) -> None:
-        self._driver.memcpy_dtoh_async(array, pointer, self._stream)
-        self._stream.synchronize()
-
-    def _fill(self, pointer: int, nbytes: int, byte: int) -> None:
-        self._driver.memset_d8_async(pointer, byte, nbytes, self._stream)
+    def _unpin(self, handle: Any) -> None:
+        handle.free()
 
     def _load(self, cubin: Cubin, code: bytes) -> Any:
         kernel = self._driver.module_from_buffer(code).get_function(cubin.entry)
@@ -74,9 +73,36 @@ class PycudaDevice(Device):
             )
         return kernel
 
-    def _launch(
+    def _close(self) -> None:
+        with self._undo:
+            self._queue.synchronize()
+            self._queue.close()
+
+
+class PycudaQueue(Queue):
+    """A stream of pycuda, which has no CUDA graphs."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._stream: Any = driver.Stream()
+        self.handle = self._stream.handle
+
+    def copy_in(self, pointer: int, array: NDArray[Any]) -> None:
+        """See `Queue`."""
+        self._driver.memcpy_htod_async(pointer, array, self._stream)
+
+    def copy_out(self, array: NDArray[Any], pointer: int) -> None:
+        """See `Queue`."""
+        self._driver.memcpy_dtoh_async(array, pointer, self._stream)
+
+    def fill(self, pointer: int, nbytes: int, byte: int) -> None:
+        """See `Queue`."""
+        self._driver.memset_d8_async(pointer, byte, nbytes, self._stream)
+
+    def launch(
         self, kernel: Kernel, grid: tuple[int, int, int], packed: Sequence[np.number[Any]]
     ) -> None:
+        """See `Queue`."""
         kernel.handle(
             *packed,
             grid=grid,
@@ -85,12 +111,18 @@ class PycudaDevice(Device):
             stream=self._stream,
         )
 
-    def _synchronize(self) -> None:
+    def capture(self, work: Callable[[], object]) -> CapturedWork:
+        """Always refused."""
+        del work
+        raise KernelError("pycuda cannot capture CUDA graphs; pip install 'sshr-deploy[gpu]'")
+
+    def synchronize(self) -> None:
+        """See `Queue`."""
         self._stream.synchronize()
 
-    def _close(self) -> None:
-        with self._undo:
-            self._stream.synchronize()
+    def close(self) -> None:
+        """See `Queue`; pycuda lets go of a stream that nobody holds."""
+        self._stream = None
 
 
 def _primary_context(device: Any, index: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,21 @@ FOLDERS = ("sshr_deploy", "train", "export", "runtime", "benchmarks", "demo")
 PLUGIN = ROOT / "export" / "tensorrt_plugin.py"
 CONVENTION = {"trt": "tensorrt", "trtp": "tensorrt.plugin"}
 """What these two names stand for in every file, however they were imported."""
+OBJECTS = {
+    "builder": {"Builder"},
+    "config": {"IBuilderConfig", "IRuntimeConfig"},
+    "context": {"IExecutionContext"},
+    "engine": {"ICudaEngine"},
+    "inspector": {"EngineInspector"},
+    "network": {"INetworkDefinition"},
+    "parser": {"OnnxParser"},
+    "profile": {"IOptimizationProfile"},
+    "runtime": {"Runtime"},
+    "tensor": {"ITensor"},
+}
+"""What variables of these names, and private attributes, are in files that use `trt`."""
+RTX = {"rtx": "", "rtx_config": "IRuntimeConfig."}
+"""Variables for what TensorRT-RTX alone has."""
 DESCRIPTORS = {"feature", "gate", "head", "context", "bias", "tensor"}
 """Variables of the plugin that hold a `TensorDesc`."""
 
@@ -58,7 +74,8 @@ def qualified(names: list[str], known: dict[str, str]) -> tuple[str, str] | None
     module, rest = known[names[places[-1]]], names[places[-1] + 1 :]
     if module == "tensorrt" and rest[0] == "plugin":
         module, rest = "tensorrt.plugin", rest[1:]
-    return (module, ".".join(rest[:2])) if rest else None
+    public = [name for name in rest[:2] if not name.startswith("__")]
+    return (module, ".".join(public)) if public else None
 
 
 def used_names(source: str) -> Iterator[tuple[str, str]]:
@@ -77,6 +94,29 @@ def used_names(source: str) -> Iterator[tuple[str, str]]:
             if name and name[0] == "tensorrt.plugin":
                 for keyword in node.keywords:
                     yield name[0], f"{name[1]}({keyword.arg})"
+
+
+def used_members(source: str) -> Iterator[tuple[str, str]]:
+    """(variable, attribute) of objects of TensorRT, in a file that uses the module `trt`."""
+    tree = ast.parse(source)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    if "trt" not in names:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            *_, name, member = ["", *chain(node)] if chain(node) else ["", ""]
+            if name.removeprefix("_") in OBJECTS:
+                yield name.removeprefix("_"), member
+
+
+def missing_members(used: set[tuple[str, str]], versions: dict[str, Names]) -> list[str]:
+    return sorted(
+        f"{name}.{member} is not in {version}"
+        for version, modules in versions.items()
+        for name, member in used
+        if not any(f"{kind}.{member}" in modules["tensorrt"] for kind in OBJECTS[name])
+    )
 
 
 def project_files() -> list[Path]:
@@ -109,6 +149,31 @@ def test_every_name_exists_in_both_releases(versions: dict[str, Names]) -> None:
     assert modules == set(CONVENTION.values())  # nothing collected would be nothing tested
 
 
+def test_every_member_of_an_object_exists_in_both_releases(versions: dict[str, Names]) -> None:
+    files = [path for path in project_files() if path != PLUGIN.resolve()]
+    used = {path: set(used_members(path.read_text(encoding="utf-8"))) for path in files}
+    problems = {path: missing_members(members, versions) for path, members in used.items()}
+    assert not {str(path): lines for path, lines in problems.items() if lines}
+    found = set().union(*used.values())
+    assert {("engine", "get_tensor_name"), ("context", "execute_async_v3")} <= found
+    for kinds in OBJECTS.values():
+        for modules in versions.values():
+            assert kinds <= modules["tensorrt"]
+
+
+def test_every_name_of_rtx_alone_exists_there() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    used = set()
+    for path in project_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = chain(node) if isinstance(node, ast.Attribute) else []
+            if len(names) > 1 and names[0] in RTX:
+                used.add(RTX[names[0]] + ".".join(names[1:]))
+    assert "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy" in used
+    for name in used:
+        assert operator.attrgetter(name)(rtx) is not None, name
+
+
 def test_every_attribute_of_a_descriptor_exists(versions: dict[str, Names]) -> None:
     tree = ast.parse(PLUGIN.read_text(encoding="utf-8"))
     chains = [chain(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
@@ -135,3 +200,19 @@ def test_a_name_that_is_not_in_both_is_found(
 ) -> None:
     problems = missing(set(used_names(source)), versions)
     assert problems and all(name in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("def f(trt, engine): engine.get_binding_name(0)", "engine.get_binding_name"),
+        ("trt = load()\nself._context.execute_async_v2", "context.execute_async_v2"),
+        ("trt.x\nconfig.set_calibration_profile(p)", "config.set_calibration_profile"),
+    ],
+)
+def test_a_member_that_is_not_in_both_is_found(
+    source: str, name: str, versions: dict[str, Names]
+) -> None:
+    (problem, *_) = missing_members(set(used_members(source)), versions)
+    assert name in problem
+    assert not set(used_members(source.replace("trt", "other")))

@@ -10,9 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tests.runtime.fake_gpu import OPTIN_BYTES, SM, FakeGpu, FakeKernel, fake_module
+from tests.runtime.fake_gpu import OPTIN_BYTES, SM, FakeError, FakeGpu, FakeKernel, fake_module
 
-Result = IntEnum("Result", {"CUDA_SUCCESS": 0, "CUDA_ERROR_INVALID_VALUE": 1})
+Result = IntEnum(
+    "Result",
+    {
+        "CUDA_SUCCESS": 0,
+        "CUDA_ERROR_INVALID_VALUE": 1,
+        "CUDA_ERROR_OUT_OF_MEMORY": 2,
+        "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": 901,
+    },
+)
+CaptureMode = IntEnum("CaptureMode", {"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": 1})
 Attribute = IntEnum("Attribute", {"CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES": 8})
 
 
@@ -22,6 +31,8 @@ def fake_cuda_core(gpu: FakeGpu) -> dict[str, ModuleType]:
 
     class Stream:
         def __init__(self) -> None:
+            if gpu.fault:
+                raise FakeError(gpu.fault)
             self.handle: int = gpu.open_stream()
 
         def sync(self) -> None:
@@ -34,6 +45,7 @@ def fake_cuda_core(gpu: FakeGpu) -> dict[str, ModuleType]:
         def __init__(self, size: int, stream: Stream) -> None:
             assert stream.handle in gpu.waiting
             self.handle = gpu.allocate(size)
+            gpu.submit("allocate", stream.handle, lambda: None)  # other streams have to wait for it
 
         def close(self, stream: Stream) -> None:
             assert stream.handle in gpu.waiting
@@ -81,12 +93,24 @@ def fake_cuda_core(gpu: FakeGpu) -> dict[str, ModuleType]:
         packed = [_cuda_core_argument(argument) for argument in arguments]
         kernel.launch(packed, config.grid, config.block, config.shmem_size, stream.handle)
 
-    def done(work: Callable[..., object]) -> Callable[..., tuple[object]]:
-        def call(*arguments: Any) -> tuple[object]:
+    def done(work: Callable[..., object]) -> Callable[..., tuple[object, ...]]:
+        """A function of the driver that gives its status alone."""
+
+        def call(*arguments: Any) -> tuple[object, ...]:
+            return gives(work)(*arguments)[:1]
+
+        return call
+
+    def gives(work: Callable[..., object]) -> Callable[..., tuple[object, object]]:
+        """A function of the driver that gives its status and a result."""
+
+        def call(*arguments: Any) -> tuple[object, object]:
             if not all(isinstance(argument, int) for argument in arguments):
-                return (Result(1),)
-            work(*arguments)
-            return (Result(0),)
+                return Result(1), None
+            try:
+                return Result(0), work(*arguments)
+            except FakeError as error:
+                return Result[error.status], None
 
         return call
 
@@ -99,10 +123,19 @@ def fake_cuda_core(gpu: FakeGpu) -> dict[str, ModuleType]:
     driver = fake_module("cuda.bindings.driver", CUresult=Result)
     driver.__dict__.update(
         CUfunction_attribute=Attribute,
+        CUstreamCaptureMode=CaptureMode,
         cuMemcpyHtoDAsync=done(gpu.copy),
         cuMemcpyDtoHAsync=done(gpu.copy),
         cuMemsetD8Async=done(gpu.fill),
         cuKernelSetAttribute=done(set_attribute),
+        cuMemAllocHost=gives(gpu.pin),
+        cuMemFreeHost=done(gpu.unpin),
+        cuStreamBeginCapture=done(gpu.begin_capture),
+        cuStreamEndCapture=gives(gpu.end_capture),
+        cuGraphInstantiate=gives(gpu.instantiate),
+        cuGraphLaunch=done(gpu.launch_graph),
+        cuGraphDestroy=done(gpu.close_graph),
+        cuGraphExecDestroy=done(gpu.close_graph),
     )
     return {"cuda.core": core, "cuda.bindings.driver": driver}
 

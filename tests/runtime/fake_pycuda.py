@@ -68,6 +68,25 @@ def fake_pycuda(gpu: FakeGpu) -> dict[str, ModuleType]:
             check_context()
             gpu.free(self.pointer)
 
+    class PagelockedHostAllocation:
+        def __init__(self, size: int) -> None:
+            check_context()
+            self.pointer = gpu.pin(size)
+            self.__array_interface__ = {
+                "version": 3,
+                "shape": (size,),
+                "typestr": "|u1",
+                "data": (self.pointer, False),
+            }
+
+        def free(self) -> None:
+            check_context()
+            gpu.unpin(self.pointer)
+
+    def pagelocked_empty(shape: int, dtype: Any) -> np.ndarray[Any, Any]:
+        assert dtype is np.uint8
+        return np.asarray(PagelockedHostAllocation(shape))
+
     class Function:
         def __init__(self, kernel: FakeKernel) -> None:
             self.kernel = kernel
@@ -106,6 +125,7 @@ def fake_pycuda(gpu: FakeGpu) -> dict[str, ModuleType]:
         device_attribute=SimpleNamespace(MAX_SHARED_MEMORY_PER_BLOCK_OPTIN="optin"),
         function_attribute=SimpleNamespace(MAX_DYNAMIC_SHARED_SIZE_BYTES="max dynamic"),
         mem_alloc=DeviceAllocation,
+        pagelocked_empty=pagelocked_empty,
         memcpy_htod_async=htod,
         memcpy_dtoh_async=dtoh,
         memset_d8_async=memset,

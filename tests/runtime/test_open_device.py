@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 
 import pytest
@@ -83,9 +82,24 @@ def test_the_names_are_those_of_cuda_core() -> None:
     assert driver.CUresult.CUDA_SUCCESS == 0
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     assert attribute == 8
-    for function in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemsetD8Async"):
-        assert inspect.isroutine(getattr(driver, function))
-    assert inspect.isroutine(driver.cuKernelSetAttribute)
+    assert driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL == 1
+    arguments = {
+        "cuMemcpyHtoDAsync": 4,
+        "cuMemcpyDtoHAsync": 4,
+        "cuMemsetD8Async": 4,
+        "cuMemAllocHost": 1,
+        "cuMemFreeHost": 1,
+        "cuStreamBeginCapture": 2,
+        "cuStreamEndCapture": 1,
+        "cuGraphInstantiate": 2,
+        "cuGraphLaunch": 2,
+        "cuGraphDestroy": 1,
+        "cuGraphExecDestroy": 1,
+        "cuKernelSetAttribute": 4,
+    }
+    for function, count in arguments.items():
+        signature = str(getattr(driver, function).__doc__).splitlines()[0]
+        assert signature.startswith(f"{function}(") and signature.count(",") == count - 1
 
 
 def test_the_names_are_those_of_pycuda() -> None:
