@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from sshr_deploy.model import SSHR, predict
-from sshr_deploy.runtime.closing import Closing
-from sshr_deploy.runtime.sessions.session import (
-    CamBatch,
-    SessionInfo,
-    checked_cams,
-    checked_patches,
-)
+from sshr_deploy.model import SSHR, normalise
+from sshr_deploy.runtime.sessions.pytorch import PyTorchSession
 
 
-class ModelSession(Closing):
+class ModelSession(PyTorchSession):
     """Runs `model` in FP32 where its weights are, after setting it to evaluation mode."""
 
     def __init__(self, model: SSHR) -> None:
-        self.model = model.eval()
-        device = model.fc8.weight.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        self.info = SessionInfo(
-            f"pytorch-{device.type}", "fp32", name, f"torch {torch.__version__}"
-        )
+        super().__init__(_Published(model))
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        """uint8 RGB [B, 224, 224, 3] -> CAMs and probabilities.
 
-        Raises:
-            SessionError: wrong shape or dtype, or outputs that are not finite.
-        """
-        patches = checked_patches(patches)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # true FP32 on a GPU
-            prediction = predict(self.model, patches)
-        return checked_cams(CamBatch(*prediction), len(patches))
+class _Published(nn.Module):
+    """The network in its plain form, between what enters an engine and what leaves it."""
 
-    def close(self) -> None:
-        """Nothing to free; the network belongs to the caller."""
+    def __init__(self, model: SSHR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        cams = self.model(normalise(patches))
+        prob = torch.sigmoid(cams.cam_deep.mean((2, 3)))
+        return torch.relu(cams[1]), torch.relu(cams[2]), torch.relu(cams[3]), prob

@@ -13,6 +13,7 @@ from sshr_deploy.runtime.gpu import Gpu, find_gpus, why_no_gpu
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
 from sshr_deploy.runtime.machine import processor_text
 from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
+from sshr_deploy.runtime.sessions.onnxruntime import library_text as onnxruntime_text
 from sshr_deploy.runtime.tensorrt_library import LIBRARIES, import_tensorrt, library_text
 
 PLAN_ENGINES = tuple(LIBRARIES)
@@ -40,7 +41,7 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
     if planned:
         library = library_text(engine, import_tensorrt(engine))
     else:
-        library = f"onnxruntime {import_onnxruntime().__version__}"
+        library = onnxruntime_text(import_onnxruntime(), engine)
     builds = planned or engine in CACHING_ENGINES
     return EngineKey(
         engine=engine,

@@ -1,8 +1,9 @@
-"""ONNX Runtime session: CPU everywhere, CUDA where its provider really starts."""
+"""ONNX Runtime session: on the CPU everywhere, on NVIDIA GPUs by CUDA, TensorRT or TensorRT-RTX."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
-from sshr_deploy.runtime.closing import Closing
-from sshr_deploy.runtime.machine import processor_name
+from sshr_deploy.runtime.gpu import find_gpus
+from sshr_deploy.runtime.machine import library_versions, processor_name
+from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.onnxruntime_binding import BoundRuns
+from sshr_deploy.runtime.sessions.onnxruntime_opening import open_graph
+from sshr_deploy.runtime.sessions.onnxruntime_providers import (
+    CPU_PROVIDER,
+    PROVIDERS,
+    Provider,
+    provider_options,
+)
 from sshr_deploy.runtime.sessions.session import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -22,24 +32,23 @@ from sshr_deploy.runtime.sessions.session import (
     checked_patches,
 )
 
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "onnx-cpu": ("CPUExecutionProvider", {}),
-    # TF32 is this provider's default; it keeps 10 bits of mantissa, which is not FP32.
-    "onnx-cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-}
-"""Execution provider of each engine, and its options."""
-_QUIET = 3  # ONNX Runtime log level: errors only
 
-
-class OnnxRuntimeSession(Closing):
+class OnnxRuntimeSession(BaseSession):
     """Runs an SSHR graph of `num_classes` classes from an ONNX file; see `open_session`.
+
+    Args:
+        model_path: the graph; its weights beside it.
+        num_classes: N of the graph.
+        engine: a key of `PROVIDERS`.
+        precision: of the graph, for `info`.
+        batch: largest number of patches that a provider with TensorRT is built for; it gets more
+            in parts.
+        cache: existing folder where such a provider keeps what it built; None builds every time.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         SessionError: the provider is not there or fell back, or the graph is not an SSHR bundle's.
     """
-
-    info: SessionInfo
 
     def __init__(
         self,
@@ -48,32 +57,44 @@ class OnnxRuntimeSession(Closing):
         *,
         engine: str = "onnx-cpu",
         precision: str = "fp32",
+        batch: int = 8,
+        cache: Path | None = None,
     ) -> None:
         ort = import_onnxruntime()
-        self._ort: Any = _open(ort, model_path, engine)
-        _check_graph(self._ort, model_path, num_classes)
+        provider = PROVIDERS[engine]
+        options = provider_options(provider, batch, cache)
+        session = open_graph(ort, model_path, provider, precision, options)
+        _check_graph(session, model_path, num_classes)
+        self._run: _Run | None = _runner(ort, session, provider, num_classes)
+        self._limit = None if provider.prefix is None else batch
         self.info = SessionInfo(
             engine=engine,
             precision=precision,
-            device=processor_name() if engine == "onnx-cpu" else "CUDA device 0",
-            library=f"onnxruntime {ort.__version__}",
+            device=_device(provider),
+            library=library_text(ort, engine),
         )
 
     def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
         """See `Session.infer`."""
-        if self._ort is None:
+        if self._run is None:
             raise SessionError("the session is closed; open it again")
+        patches = checked_patches(patches)
+        size = self._limit or len(patches)
         try:
-            outputs = self._ort.run(list(OUTPUT_NAMES), {INPUT_NAME: checked_patches(patches)})
-        except SessionError:
-            raise
+            parts = [
+                self._run(patches[start : start + size]) for start in range(0, len(patches), size)
+            ]
         except Exception as error:  # ONNX Runtime has no common base class of its errors
             raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
+        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
         return checked_cams(CamBatch(*outputs), len(patches))
 
     def close(self) -> None:
         """See `Session.close`."""
-        self._ort = None
+        self._run = None
+
+
+_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 
 def import_onnxruntime() -> Any:
@@ -93,23 +114,29 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(ort: Any, path: Path, engine: str) -> Any:
-    provider, provider_options = PROVIDERS[engine]
-    if provider not in ort.get_available_providers():
-        raise SessionError(f"this onnxruntime has no {provider}; pip install 'sshr-deploy[gpu]'")
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
-    try:
-        session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
-    except Exception as error:  # ONNX Runtime has no common base class of its errors
-        raise SessionError(f"onnxruntime cannot open {path}: {first_line(error)}") from error
-    # Asked for a provider it cannot start, ONNX Runtime only logs and serves on the CPU.
-    if session.get_providers()[0] != provider:
-        raise SessionError(
-            f"{provider} could not start here; "
-            f"onnxruntime fell back to {session.get_providers()[0]}"
-        )
-    return session
+def library_text(ort: Any, engine: str) -> str:
+    """Library and version, and those of the plug-in that brings the provider where there is one."""
+    text = f"onnxruntime {ort.__version__}"
+    plugin = PROVIDERS[engine].plugin
+    if plugin is None:
+        return text
+    name = plugin.replace("_", "-")
+    found = library_versions([f"{name}-cu13", f"{name}-cu12"])
+    return ", ".join([text, *(f"{package} {version}" for package, version in found.items())])
+
+
+def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Run:
+    if provider.buffers is not None:
+        return BoundRuns(ort, session, num_classes, provider.buffers).run
+    run = session.run
+    return lambda patches: run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+
+
+def _device(provider: Provider) -> str:
+    if provider.name == CPU_PROVIDER:
+        return processor_name()
+    gpus = find_gpus()
+    return gpus[0].name if len(gpus) == 1 else "CUDA device 0"
 
 
 def _check_graph(session: Any, path: Path, num_classes: int) -> None:

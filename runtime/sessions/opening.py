@@ -147,13 +147,13 @@ class Opener:
                 precision=key.precision,
                 batches=key.batches,
             )
-        caching: dict[str, Any] = {"cache": folder} if key.engine in CACHING_ENGINES else {}
         return OnnxRuntimeSession(
             self.bundle.file(artifact.file),
             classes,
             engine=key.engine,
             precision=key.precision,
-            **caching,
+            batch=self.options.batch,
+            cache=folder if key.engine in CACHING_ENGINES else None,
         )
 
 

@@ -18,8 +18,9 @@ from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.gpu import Gpu
-from sshr_deploy.runtime.sessions import OpenOptions, Session, machine_key, open_session, opening
+from sshr_deploy.runtime.sessions import OpenOptions, Session, machine_key, open_session
 from sshr_deploy.runtime.sessions import tensorrt as tensorrt_session
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 GPU = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)
 
@@ -172,9 +173,8 @@ def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         if plan.read_bytes() == b"broken":
             raise SessionError("the engine cannot be loaded: broken")
         assert facts["engine"] == "tensorrt-rtx" and facts["batches"] == (1, 8)
-        return real(bundle_dir / "model.onnx", classes)
+        return OnnxRuntimeSession(bundle_dir / "model.onnx", classes)
 
-    real = opening.OnnxRuntimeSession
     monkeypatch.setattr(tensorrt_session, "TensorRtSession", session)
     monkeypatch.setattr(machine_key, "find_gpus", lambda: (GPU,))
     monkeypatch.setattr(machine_key, "import_tensorrt", lambda engine: engine)
