@@ -1,0 +1,1 @@
+"""Kits: a folder with everything that a workstation without internet installs."""
