@@ -116,8 +116,8 @@ def print_latency(report: dict[str, Any]) -> None:
         table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
     console.print(table)
     console.print(
-        "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches, "
-        "as found on this machine"
+        "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference "
+        "patches, as found on this machine"
     )
     mask_ms = float(np.median(report["mask_ms_per_patch"]))
     one = report["rows"][0]

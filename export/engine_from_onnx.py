@@ -33,15 +33,21 @@ class _Traits(NamedTuple):
     version_compatible: bool
     hardware_level: bool
     """Else its engines serve every GPU of its family anyway."""
+    user_allocation: bool
+    """Its engines have to be told at build time that the session gives them their memory, without
+    which they cannot be captured in a CUDA graph."""
     int8_note: str = ""
 
 
 _TRAITS = {
-    "tensorrt": _Traits(timing_cache=True, version_compatible=True, hardware_level=True),
+    "tensorrt": _Traits(
+        timing_cache=True, version_compatible=True, hardware_level=True, user_allocation=False
+    ),
     "tensorrt-rtx": _Traits(
         timing_cache=False,
         version_compatible=False,
         hardware_level=False,
+        user_allocation=True,
         int8_note="TensorRT-RTX documents INT8 for matrix products with 8-bit weights alone: "
         "whether its convolutions compute in INT8 shows in their speed on the card",
     ),
@@ -249,6 +255,9 @@ def _config(trt: Any, builder: Any, options: BuildOptions, traits: _Traits) -> A
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if traits.user_allocation:
+        rtx = trt
+        config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.hardware_compatible and traits.hardware_level:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     return config

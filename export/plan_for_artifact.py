@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any, Literal, cast
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
 from sshr_deploy.manifest import Artifact, EngineOptions
 from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
-
-_SAY_EVERY_S = 5.0
+from sshr_deploy.runtime.progress import Sparse
 
 
 def plan_builder(options: EngineOptions, say: Callable[[str], None]) -> PlanBuilder:
@@ -24,7 +22,8 @@ def plan_builder(options: EngineOptions, say: Callable[[str], None]) -> PlanBuil
     def build(
         graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
     ) -> dict[str, Any]:
-        kept = artifact.quantisation.kept if artifact.quantisation else ()
+        sparse = Sparse(say)
+        wide = artifact.quantisation.wide_nodes if artifact.quantisation else ()
         report = build_engine(
             graph,
             plan,
@@ -37,21 +36,9 @@ def plan_builder(options: EngineOptions, say: Callable[[str], None]) -> PlanBuil
                 hardware_compatible=options.hardware_compatible,
                 timing_cache=timing_cache,
             ),
-            on_progress=_sparse(say),
-            wider=frozenset(kept),
+            on_progress=lambda what, share: sparse(f"{what}: {share:.0%}"),
+            wider=frozenset(wide),
         )
         return asdict(report)
 
     return build
-
-
-def _sparse(say: Callable[[str], None]) -> Callable[[str, float], None]:
-    said = time.monotonic()
-
-    def on_progress(what: str, share: float) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _SAY_EVERY_S:
-            said = time.monotonic()
-            say(f"{what}: {share:.0%}")
-
-    return on_progress

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from sshr_deploy.errors import ExportError
+from sshr_deploy.export.external_data import write_model
 from sshr_deploy.precision import Precision
 
 _TYPES = {
@@ -44,22 +45,8 @@ def write_typed_graph(fp32: Path, path: Path, precision: Precision) -> int:
     (opset,) = (item for item in model.opset_import if not item.domain)
     if precision is Precision.BF16:
         opset.version = max(opset.version, _OPSET_OF_BF16_CONVOLUTIONS)
-    save_graph(model, path)
+    write_model(model, path, path.parent)
     return int(opset.version)
-
-
-def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` with its weights in `<path>.data` beside it, equal bytes for equal models.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    data = path.with_name(f"{path.name}.data")
-    data.unlink(missing_ok=True)  # onnx appends to what is there
-    onnx.save_model(
-        model, path, save_as_external_data=True, location=data.name, size_threshold=1024
-    )
-    onnx.checker.check_model(str(path))
 
 
 class _Typing:

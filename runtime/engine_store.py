@@ -44,7 +44,7 @@ class Record(Frozen):
     schema_version: Literal[1]
     key: dict[str, Any]
     created_utc: str
-    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")], FileEntry]
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
     """In the record's folder."""
     build: dict[str, Any]
     """What the builder reported; empty where nothing was built."""
@@ -121,7 +121,9 @@ class EngineStore:
         work.mkdir()
         try:
             describe = make(work)
-            record = describe({p.name: file_entry(p) for p in sorted(work.iterdir())})
+            record = describe(
+                {p.name: file_entry(p) for p in sorted(work.iterdir()) if p.is_file()}
+            )
             text = sealed_json(record.model_dump(mode="json"))
             (work / RECORD_NAME).write_text(text, "utf-8")
             if path.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,3 +67,17 @@ class Stages:
         """Seconds by stage, in the order of first use, and "total" since the beginning."""
         total = time.perf_counter() - self._started
         return {k: round(v, 4) for k, v in {**self._seconds, "total": total}.items()}
+
+
+class Sparse:
+    """Passes a line on only where some seconds have gone since the last that it passed on."""
+
+    def __init__(self, say: Callable[[str], None], every_s: float = 5.0) -> None:
+        self._say, self._every_s = say, every_s
+        self._said = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Say it, or not."""
+        if time.monotonic() - self._said >= self._every_s:
+            self._said = time.monotonic()
+            self._say(text)

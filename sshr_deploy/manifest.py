@@ -97,6 +97,8 @@ class Quantisation(Frozen):
     quantised: tuple[Layer, ...]
     kept: tuple[Layer, ...]
     """Convolutions that stayed wider, because the budget needs it."""
+    wide_nodes: tuple[Layer, ...]
+    """The graph's nodes with convolutions that are not 8-bit: `kept`, and HFRM's depthwise ones."""
 
 
 class Artifact(Frozen):

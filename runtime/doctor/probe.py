@@ -51,15 +51,16 @@ def provider(engine: str) -> dict[str, Any]:
     """Run one convolution, opened as the sessions open the network."""
     import numpy as np
 
-    from sshr_deploy.runtime.sessions import onnxruntime_providers as sessions
     from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
+    from sshr_deploy.runtime.sessions.onnxruntime_opening import open_graph
+    from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
 
-    wanted = sessions.PROVIDERS[engine]
+    wanted = PROVIDERS[engine]
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "convolution.onnx"
         graph.write_bytes(ONE_CONVOLUTION)
         options = dict(wanted.options)
-        session = sessions.open_graph(import_onnxruntime(), graph, wanted, "fp32", options)
+        session = open_graph(import_onnxruntime(), graph, wanted, "fp32", options)
         (sums,) = session.run(["y"], {"x": np.ones((1, 1, 3, 3), np.float32)})
     if not np.allclose(sums[0, 0], _SUMS_OF_ONES, rtol=1e-2):
         raise SessionError("it computes a convolution wrongly")

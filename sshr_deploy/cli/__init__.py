@@ -16,6 +16,7 @@ from sshr_deploy.cli.engines import engines_app
 from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
+from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.train import train
 from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError, one_line
 
@@ -36,6 +37,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(infer)
 app.command()(doctor)
+app.command()(pack)
 app.add_typer(benchmark_app)
 app.add_typer(engines_app)
 

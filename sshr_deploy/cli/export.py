@@ -117,6 +117,7 @@ def export(
     try:
         from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
         from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+        from sshr_deploy.export.int8_table import Int8RejectedError
         from sshr_deploy.export.reference_from_checkpoint import (
             patches_from_folder,
             shipped_patches,
@@ -141,15 +142,19 @@ def export(
         tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
     )
     patches = shipped_patches() if qualify is None else patches_from_folder(qualify, loaded)
-    bundle = export_bundle(
-        checkpoint,
-        loaded,
-        out,
-        patches,
-        options,
-        overwrite=overwrite,
-        on_step=lambda text: None if quiet else say(text),
-    )
+    try:
+        bundle = export_bundle(
+            checkpoint,
+            loaded,
+            out,
+            patches,
+            options,
+            overwrite=overwrite,
+            on_step=lambda text: None if quiet else say(text),
+        )
+    except Int8RejectedError as error:
+        say(error.table)
+        raise
     if quiet:
         return
     size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6

@@ -24,11 +24,11 @@ from sshr_deploy.export.fused_head import fused_heads
 from sshr_deploy.export.fused_onnx import fused_translations, plugin_rows
 from sshr_deploy.export.onnx_from_checkpoint import export_module, write_onnx
 from sshr_deploy.export.reference_from_checkpoint import torch_cams
-from sshr_deploy.runtime.qualification import relative_rms_error
 from sshr_deploy.model import HFRM, SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as naive_hfrm_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, pack
+from sshr_deploy.runtime.qualification import relative_rms_error
 from sshr_deploy.runtime.sessions import CAM_NAMES
 from tests import tolerances
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ KEY = EngineKey(
     kernels_sha256=None,
 )
 
-CHANGES = {
+CHANGES: dict[str, tuple[Any, str]] = {
     "engine": ("tensorrt", "engine tensorrt-rtx -> tensorrt"),
     "precision": ("int8", "precision fp16 -> int8"),
     "model_sha256": ("c" * 64, "model_sha256 aaaaaaaaaaaa -> cccccccccccc"),
