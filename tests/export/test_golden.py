@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
-from sshr_deploy.bundle import load_bundle
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.export.activation_ranges import LayerRange, Range
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+from sshr_deploy.export.conv_layers import conv_layers
+from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
+from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
 from sshr_deploy.export.reference_from_checkpoint import PatchSet, torch_cams
+from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
+from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
@@ -45,15 +52,19 @@ def model(seeded_checkpoint: Path) -> SSHR:
 
 
 @pytest.fixture(scope="module")
-def session(
+def bundle(
     seeded_checkpoint: Path,
     golden: dict[float, dict[str, NDArray[Any]]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Session]:
+) -> Bundle:
     out = tmp_path_factory.mktemp("full") / "bundle"
     one_patch = PatchSet([golden[0.2]["0/original_rgb"]], "golden")
-    export_bundle(seeded_checkpoint, load_profile("luad"), out, one_patch)
-    with open_session(load_bundle(out), "onnx-cpu") as session:
+    return export_bundle(seeded_checkpoint, load_profile("luad"), out, one_patch)
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Bundle) -> Iterator[Session]:
+    with open_session(bundle, "onnx-cpu") as session:
         yield session
 
 
@@ -101,3 +112,50 @@ def _compare(
         width_px=mask.shape[1],
     )
     assert (got == mask).mean() >= MASK_AGREEMENT
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+def test_tensorrt_rtx_builds_the_full_network(
+    precision: Precision, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A profile of 4 patches and one of 1 to 4: static and dynamic batch; no GPU is needed."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    graph, wide_nodes = _typed(precision, bundle, tmp_path)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    parser = trt.OnnxParser(builder.create_network(0), logger)
+    assert parser.supports_model_v2(graph.read_bytes(), str(graph)), [
+        parser.get_subgraph_nodes(index) for index in range(parser.num_subgraphs)
+    ]
+
+    plan = tmp_path / "engine.plan"
+    report = build_engine(
+        graph,
+        plan,
+        engine="tensorrt-rtx",
+        precision=precision,
+        options=BuildOptions(batches=(4,)),
+        on_progress=lambda *_: None,
+        wider=wide_nodes,
+    )
+    weights_mb = {Precision.FP32: 440, Precision.FP16: 220, Precision.INT8: 110}[precision]
+    assert weights_mb < report.engine_bytes / 1e6 < 1.4 * weights_mb
+    assert report.layers[precision.value] == (46 if precision is Precision.INT8 else 48)
+    assert plan.stat().st_size == report.engine_bytes
+
+
+def _typed(precision: Precision, bundle: Bundle, folder: Path) -> tuple[Path, frozenset[str]]:
+    """The graph of that precision, and its convolutions that are wider."""
+    fp32 = bundle.file("model.onnx")
+    if precision is Precision.FP32:
+        return fp32, frozenset()
+    fp16 = folder / "fp16.onnx"
+    write_typed_graph(fp32, fp16, Precision.FP16)
+    if precision is Precision.FP16:
+        return fp16, frozenset()
+    layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
+    whole = Range(-1.0, 1.0)  # what the ranges are makes no difference to a build
+    ranges = {layer.name: LayerRange(whole, whole) for layer in layers}
+    int8 = folder / "int8.onnx"
+    scheme = QdqScheme(QdqKind.S8S8)
+    return int8, frozenset(write_qdq(fp16, int8, list(ranges), ranges, scheme))

@@ -1,0 +1,155 @@
+"""A network in FP32 and INT8 on this processor (`sshr-deploy benchmark int8`).
+
+Four ways in turns: the plain PyTorch network, its FP32 graph, the graph with every convolution in 8
+bits, and the one that keeps some wide. Beside each time stands how far it is from PyTorch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.bundle import file_entry
+from sshr_deploy.errors import UsageError
+from sshr_deploy.export.activation_ranges import RangeMethod, histograms, layer_ranges
+from sshr_deploy.export.artifacts import MODEL_NAME
+from sshr_deploy.export.conv_layers import conv_layers
+from sshr_deploy.export.graph_timing import time_sessions
+from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
+from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from
+from sshr_deploy.model.checkpoint import load_checkpoint
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.qualification import qualify
+from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.train.model_session import ModelSession
+
+
+def measure_int8(
+    checkpoint: Path,
+    profile: Profile,
+    patches: PatchSet,
+    *,
+    keep: Sequence[str],
+    weight_bits: int,
+    method: RangeMethod,
+    rounds: int,
+) -> dict[str, Any]:
+    """Time a patch (batch 1) in each of the four ways, and compare their masks.
+
+    Args:
+        checkpoint: the network.
+        profile: its classes.
+        patches: to calibrate on and to compare on.
+        keep: layers of the last way that stay FP32, such as "b2.conv_branch2a".
+        weight_bits: 8, or 7 for processors without VNNI.
+        method: of the ranges.
+        rounds: timed patches of each way.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        UsageError: no layer of a name in `keep`.
+    """
+    model = load_checkpoint(checkpoint)
+    reference = reference_from(model, patches)
+    scheme = QdqScheme(QdqKind.U8S8, weight_bits)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fp32 = folder / MODEL_NAME
+        write_onnx(model, fp32)
+        graphs = {"fp32": fp32, **_quantised(fp32, reference.patches, keep, scheme, method)}
+        sessions: dict[str, Session] = {"pytorch": stack.enter_context(ModelSession(model))}
+        for name, graph in graphs.items():
+            session = OnnxRuntimeSession(graph, profile.num_classes)
+            sessions[name] = stack.enter_context(session)
+        found = {name: qualify(session, reference, profile) for name, session in sessions.items()}
+        samples = dict(zip(sessions, time_sessions(list(sessions.values()), rounds), strict=True))
+    pytorch_ms, fp32_ms = (float(np.median(samples[name])) for name in ("pytorch", "fp32"))
+    return {
+        "benchmark": "int8",
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": describe_environment(),
+        "checkpoint_sha256": file_entry(checkpoint).sha256,
+        "width": model.config.width,
+        "gflop_per_patch": flop_per_patch(model) / 1e9,
+        "scheme": str(scheme),
+        "range_method": method.value,
+        "kept": list(keep),
+        "patches": len(reference),
+        "source": patches.source,
+        "rows": [
+            {
+                "name": name,
+                "median_ms": (median := float(np.median(samples[name]))),
+                "times_fp32": fp32_ms / median,
+                "times_pytorch": pytorch_ms / median,
+                "samples_ms": samples[name],
+                "qualification": found[name].model_dump(mode="json"),
+            }
+            for name in sessions
+        ],
+    }
+
+
+def print_int8(report: dict[str, Any]) -> None:
+    """The report as a table on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"width {report['width']}, {report['scheme']}, ranges by {report['range_method']}, "
+        f"on {report['environment']['processor']}, {report['environment']['cores']} cores"
+    )
+    table = Table("network", "ms", "x fp32", "x PyTorch", "agreement", "CAM error", "mean IoU")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in report["rows"]:
+        found = row["qualification"]
+        table.add_row(
+            row["name"],
+            f"{row['median_ms']:.1f}",
+            f"{row['times_fp32']:.2f}",
+            f"{row['times_pytorch']:.2f}",
+            f"{found['mask_agreement']:.3%}",
+            f"{max(found['cam_relative_error'].values()):.1e}",
+            "" if found["iou"] is None else f"{found['iou']['mean_iou']:.4f}",
+        )
+    console.print(table)
+    console.print(f"compared on {report['patches']} patches of {report['source']}", markup=False)
+    kept = ", ".join(report["kept"])
+    if kept:
+        console.print(f"int8 mix keeps {kept} in FP32", markup=False)
+
+
+def _quantised(
+    fp32: Path,
+    patches: NDArray[np.uint8],
+    keep: Sequence[str],
+    scheme: QdqScheme,
+    method: RangeMethod,
+) -> dict[str, Path]:
+    layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
+    names = [layer.name for layer in layers]
+    if unknown := sorted(set(keep) - set(names)):
+        raise UsageError(f"--keep {unknown[0]}: no such layer; there are {', '.join(names)}")
+    tensors = [tensor for layer in layers for tensor in (layer.input, layer.output)]
+    found = histograms(fp32, tensors, patches, lambda *_: None)
+    ranges = layer_ranges(found, layers, method, levels=scheme.levels, symmetric=scheme.symmetric)
+    choices = {"int8 everywhere": names}
+    if keep:
+        choices["int8 mix"] = [name for name in names if name not in keep]
+    graphs = {}
+    for choice, chosen in choices.items():
+        graphs[choice] = fp32.with_name(f"{choice.replace(' ', '-')}.onnx")
+        write_qdq(fp32, graphs[choice], chosen, ranges, scheme)
+    return graphs

@@ -1,0 +1,196 @@
+"""Tissue patches to calibrate on, from slides or patch images, evenly spread over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import ExportError, InputError
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.discovery import Input, find_inputs
+from sshr_deploy.runtime.evaluation import LargeImages
+from sshr_deploy.runtime.evaluation.evaluate import Part, parts_of
+from sshr_deploy.runtime.patches import read_image, resize_to_patch
+from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.slides import choose_level, open_slide, read_area, resolve_mpp
+from sshr_deploy.runtime.tiling import TileGrid
+from sshr_deploy.runtime.tissue import TissueMap, detect_tissue, thumbnail
+
+MIN_TISSUE_SHARE = 0.25
+"""Of a patch's pixels: glass has one colour, and much of it would hide how far tissue reaches."""
+
+
+class CalibrationSet(NamedTuple):
+    """Patches, and where they came from."""
+
+    patches: NDArray[np.uint8]  # [P, 224, 224, 3]
+    source: str
+    """"64 tissue patches from 3 slides of cohort-a"."""
+    skipped: tuple[str, ...]
+    """Inputs that could not be used, each with its reason in one line."""
+
+
+class _Input(Protocol):
+    """A slide or an image whose tissue is known."""
+
+    @property
+    def places(self) -> int:
+        """Patches that can be taken from it."""
+        ...
+
+    def read(self, chosen: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """RGB [224, 224, 3] of the places chosen.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        ...
+
+
+def calibration_patches(
+    source: Path, profile: Profile, *, limit: int = 64, seed: int = 0
+) -> CalibrationSet:
+    """At most `limit` tissue patches of a slide, a patch image or a folder of both.
+
+    Tiles of a slide lie as in inference, at the profile's pixel size. Images are taken as they are
+    in evaluation: above 336 px a side in parts. A patch counts where tissue covers a quarter of
+    it. Every input gives as many patches as the others, as far as it has them; no more inputs than
+    `limit` are opened for good. Of a data set's split (`img` and `mask`) the images are read. The
+    same files and `seed` give the same patches.
+
+    Raises:
+        UsageError: `source` is missing, of an unknown kind, or holds no slide or image.
+        ExportError: none of them can be read, or none shows tissue.
+    """
+    is_split = (source / "img").is_dir() and (source / "mask").is_dir()
+    folder = source / "img" if is_split else source
+    rng = np.random.default_rng(seed)
+    found, failures = find_inputs(folder, folder)
+    skipped = [failure.reason for failure in failures]
+    usable: list[tuple[Input, _Input]] = []
+    for index in rng.permutation(len(found)).tolist():
+        try:
+            opened = _open(found[index], profile)
+        except InputError as error:
+            skipped.append(str(error))
+            continue
+        if opened.places:
+            usable.append((found[index], opened))
+        if len(usable) == limit:
+            break
+    usable.sort(key=lambda pair: pair[0].path)
+    patches: list[NDArray[np.uint8]] = []
+    served: list[Input] = []
+    shares = _shares([opened.places for _, opened in usable], limit)
+    for (item, opened), share in zip(usable, shares, strict=True):
+        if share == 0:
+            continue
+        try:
+            patches += opened.read(_evenly(opened.places, share, rng))
+        except InputError as error:
+            skipped.append(str(error))
+            continue
+        served.append(item)
+    if not patches:
+        why = skipped[0] if skipped else "nothing in it shows tissue"
+        raise ExportError(
+            f"{source} gives no patch to calibrate on: {why}; give slides or patches with tissue"
+        )
+    return CalibrationSet(np.stack(patches), _sentence(len(patches), served, source), (*skipped,))
+
+
+class _Slide:
+    def __init__(self, path: Path, profile: Profile) -> None:
+        self._path = path
+        self._mpp_um = profile.mpp_um
+        with open_slide(path) as reader:
+            mpp = resolve_mpp(reader, None)
+            choose_level(reader, mpp, profile.mpp_um)  # refuses a slide that is too coarse
+            picture, picture_mpp_um = thumbnail(reader, mpp)
+            l0_px_per_px = picture_mpp_um / mpp.x_um, picture_mpp_um / mpp.y_um
+            tissue = TissueMap(detect_tissue(picture, picture_mpp_um), l0_px_per_px, picture_mpp_um)
+            grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, profile.mpp_um)
+            self._tiles = [
+                tile
+                for tile in grid.tiles_with_tissue(tissue)
+                if grid.tissue_in(tile, tissue).mean() >= MIN_TISSUE_SHARE
+            ]
+
+    @property
+    def places(self) -> int:
+        return len(self._tiles)
+
+    def read(self, chosen: Sequence[int]) -> list[NDArray[np.uint8]]:
+        with open_slide(self._path) as reader:
+            mpp = resolve_mpp(reader, None)
+            return [
+                read_area(
+                    reader,
+                    mpp,
+                    target_mpp_um=self._mpp_um,
+                    l0_x=self._tiles[index].l0_x,
+                    l0_y=self._tiles[index].l0_y,
+                    width_px=PATCH_PX,
+                    height_px=PATCH_PX,
+                )
+                for index in chosen
+            ]
+
+
+class _Image:
+    def __init__(self, path: Path, profile: Profile) -> None:
+        self._path = path
+        rgb = read_image(path)
+        self._parts = [
+            part
+            for part in parts_of(rgb.shape[0], rgb.shape[1], LargeImages.TILES)
+            if detect_tissue(_cut(rgb, part), profile.mpp_um).mean() >= MIN_TISSUE_SHARE
+        ]
+
+    @property
+    def places(self) -> int:
+        return len(self._parts)
+
+    def read(self, chosen: Sequence[int]) -> list[NDArray[np.uint8]]:
+        rgb = read_image(self._path)
+        return [resize_to_patch(_cut(rgb, self._parts[index])) for index in chosen]
+
+
+def _open(item: Input, profile: Profile) -> _Input:
+    return (_Slide if item.kind == "slide" else _Image)(item.path, profile)
+
+
+def _cut(rgb: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:
+    return rgb[part.top : part.bottom, part.left : part.right]
+
+
+def _shares(places: Sequence[int], limit: int) -> list[int]:
+    """How many patches each input gives: equally many, as far as it has them."""
+    shares = [0] * len(places)
+    left = min(limit, sum(places))
+    for rank, index in enumerate(sorted(range(len(places)), key=places.__getitem__)):
+        shares[index] = min(places[index], left // (len(places) - rank))
+        left -= shares[index]
+    return shares
+
+
+def _evenly(places: int, count: int, rng: np.random.Generator) -> list[int]:
+    """`count` different indices below `places`, evenly spaced from a random start."""
+    start = rng.random()
+    return [int((index + start) * places / count) for index in range(count)]
+
+
+def _sentence(patches: int, served: Sequence[Input], source: Path) -> str:
+    counts = {kind: sum(item.kind == kind for item in served) for kind in ("slide", "patch")}
+    names = {"slide": "slide", "patch": "image"}
+    inputs = " and ".join(
+        f"{count} {names[kind]}{'s' if count > 1 else ''}"
+        for kind, count in counts.items()
+        if count
+    )
+    word = "patch" if patches == 1 else "patches"
+    return f"{patches} tissue {word} from {inputs} of {source.name}"

@@ -1,0 +1,43 @@
+"""How fast ONNX Runtime runs several graphs on this processor, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.session import PATCH_PX, Session
+
+_WARM_UP = 2
+_ROUNDS = 9
+
+
+def time_graphs(graphs: Sequence[Path], classes: int) -> list[float]:
+    """Median milliseconds a patch of each graph at batch 1; see `time_sessions`.
+
+    Raises:
+        SessionError: a graph cannot be run.
+    """
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(OnnxRuntimeSession(graph, classes)) for graph in graphs]
+        return [float(np.median(samples)) for samples in time_sessions(sessions)]
+
+
+def time_sessions(sessions: Sequence[Session], rounds: int = _ROUNDS) -> list[list[float]]:
+    """Milliseconds of `rounds` single patches of noise for each session.
+
+    The sessions take turns, so that a busy moment of the machine falls on all of them.
+    """
+    patch = np.random.default_rng(0).integers(0, 256, (1, PATCH_PX, PATCH_PX, 3), np.uint8)
+    samples: list[list[float]] = [[] for _ in sessions]
+    for index in range(_WARM_UP + rounds):
+        for session, times in zip(sessions, samples, strict=True):
+            start = time.perf_counter()
+            session.infer(patch)
+            if index >= _WARM_UP:
+                times.append((time.perf_counter() - start) * 1e3)
+    return samples

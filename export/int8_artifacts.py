@@ -1,0 +1,146 @@
+"""The 8-bit graphs of a bundle: one for processors, one for the TensorRT libraries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
+from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
+from sshr_deploy.export.graph_timing import time_graphs
+from sshr_deploy.export.int8_search import (
+    CPU_SCHEMES,
+    TENSORRT_SCHEMES,
+    Int8Mix,
+    Judge,
+    SearchTask,
+    search_int8,
+)
+from sshr_deploy.export.int8_table import Budget, Verdict, format_table
+from sshr_deploy.export.qdq_from_onnx import QdqScheme
+from sshr_deploy.export.typed_graph import write_typed_graph
+from sshr_deploy.manifest import Artifact, Quantisation
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.machine import processor_text
+from sshr_deploy.runtime.masks import mask_rule
+from sshr_deploy.runtime.progress import Sparse
+from sshr_deploy.runtime.qualification import qualify
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.session import OUTPUT_NAMES
+
+_CPU_NAME, _TENSORRT_NAME = "model-int8.onnx", "model-int8-tensorrt.onnx"
+
+
+def int8_artifacts(shop: Workshop) -> list[Artifact]:
+    """Search, write and qualify the 8-bit graphs for the engines that were asked for.
+
+    That for processors keeps what must be wide in FP32, and has to be faster than FP32 here. That
+    for the TensorRT libraries keeps it in FP16; it is judged by ONNX Runtime on this processor, and
+    again by the engine on the machine that builds it, where its speed is not known before.
+
+    Raises:
+        Int8RejectedError: no mix meets the budget, or it is not faster; its table says why.
+        ExportError: a graph cannot be made.
+        InputError, UsageError: the calibration cannot be read.
+        OSError: a folder cannot be written.
+    """
+    calibration = _calibration(shop)
+    mix = _search(shop, calibration, CPU_SCHEMES, timed=True)
+    made = [_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",))]
+    engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
+    if engines:
+        mix = _search(shop, calibration, TENSORRT_SCHEMES, timed=False)
+        made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
+    return made
+
+
+def judge_of(shop: Workshop) -> Judge:
+    """Compares a graph with the reference, by ONNX Runtime on this processor."""
+
+    def judge(graph: Path) -> Verdict:
+        classes = shop.profile.num_classes
+        with OnnxRuntimeSession(graph, classes, precision=Precision.INT8.value) as session:
+            found = qualify(session, shop.reference, shop.profile)
+        return Verdict(
+            agreement=found.mask_agreement,
+            miou_drop=None if found.iou is None else found.iou.drop,
+            cam_error=max(found.cam_relative_error.values()),
+        )
+
+    return judge
+
+
+def _calibration(shop: Workshop) -> CalibrationSet:
+    if shop.options.calibration is None:
+        patches = shop.reference.patches
+        return CalibrationSet(patches, f"{len(patches)} patches of {shop.reference.source}", ())
+    shop.on_step(f"choosing calibration patches from {shop.options.calibration}")
+    found = calibration_patches(shop.options.calibration, shop.profile)
+    for reason in found.skipped:
+        shop.on_step(f"not calibrated on: {reason}")
+    return found
+
+
+def _search(
+    shop: Workshop, calibration: CalibrationSet, schemes: Sequence[QdqScheme], *, timed: bool
+) -> Int8Mix:
+    tolerance = shop.options.tolerances[Precision.INT8]
+    drop = 1.0 if tolerance.miou_drop is None else tolerance.miou_drop
+    classes = shop.profile.num_classes
+    kind = schemes[0].kind.value
+    task = SearchTask(
+        source=shop.folder / MODEL_NAME,
+        patches=calibration.patches,
+        schemes=schemes,
+        judge=judge_of(shop),
+        judge_name=_judge_name(shop),
+        time_ms=(lambda graphs: time_graphs(graphs, classes)) if timed else None,
+        work=shop.state,
+        budget=Budget(tolerance.mask_agreement, drop),
+    )
+
+    sparse = Sparse(shop.on_step)
+    shop.on_step(f"searching the {kind} mix; what is found out is kept in {shop.state}")
+    mix = search_int8(task, lambda done, total, text: sparse(f"{kind} {done}/{total}: {text}"))
+    if timed_rows := [row for row in mix.rows if row.ms is not None]:
+        shop.on_step(format_table(timed_rows))
+    return mix
+
+
+def _write(
+    shop: Workshop, mix: Int8Mix, calibration: CalibrationSet, file: str, engines: Sequence[str]
+) -> Artifact:
+    source, path = shop.folder / MODEL_NAME, shop.folder / file
+    if file == _TENSORRT_NAME:
+        source = shop.state / "typed.onnx"
+        write_typed_graph(shop.folder / MODEL_NAME, source, Precision.FP16)
+    wide_nodes = mix.write(source, path)
+    made = artifact(shop, file, Precision.INT8, engines)
+    return made.model_copy(
+        update={
+            "quantisation": Quantisation(
+                kind=mix.setting.scheme.kind.value,
+                weight_bits=mix.setting.scheme.weight_bits,
+                range_method=mix.setting.method.value,
+                calibration=calibration.source,
+                quantised=mix.quantised,
+                kept=mix.kept,
+                wide_nodes=wide_nodes,
+            )
+        }
+    )
+
+
+def _judge_name(shop: Workshop) -> str:
+    """Verdicts of another processor, library or reference do not count."""
+    reference = shop.reference
+    arrays = [reference.patches, reference.sizes_px]
+    arrays += [getattr(reference.cams, name) for name in OUTPUT_NAMES]
+    digest = hashlib.sha256(reference.made_by.encode())
+    for array in (*arrays, *(reference.truth or ())):
+        digest.update(array.tobytes())
+    rule = mask_rule(shop.profile)
+    return f"{digest.hexdigest()} {rule} {onnxruntime.__version__} {processor_text()}"

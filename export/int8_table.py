@@ -1,0 +1,95 @@
+"""What an INT8 search measured, row by row, and what it may not exceed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sshr_deploy.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far a graph is from the reference."""
+
+    agreement: float
+    """Share of mask pixels with the same label, 0 to 1."""
+    miou_drop: float | None
+    """Mean IoU of the reference minus that of the graph; None without label maps."""
+    cam_error: float
+    """RMS error of the CAMs over their RMS."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an 8-bit graph has to reach."""
+
+    min_agreement: float = 0.985
+    max_miou_drop: float = 0.005
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Whether the verdict is within it; NaN never is."""
+        drop = 0.0 if verdict.miou_drop is None else verdict.miou_drop
+        return verdict.agreement >= self.min_agreement and drop <= self.max_miou_drop
+
+    def __str__(self) -> str:
+        return (
+            f"{self.min_agreement:.2%} agreement and at most {self.max_miou_drop:g} less mean IoU"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate."""
+
+    scheme: str
+    method: str
+    layers: str
+    """Which are 8-bit: "all 46", "only conv1a", "all but conv1a, ic1"."""
+    kept: tuple[str, ...]
+    """Layers that are not."""
+    verdict: Verdict
+    ms: float | None = None
+    """A patch, on this machine; None where it was not timed."""
+
+
+class Int8RejectedError(ExportError):
+    """No 8-bit graph is worth having; `rows` say why."""
+
+    def __init__(self, reason: str, rows: Sequence[Row]) -> None:
+        super().__init__(reason)
+        self.rows = tuple(rows)
+
+    @property
+    def table(self) -> str:
+        """The rows as text of several lines."""
+        return format_table(self.rows)
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows as aligned columns, one line each, after a heading."""
+    heading = ("8-bit layers", "scheme", "range", "agreement", "mIoU drop", "CAM error", "ms")
+    cells = [heading, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heading))]
+    text = 3  # columns of words; numbers are to the right
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < text else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    drop = row.verdict.miou_drop
+    return (
+        row.layers,
+        row.scheme,
+        row.method,
+        f"{row.verdict.agreement:.2%}",
+        "-" if drop is None else f"{drop:+.4f}",
+        f"{row.verdict.cam_error:.2%}",
+        "-" if row.ms is None else f"{row.ms:.1f}",
+    )
