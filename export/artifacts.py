@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from sshr_deploy.errors import ExportError, SessionError, UsageError, first_line
 from sshr_deploy.export.deploy_graph import HfrmForm
 from sshr_deploy.export.onnx_from_checkpoint import OPSET, write_onnx
+from sshr_deploy.export.plan_for_artifact import Step
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
 from sshr_deploy.model import SSHR
@@ -28,8 +29,6 @@ TARGETS = {
     "tensorrt-rtx": ("tensorrt-rtx", "onnx-rtx"),
 }
 """What `--engine` of the export stands for: names of `EngineChoice`."""
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from sshr_deploy.bundle import (
 from sshr_deploy.errors import ExportError, UsageError
 from sshr_deploy.export.artifacts import (
     ExportOptions,
-    Step,
     Workshop,
     check_options,
     make_artifacts,
 )
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
+from sshr_deploy.export.plan_for_artifact import Step
+from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference_from_checkpoint import MAX_PATCHES, PatchSet, reference_from
 from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
 from sshr_deploy.model.checkpoint import (
@@ -42,7 +43,6 @@ from sshr_deploy.model.checkpoint import (
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.engine_store import EngineStore
 from sshr_deploy.runtime.reference_set import REFERENCE_NAME, write_reference
-from sshr_deploy.runtime.sessions import OpenOptions, open_session
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -67,7 +67,9 @@ def export_bundle(
         CheckpointError: see `load_checkpoint`.
         UsageError: `out` is in the way; the checkpoint has another number of classes; no such
             target.
-        ExportError: a graph could not be made, or misses its tolerance.
+        ExportError: a graph could not be made or misses its tolerance, or an engine cannot be built
+            from it.
+        SessionError: an engine does not run here, or does not equal the reference.
     """
     options = options or ExportOptions()
     check_options(options)
@@ -90,7 +92,7 @@ def export_bundle(
             shop = Workshop(model, profile, reference, partial, state, options, on_step)
             artifacts = make_artifacts(shop)
             write_manifest(partial, _manifest(checkpoint, shop, artifacts))
-            _prove_here(load_bundle(partial))
+            prove_here(load_bundle(partial), on_step)
             _move(partial, out, work / "replaced")
             shutil.rmtree(state, ignore_errors=True)
     except OSError as error:
@@ -98,13 +100,6 @@ def export_bundle(
             f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
         ) from error
     return load_bundle(out)
-
-
-def _prove_here(bundle: Bundle) -> None:
-    """Qualify what this processor runs the way the runtime does, so that it need not again."""
-    for artifact in bundle.artifacts("onnx-cpu"):
-        options = OpenOptions(precision=artifact.precision)
-        open_session(bundle, "onnx-cpu", options).close()
 
 
 @contextmanager

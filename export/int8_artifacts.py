@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
+from numpy.typing import NDArray
 
 from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
@@ -137,7 +139,7 @@ def _write(
 def _judge_name(shop: Workshop) -> str:
     """Verdicts of another processor, library or reference do not count."""
     reference = shop.reference
-    arrays = [reference.patches, reference.sizes_px]
+    arrays: list[NDArray[Any]] = [reference.patches, reference.sizes_px]
     arrays += [getattr(reference.cams, name) for name in OUTPUT_NAMES]
     digest = hashlib.sha256(reference.made_by.encode())
     for array in (*arrays, *(reference.truth or ())):

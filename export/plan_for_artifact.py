@@ -12,8 +12,11 @@ from sshr_deploy.manifest import Artifact, EngineOptions
 from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
 from sshr_deploy.runtime.progress import Sparse
 
+Step = Callable[[str], None]
+"""Told what is being done, in a few words."""
 
-def plan_builder(options: EngineOptions, say: Callable[[str], None]) -> PlanBuilder:
+
+def plan_builder(options: EngineOptions, say: Step) -> PlanBuilder:
     """A builder that tells `say` every few seconds how far it is.
 
     It raises as `build_engine` does.

@@ -1,0 +1,96 @@
+"""Before a bundle gets its place: what of it can run or be built on this machine is, and proven."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import ExportError, MissingExtraError
+from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
+from sshr_deploy.export.graph_timing import time_sessions
+from sshr_deploy.export.plan_for_artifact import Step, plan_builder
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
+from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
+
+_TRIAL_BATCH = 1
+
+
+def prove_here(bundle: Bundle, on_step: Step) -> None:
+    """Qualify what this processor runs, and build the engines that the bundle is for.
+
+    With a GPU the engines are built, qualified and kept in the bundle, as the runtime does it; 8
+    bits have to be faster than FP16 there. Without one, TensorRT-RTX still builds them, which shows
+    that it takes the graphs in the types they have.
+
+    Raises:
+        ExportError: an engine cannot be built, has layers of another type, or is slower in 8 bits.
+        SessionError: an engine does not run, or does not equal the reference.
+    """
+    for artifact in bundle.artifacts("onnx-cpu"):
+        open_session(bundle, "onnx-cpu", OpenOptions(artifact.precision)).close()
+    for engine in ("tensorrt", "tensorrt-rtx"):
+        if not bundle.artifacts(engine):
+            continue
+        try:
+            if find_gpus():
+                _build_and_prove(bundle, engine, on_step)
+            elif engine == "tensorrt-rtx":
+                _build_on_trial(bundle, on_step)
+            else:
+                on_step(f"no {engine} engine built: {why_no_gpu()}")
+        except MissingExtraError as error:
+            on_step(f"no {engine} engine built: {error}")
+
+
+def _build_and_prove(bundle: Bundle, engine: str, on_step: Step) -> None:
+    builder = plan_builder(bundle.manifest.engine_options, on_step)
+    with ExitStack() as stack:
+        sessions: dict[Precision, Session] = {}
+        for artifact in bundle.artifacts(engine):
+            options = OpenOptions(artifact.precision)
+            session = open_session(bundle, engine, options, builder=builder, say=on_step)
+            sessions[artifact.precision] = stack.enter_context(session)
+        check_int8_faster(sessions, engine)
+
+
+def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
+    """Time 8 bits against FP16, or FP32 where there is no FP16.
+
+    Raises:
+        ExportError: 8 bits are not faster.
+    """
+    wide = Precision.FP16 if Precision.FP16 in sessions else Precision.FP32
+    if Precision.INT8 not in sessions or wide not in sessions:
+        return
+    pair = [sessions[wide], sessions[Precision.INT8]]
+    wide_ms, int8_ms = (float(np.median(samples)) for samples in time_sessions(pair, rounds=30))
+    if int8_ms >= wide_ms:
+        raise ExportError(
+            f"INT8 is not faster with {engine} here: {int8_ms:.2f} ms a patch, {wide} takes "
+            f"{wide_ms:.2f} ms; export without --precision int8"
+        )
+
+
+def _build_on_trial(bundle: Bundle, on_step: Step) -> None:
+    for artifact in bundle.artifacts("tensorrt-rtx"):
+        wide = artifact.quantisation.wide_nodes if artifact.quantisation else ()
+        with tempfile.TemporaryDirectory() as folder:
+            report = build_engine(
+                bundle.file(artifact.file),
+                Path(folder) / "engine.plan",
+                engine="tensorrt-rtx",
+                precision=artifact.precision,
+                options=BuildOptions(batches=(_TRIAL_BATCH,)),
+                on_progress=lambda *_: None,
+                wider=frozenset(wide),
+            )
+        types = ", ".join(f"{count} {name}" for name, count in report.layers.items())
+        on_step(
+            f"{report.library} builds the {artifact.precision.upper()} graph (convolutions: "
+            f"{types}); the engine itself is built and compared on the machine with the GPU"
+        )
