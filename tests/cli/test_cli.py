@@ -180,7 +180,7 @@ def test_a_console_without_the_characters_still_gets_its_table(
         (["{slides}", "--model", "{bundle}", "--mode", "magic"], "magic"),
         (["{slides}", "--model", "{bundle}", "--batch", "0"], "--batch"),
         (["{slides}", "--model", "{bundle}", "--mpp", "nan"], "--mpp nan"),
-        (["{slides}", "--model", "{bundle}", "--engine", "onnx-cuda"], "CUDA"),
+        (["{slides}", "--model", "{bundle}", "--engine", "onnx-cuda"], "no NVIDIA GPU"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_no_traceback(

@@ -123,7 +123,8 @@ def test_tensorrt_rtx_builds_the_full_network(
     graph, wide_nodes = _typed(precision, bundle, tmp_path)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    parser = trt.OnnxParser(builder.create_network(0), logger)
+    network = builder.create_network(0)  # the parser does not hold on to it
+    parser = trt.OnnxParser(network, logger)
     assert parser.supports_model_v2(graph.read_bytes(), str(graph)), [
         parser.get_subgraph_nodes(index) for index in range(parser.num_subgraphs)
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.doctor import probe
-from sshr_deploy.runtime.sessions import onnxruntime_providers
+from sshr_deploy.runtime.sessions import onnxruntime_opening
 from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
 from tests.runtime.fake_cuda import install_fake_gpu
 from tests.runtime.fake_gpu import SM
@@ -37,7 +37,7 @@ def test_wrong_sums_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         def run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
             return [feeds["x"] * sums]
 
-    monkeypatch.setattr(onnxruntime_providers, "open_graph", lambda *_: Session())
+    monkeypatch.setattr(onnxruntime_opening, "open_graph", lambda *_: Session())
     probe.provider("onnx-cpu")
     sums[1, 1] = 8
     with pytest.raises(SessionError, match="wrongly"):
