@@ -29,7 +29,11 @@ from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.errors import SshrDeployError, first_line
 
 _ROOT = Path(__file__).resolve().parent.parent
-_TESTS = ("tests/runtime/kernels", "tests/runtime/test_device.py")
+_TESTS = (
+    "tests/runtime/kernels",
+    "tests/runtime/test_device.py",
+    "tests/runtime/test_on_gpu.py",  # skipped without pydantic and onnxruntime
+)
 _TOTAL_S, _TESTS_S, _KERNELS_S = 440.0, 180.0, 120.0
 _NEEDS_S = {"kernels": 125.0, "network": 90.0, "training": 45.0, "configs": 60.0, "recipes": 100.0}
 """Seconds that a part has to have left to begin; 20 where nothing is said."""
