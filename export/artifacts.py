@@ -144,7 +144,7 @@ def check_options(options: ExportOptions) -> None:
 
     Raises:
         ExportError: the form `FUSED`.
-        UsageError: no such target.
+        UsageError: no such target, or options for engines that are no targets.
     """
     if options.form is HfrmForm.FUSED:
         raise ExportError(
@@ -153,6 +153,18 @@ def check_options(options: ExportOptions) -> None:
         )
     if unknown := [target for target in options.targets if target not in TARGETS]:
         raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(TARGETS)}")
+    wanted = options.engine_options
+    if (wanted.version_compatible or wanted.hardware_compatible) and (
+        "tensorrt" not in options.targets
+    ):
+        raise UsageError(
+            "--version-compatible and --hardware-compatible are for --engine tensorrt; "
+            "leave them out, or add it"
+        )
+    if wanted.workspace_mib is not None and not set(options.targets) - {"onnx"}:
+        raise UsageError(
+            "--workspace-mib is for --engine tensorrt and tensorrt-rtx; leave it out, or add one"
+        )
 
 
 def _fp32(shop: Workshop) -> Artifact:

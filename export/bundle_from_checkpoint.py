@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import sshr_deploy
-from sshr_deploy.atomic import partial_name, remove_abandoned
+from sshr_deploy.atomic import partial_folder, replace_folder
 from sshr_deploy.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -31,7 +28,7 @@ from sshr_deploy.export.artifacts import (
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
 from sshr_deploy.export.plan_for_artifact import Step
 from sshr_deploy.export.proof import prove_here
-from sshr_deploy.export.reference_from_checkpoint import MAX_PATCHES, PatchSet, reference_from
+from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from
 from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
 from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
@@ -83,36 +80,21 @@ def export_bundle(
             f"{profile.num_classes}; choose the profile it was trained with"
         )
     try:
-        with _work_folder(out) as work:
-            partial = work / "bundle"
-            partial.mkdir()
+        with partial_folder(out) as partial:
             reference = reference_from(model, patches)
-            write_reference(partial / REFERENCE_NAME, reference.thinned(MAX_PATCHES))
+            write_reference(partial / REFERENCE_NAME, reference)
             state = out.with_name(f"{out.name}.int8-search")
             shop = Workshop(model, profile, reference, partial, state, options, on_step)
             artifacts = make_artifacts(shop)
             write_manifest(partial, _manifest(checkpoint, shop, artifacts))
             prove_here(load_bundle(partial), on_step)
-            _move(partial, out, work / "replaced")
+            replace_folder(partial, out)
             shutil.rmtree(state, ignore_errors=True)
     except OSError as error:
         raise ExportError(
             f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
         ) from error
     return load_bundle(out)
-
-
-@contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, gone afterwards; one that a killed export left is removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(out.parent, f"{glob.escape(out.name)}.*")
-    work = out.parent / partial_name(out.name)
-    work.mkdir()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -162,15 +144,3 @@ def _manifest(checkpoint: Path, shop: Workshop, artifacts: list[Artifact]) -> Ma
         artifacts=artifacts,
         files={p.name: file_entry(p) for p in sorted(shop.folder.iterdir())},
     )
-
-
-def _move(partial: Path, out: Path, replaced: Path) -> None:
-    if out.exists():
-        out.replace(replaced)
-    try:
-        partial.replace(out)
-    except OSError:
-        if replaced.exists():
-            replaced.replace(out)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a library calls while it builds an engine: messages and progress."""
+"""What a library calls while it builds an engine."""
 
 from __future__ import annotations
 
@@ -52,26 +52,3 @@ def _share(phases: Mapping[str, _Phase], name: str | None) -> float:
         share = min((phase.done + share) / max(phase.steps, 1), 1.0)
         name = phase.parent
     return share
-
-
-def build_log(trt: Any) -> Any:
-    """An `ILogger` that prints nothing; it must outlive all that is made with it."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.reads_uint8_as_int8 = False
-            self._errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self._errors.append((msg.strip() or "no text").splitlines()[0])
-            elif severity == trt.ILogger.Severity.WARNING:
-                self.reads_uint8_as_int8 |= "UINT8" in msg and "INT8 instead" in msg
-
-        def reason(self) -> str:
-            """The errors since the last call, which this forgets; the latest three."""
-            errors, self._errors = self._errors[-3:], []
-            return "; ".join(dict.fromkeys(errors)) or "no reason given"
-
-    return Log()

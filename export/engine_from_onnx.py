@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sshr_deploy.atomic import atomic_path, check_writable, output_errors
-from sshr_deploy.errors import ExportError, UsageError, first_line
-from sshr_deploy.export.engine_callbacks import Progress, build_log, build_monitor
+from sshr_deploy.errors import ExportError, UsageError
+from sshr_deploy.export.engine_callbacks import Progress, build_monitor
 from sshr_deploy.export.engine_inspection import check_network, count_types, inspect_engine
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.tensorrt_library import import_tensorrt, library_text
+from sshr_deploy.runtime.tensorrt_library import error_logger, import_tensorrt, library_text
 
 Engine = Literal["tensorrt", "tensorrt-rtx"]
 CacheState = Literal["none", "new", "reused", "replaced"]
@@ -123,7 +123,7 @@ def build_engine(
     _check_options(options, traits)
     check_writable(engine_path)
     trt = import_tensorrt(engine)
-    log = build_log(trt)
+    log = error_logger(trt)
     builder = _builder(trt, log, engine)
     network, parser = _parse(trt, log, builder, onnx_path)
     types = check_network(trt, network, precision, wider)
@@ -134,7 +134,8 @@ def build_engine(
     del parser  # until here, the weights of the network are its own
     if plan is None:
         raise ExportError(
-            f"{engine} cannot build {onnx_path}: {log.reason()}; use another engine or precision"
+            f"{engine} cannot build {onnx_path}: {log.last_errors(3)}; "
+            "use another engine or precision"
         )
     not_inspected = inspect_engine(trt, log, plan, types)
     with atomic_path(engine_path) as partial:
@@ -205,8 +206,7 @@ def _builder(trt: Any, log: Any, engine: str) -> Any:
         return trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # where the library returns no builder
         raise ExportError(
-            f"{engine} cannot build here: {log.reason() or first_line(error)}; "
-            "run sshr-deploy doctor"
+            f"{engine} cannot build here: {log.last_errors(3)}; run sshr-deploy doctor"
         ) from error
 
 
@@ -227,7 +227,7 @@ def _parse(trt: Any, log: Any, builder: Any, path: Path) -> tuple[Any, Any]:
     network, parser = new()
     if not parser.parse_from_file(str(path)):
         raise _parser_error(path, parser)
-    if log.reads_uint8_as_int8:
+    if any("UINT8" in line and "INT8 instead" in line for line in log.warnings):
         raise ExportError(
             f"{path} quantises to UINT8, which the library would read as INT8 and so cut half the "
             "range off; quantise to INT8 with zero point 0"

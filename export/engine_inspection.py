@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sshr_deploy.errors import ExportError
+from sshr_deploy.errors import ExportError, first_line
 from sshr_deploy.precision import Precision
 
 _BITS = {Precision.INT8: 8, Precision.FP16: 16, Precision.BF16: 16, Precision.FP32: 32}
@@ -83,13 +83,14 @@ def inspect_engine(trt: Any, logger: Any, plan: Any, types: Mapping[str, Precisi
 
     Args:
         trt: the library, as of `import_tensorrt`.
-        logger: an `ILogger` with `reason()`, the text of its latest errors.
+        logger: of `error_logger`.
         plan: the engine, a buffer made by this process: code in it is allowed to run.
         types: of `check_network`.
 
     Returns:
         Why the types of all convolutions could not be told (no driver, another GPU, the inspector
-        is silent on some); empty where they were, and are as they should be.
+        is silent on some or speaks in another form); empty where they were, and are as they should
+        be.
 
     Raises:
         ExportError: convolutions were built in another type, all of them listed.
@@ -98,10 +99,14 @@ def inspect_engine(trt: Any, logger: Any, plan: Any, types: Mapping[str, Precisi
     runtime.engine_host_code_allowed = True  # version-compatible engines bring their own runtime
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        return f"it cannot be loaded here: {logger.reason()}"
+        return f"it cannot be loaded here: {logger.last_errors(3)}"
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return compare_layers(json.loads(text)["Layers"], types)
+    try:
+        return compare_layers(json.loads(text)["Layers"], types)
+    except (ValueError, KeyError, TypeError) as error:
+        kind = type(error).__name__
+        return f"what the inspector says is not understood ({kind}: {first_line(error)})"
 
 
 def compare_layers(layers: Iterable[Any], types: Mapping[str, Precision]) -> str:

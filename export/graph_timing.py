@@ -27,17 +27,22 @@ def time_graphs(graphs: Sequence[Path], classes: int) -> list[float]:
         return [float(np.median(samples)) for samples in time_sessions(sessions)]
 
 
-def time_sessions(sessions: Sequence[Session], rounds: int = _ROUNDS) -> list[list[float]]:
-    """Milliseconds of `rounds` single patches of noise for each session.
+def time_sessions(
+    sessions: Sequence[Session], rounds: int = _ROUNDS, batch: int = 1
+) -> list[list[float]]:
+    """Milliseconds of each of `rounds` calls, with `batch` patches of noise, for each session.
 
     The sessions take turns, so that a busy moment of the machine falls on all of them.
+
+    Raises:
+        SessionError: an engine fails.
     """
-    patch = np.random.default_rng(0).integers(0, 256, (1, PATCH_PX, PATCH_PX, 3), np.uint8)
+    patches = np.random.default_rng(0).integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), np.uint8)
     samples: list[list[float]] = [[] for _ in sessions]
     for index in range(_WARM_UP + rounds):
         for session, times in zip(sessions, samples, strict=True):
             start = time.perf_counter()
-            session.infer(patch)
+            session.infer(patches)
             if index >= _WARM_UP:
                 times.append((time.perf_counter() - start) * 1e3)
     return samples

@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
+import sshr_deploy
 from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph_timing import time_graphs
@@ -22,7 +23,7 @@ from sshr_deploy.export.int8_search import (
     search_int8,
 )
 from sshr_deploy.export.int8_table import Budget, Verdict, format_table
-from sshr_deploy.export.qdq_from_onnx import QdqScheme
+from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.manifest import Artifact, Quantisation
 from sshr_deploy.precision import Precision
@@ -40,8 +41,9 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     """Search, write and qualify the 8-bit graphs for the engines that were asked for.
 
     That for processors keeps what must be wide in FP32, and has to be faster than FP32 here. That
-    for the TensorRT libraries keeps it in FP16; it is judged by ONNX Runtime on this processor, and
-    again by the engine on the machine that builds it, where its speed is not known before.
+    for the TensorRT libraries keeps it in FP16, and is searched so; it is judged by ONNX Runtime on
+    this processor, and again by the engine on the machine that builds it, where its speed is not
+    known before.
 
     Raises:
         Int8RejectedError: no mix meets the budget, or it is not faster; its table says why.
@@ -50,11 +52,14 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
         OSError: a folder cannot be written.
     """
     calibration = _calibration(shop)
-    mix = _search(shop, calibration, CPU_SCHEMES, timed=True)
+    fp32 = shop.folder / MODEL_NAME
+    mix = _search(shop, calibration, CPU_SCHEMES, fp32, timed=True)
     made = [_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",))]
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
     if engines:
-        mix = _search(shop, calibration, TENSORRT_SCHEMES, timed=False)
+        fp16 = shop.state / "typed.onnx"
+        write_typed_graph(fp32, fp16, Precision.FP16)
+        mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, timed=False)
         made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
     return made
 
@@ -78,7 +83,8 @@ def judge_of(shop: Workshop) -> Judge:
 def _calibration(shop: Workshop) -> CalibrationSet:
     if shop.options.calibration is None:
         patches = shop.reference.patches
-        return CalibrationSet(patches, f"{len(patches)} patches of {shop.reference.source}", ())
+        source = f"{len(patches)} patches of {shop.reference.source}, the patches it is judged on"
+        return CalibrationSet(patches, source, ())
     shop.on_step(f"choosing calibration patches from {shop.options.calibration}")
     found = calibration_patches(shop.options.calibration, shop.profile)
     for reason in found.skipped:
@@ -87,7 +93,12 @@ def _calibration(shop: Workshop) -> CalibrationSet:
 
 
 def _search(
-    shop: Workshop, calibration: CalibrationSet, schemes: Sequence[QdqScheme], *, timed: bool
+    shop: Workshop,
+    calibration: CalibrationSet,
+    schemes: Sequence[QdqScheme],
+    graph: Path,
+    *,
+    timed: bool,
 ) -> Int8Mix:
     tolerance = shop.options.tolerances[Precision.INT8]
     drop = 1.0 if tolerance.miou_drop is None else tolerance.miou_drop
@@ -102,24 +113,33 @@ def _search(
         time_ms=(lambda graphs: time_graphs(graphs, classes)) if timed else None,
         work=shop.state,
         budget=Budget(tolerance.mask_agreement, drop),
+        graph=graph,
     )
-
     sparse = Sparse(shop.on_step)
     shop.on_step(f"searching the {kind} mix; what is found out is kept in {shop.state}")
     mix = search_int8(task, lambda done, total, text: sparse(f"{kind} {done}/{total}: {text}"))
     if timed_rows := [row for row in mix.rows if row.ms is not None]:
         shop.on_step(format_table(timed_rows))
+    shop.on_step(_choice(mix))
     return mix
+
+
+def _choice(mix: Int8Mix) -> str:
+    scheme, verdict = mix.setting.scheme, mix.verdict
+    total = len(mix.quantised) + len(mix.kept)
+    wide = "FP32" if scheme.kind is QdqKind.U8S8 else "FP16"
+    kept = f"{', '.join(mix.kept)} in {wide}" if mix.kept else f"none in {wide}"
+    drop = "" if verdict.miou_drop is None else f", mIoU drop {verdict.miou_drop:+.4f}"
+    return (
+        f"chosen: {scheme}, ranges by {mix.setting.method}; {len(mix.quantised)} of {total} "
+        f"convolutions in 8 bits, {kept}; masks agree on {verdict.agreement:.2%} of pixels{drop}"
+    )
 
 
 def _write(
     shop: Workshop, mix: Int8Mix, calibration: CalibrationSet, file: str, engines: Sequence[str]
 ) -> Artifact:
-    source, path = shop.folder / MODEL_NAME, shop.folder / file
-    if file == _TENSORRT_NAME:
-        source = shop.state / "typed.onnx"
-        write_typed_graph(shop.folder / MODEL_NAME, source, Precision.FP16)
-    wide_nodes = mix.write(source, path)
+    wide_nodes = mix.write(shop.folder / file)
     made = artifact(shop, file, Precision.INT8, engines)
     return made.model_copy(
         update={
@@ -137,7 +157,7 @@ def _write(
 
 
 def _judge_name(shop: Workshop) -> str:
-    """Verdicts of another processor, library or reference do not count."""
+    """Verdicts of another processor, library, reference or release of this code do not count."""
     reference = shop.reference
     arrays: list[NDArray[Any]] = [reference.patches, reference.sizes_px]
     arrays += [getattr(reference.cams, name) for name in OUTPUT_NAMES]
@@ -145,4 +165,5 @@ def _judge_name(shop: Workshop) -> str:
     for array in (*arrays, *(reference.truth or ())):
         digest.update(array.tobytes())
     rule = mask_rule(shop.profile)
-    return f"{digest.hexdigest()} {rule} {onnxruntime.__version__} {processor_text()}"
+    versions = f"{sshr_deploy.__version__} {onnxruntime.__version__}"
+    return f"{digest.hexdigest()} {rule} {versions} {processor_text()}"

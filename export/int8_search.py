@@ -24,7 +24,7 @@ from sshr_deploy.export.activation_ranges import (
     layer_ranges,
 )
 from sshr_deploy.export.conv_layers import conv_layers
-from sshr_deploy.export.int8_state import SearchState, search_key
+from sshr_deploy.export.int8_state import SearchState, search_keys
 from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Row, Verdict
 from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
 
@@ -45,7 +45,7 @@ class SearchTask:
     """What to search, and with what."""
 
     source: Path
-    """FP32 graph of `write_onnx`."""
+    """FP32 graph of `write_onnx`; ranges are measured on it."""
     patches: NDArray[np.uint8]  # [P, 224, 224, 3], to calibrate on
     schemes: Sequence[QdqScheme]
     judge: Judge
@@ -56,6 +56,8 @@ class SearchTask:
     work: Path
     """Folder for candidates and verdicts; made where it is missing."""
     budget: Budget = field(default_factory=Budget)
+    graph: Path | None = None
+    """What candidates quantise, with `source`'s convolutions: a typed graph; None for `source`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,8 @@ class Setting:
 class Int8Mix:
     """The 8-bit graph to use, and how it was found."""
 
+    graph: Path
+    """What it quantises; see `SearchTask`."""
     setting: Setting
     quantised: tuple[str, ...]
     kept: tuple[str, ...]
@@ -79,9 +83,9 @@ class Int8Mix:
     rows: tuple[Row, ...]
     """All that was measured; the timed graphs are the last ones."""
 
-    def write(self, source: Path, path: Path) -> tuple[str, ...]:
-        """Write the mix of `source`, the FP32 or a typed graph; see `write_qdq`."""
-        return write_qdq(source, path, self.quantised, self.setting.ranges, self.setting.scheme)
+    def write(self, path: Path) -> tuple[str, ...]:
+        """Write the graph as it was judged; see `write_qdq`."""
+        return write_qdq(self.graph, path, self.quantised, self.setting.ranges, self.setting.scheme)
 
 
 def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> Int8Mix:
@@ -105,18 +109,19 @@ def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> In
         kept, verdict = search.smallest(setting, search.by_sensitivity(setting))
     search.check_faster(setting, kept, verdict)
     quantised = search.all_but(kept)
-    return Int8Mix(setting, quantised, kept, verdict, tuple(search.rows))
+    return Int8Mix(search.graph, setting, quantised, kept, verdict, tuple(search.rows))
 
 
 class _Search:
     def __init__(self, task: SearchTask, on_progress: Progress) -> None:
         self._task = task
         self._on_progress = on_progress
+        self.graph = task.graph or task.source
         self._layers = conv_layers(onnx.load(task.source, load_external_data=False).graph)
         self._names = tuple(layer.name for layer in self._layers)
         task.work.mkdir(parents=True, exist_ok=True)
-        key = search_key(task.source, task.patches, task.judge_name)
-        self._state = SearchState(task.work, key)
+        keys = search_keys(task.source, self.graph, task.patches, task.judge_name)
+        self._state = SearchState(task.work, keys)
         self._done = 0
         bisection = math.ceil(math.log2(len(self._names)))
         self._expected = len(task.schemes) * len(RangeMethod) + len(self._names) + bisection
@@ -233,7 +238,7 @@ class _Search:
         paths = [self._task.work / f"candidate-{i}.onnx" for i in range(len(choices))]
         try:
             for path, quantised in zip(paths, choices, strict=True):
-                write_qdq(self._task.source, path, quantised, setting.ranges, setting.scheme)
+                write_qdq(self.graph, path, quantised, setting.ranges, setting.scheme)
             yield paths
         finally:
             for path in paths:
@@ -247,6 +252,7 @@ class _Search:
             self._label(quantised),
             self.all_but(quantised),
             verdict,
+            alone=len(quantised) == 1,
         )
 
     def _label(self, quantised: Sequence[str]) -> str:

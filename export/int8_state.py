@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +21,42 @@ _VERDICTS = "verdicts.jsonl"
 _CHUNK_BYTES = 1 << 20
 
 
-def search_key(source: Path, patches: NDArray[np.uint8], judge_name: str) -> str:
-    """SHA-256 of all that verdicts depend on but the candidate: graph, weights, patches, judge.
+class SearchKeys(NamedTuple):
+    """SHA-256 of what the findings of a search depend on."""
+
+    histograms: str
+    """Of patches, judge's name and the FP32 graph with its weights."""
+    verdicts: str
+    """Of the same and the graph that candidates quantise, with its weights."""
+
+
+def search_keys(
+    source: Path, graph: Path, patches: NDArray[np.uint8], judge_name: str
+) -> SearchKeys:
+    """Keys of a search that measures ranges on `source` and quantises `graph`.
 
     Raises:
-        OSError: the graph cannot be read.
+        OSError: a graph cannot be read.
     """
-    digest = hashlib.sha256()
-    for path in (source, source.with_name(f"{source.name}.data")):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    digest.update(f"{patches.shape}{judge_name}".encode())
+    digest = hashlib.sha256(f"{patches.shape}{judge_name}".encode())
     digest.update(np.ascontiguousarray(patches).tobytes())
-    return digest.hexdigest()
+    keys = []
+    for path in (source, graph):
+        for part in (path, path.with_name(f"{path.name}.data")):
+            with part.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        keys.append(digest.hexdigest())
+    return SearchKeys(*keys)
 
 
 class SearchState:
     """Verdicts and histograms of one search in `folder`, which other searches may share."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, keys: SearchKeys) -> None:
         self._path = folder / _VERDICTS
-        self._histograms = folder / f"histograms-{key[:16]}.npz"
-        self._key = key
+        self._histograms = folder / f"histograms-{keys.histograms[:16]}.npz"
+        self._key = keys.verdicts
         self._verdicts = self._read()
 
     def verdict(self, candidate: Mapping[str, Any], judge: Callable[[], Verdict]) -> Verdict:

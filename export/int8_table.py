@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from sshr_deploy.errors import ExportError
 
+_MOST_ALONE = 12
+"""Rows of single layers in a table; the rest would hide what was decided by them."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -51,6 +54,8 @@ class Row:
     verdict: Verdict
     ms: float | None = None
     """A patch, on this machine; None where it was not timed."""
+    alone: bool = False
+    """Whether one layer alone is 8-bit, to find out what it costs."""
 
 
 class Int8RejectedError(ExportError):
@@ -62,15 +67,48 @@ class Int8RejectedError(ExportError):
 
     @property
     def table(self) -> str:
-        """The rows as text of several lines."""
-        return format_table(self.rows)
+        """The rows as text of several lines; below them, which layers the timed mix keeps."""
+        last = self.rows[-1] if self.rows else None
+        if last is None or last.ms is None or not last.kept:
+            return format_table(self.rows)
+        return f"{format_table(self.rows)}\nwide in the last row: {', '.join(last.kept)}"
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as aligned columns, one line each, after a heading."""
+    """The rows as aligned columns, one line each, after a heading.
+
+    Rows of single layers stand together, the 12 most harmful first, the others as a count. Of rows
+    that read alike ("all but 7") the timed one stands there, or else the best.
+    """
     heading = ("8-bit layers", "scheme", "range", "agreement", "mIoU drop", "CAM error", "ms")
-    cells = [heading, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heading))]
+    distinct = _distinct(rows)
+    alone = sorted((row for row in distinct if row.alone), key=lambda row: row.verdict.agreement)
+    before = next((index for index, row in enumerate(distinct) if row.alone), 0)
+    shown, rest = alone[:_MOST_ALONE], alone[_MOST_ALONE:]
+    cells = [heading, *(_cells(row) for row in (*distinct[:before], *shown))]
+    if rest:
+        line = f"... {len(rest)} more, {rest[0].verdict.agreement:.2%} or better"
+        cells.append((line, *[""] * (len(heading) - 1)))
+    cells += [_cells(row) for row in distinct[before:] if not row.alone]
+    return _aligned(cells)
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    found: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        key = row.layers, row.scheme, row.method
+        if key not in found or _told_first(row) > _told_first(found[key]):
+            found.pop(key, None)  # it goes to the end: timed rows are the last
+            found[key] = row
+    return list(found.values())
+
+
+def _told_first(row: Row) -> tuple[bool, float]:
+    return row.ms is not None, row.verdict.agreement
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     text = 3  # columns of words; numbers are to the right
     lines = [
         "  ".join(

@@ -9,23 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import ExportError, MissingExtraError
+from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
 from sshr_deploy.export.graph_timing import time_sessions
 from sshr_deploy.export.plan_for_artifact import Step, plan_builder
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
+from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
+from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
 _TRIAL_BATCH = 1
+_ROUNDS = 30
 
 
 def prove_here(bundle: Bundle, on_step: Step) -> None:
     """Qualify what this processor runs, and build the engines that the bundle is for.
 
     With a GPU the engines are built, qualified and kept in the bundle, as the runtime does it; 8
-    bits have to be faster than FP16 there. Without one, TensorRT-RTX still builds them, which shows
-    that it takes the graphs in the types they have.
+    bits have to be faster than FP16 there. Without one that the library takes, TensorRT-RTX still
+    builds them, which shows that it takes the graphs in the types they have.
 
     Raises:
         ExportError: an engine cannot be built, has layers of another type, or is slower in 8 bits.
@@ -36,15 +38,25 @@ def prove_here(bundle: Bundle, on_step: Step) -> None:
     for engine in ("tensorrt", "tensorrt-rtx"):
         if not bundle.artifacts(engine):
             continue
+        why_not = _why_no_engine(engine)
         try:
-            if find_gpus():
+            if why_not is None:
                 _build_and_prove(bundle, engine, on_step)
-            elif engine == "tensorrt-rtx":
+                continue
+            on_step(f"no {engine} engine kept: {why_not}")
+            if engine == "tensorrt-rtx":
                 _build_on_trial(bundle, on_step)
-            else:
-                on_step(f"no {engine} engine built: {why_no_gpu()}")
         except MissingExtraError as error:
             on_step(f"no {engine} engine built: {error}")
+
+
+def _why_no_engine(engine: str) -> str | None:
+    """Why no engine can be run on this machine's GPU; None where it may."""
+    try:
+        gpu = first_gpu()
+    except SessionError as error:
+        return str(error)
+    return rtx_refusal(gpu.name, gpu.sm) if engine == "tensorrt-rtx" else None
 
 
 def _build_and_prove(bundle: Bundle, engine: str, on_step: Step) -> None:
@@ -59,21 +71,23 @@ def _build_and_prove(bundle: Bundle, engine: str, on_step: Step) -> None:
 
 
 def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
-    """Time 8 bits against FP16, or FP32 where there is no FP16.
+    """Time 8 bits against FP16, or FP32 where there is no FP16, in the smallest and largest batch.
 
     Raises:
-        ExportError: 8 bits are not faster.
+        ExportError: 8 bits are not faster in both.
     """
     wide = Precision.FP16 if Precision.FP16 in sessions else Precision.FP32
     if Precision.INT8 not in sessions or wide not in sessions:
         return
     pair = [sessions[wide], sessions[Precision.INT8]]
-    wide_ms, int8_ms = (float(np.median(samples)) for samples in time_sessions(pair, rounds=30))
-    if int8_ms >= wide_ms:
-        raise ExportError(
-            f"INT8 is not faster with {engine} here: {int8_ms:.2f} ms a patch, {wide} takes "
-            f"{wide_ms:.2f} ms; export without --precision int8"
-        )
+    for batch in (1, OpenOptions().batch):
+        times = time_sessions(pair, rounds=_ROUNDS, batch=batch)
+        wide_ms, int8_ms = (float(np.median(samples)) for samples in times)
+        if int8_ms >= wide_ms:
+            raise ExportError(
+                f"INT8 is not faster with {engine} here at batch {batch}: {int8_ms:.2f} ms a call, "
+                f"{wide} takes {wide_ms:.2f} ms; export without --precision int8"
+            )
 
 
 def _build_on_trial(bundle: Bundle, on_step: Step) -> None:

@@ -23,8 +23,9 @@ from sshr_deploy.runtime.sessions.session import CAM_NAMES, CamBatch
 
 MAX_PATCHES = 64
 """Patches without label maps: more would only cost time, the figures are worst cases already."""
-MAX_PARTS = 512
-"""Patches with label maps: mean IoU needs many pixels of every class."""
+MAX_PARTS = 128
+"""Patches with label maps: mean IoU needs many pixels of every class. All travel in the bundle, so
+that every machine judges by what the export judged by."""
 _BATCH = 8
 
 
@@ -49,7 +50,7 @@ def shipped_patches() -> PatchSet:
 def patches_from_folder(folder: Path, profile: Profile) -> PatchSet:
     """Patches to qualify on: a split with label maps (`img/` and `mask/`), or a folder of images.
 
-    Images of a split are cut as `sshr-deploy evaluate` does; 512 parts are kept, evenly spaced. Of
+    Images of a split are cut as `sshr-deploy evaluate` does; 128 parts are kept, evenly spaced. Of
     images without label maps the first 64 by name are taken whole.
 
     Raises:

@@ -31,6 +31,12 @@ class EngineKey:
     sm: int | None
     """89 for SM 8.9; None on a CPU."""
     driver: str | None
+    sshr_deploy: str
+    """Version of this package, whose sessions run it."""
+    rule: str
+    """CAM weights and gate, by which it was compared."""
+    options: str
+    """How it was built; empty where nothing is built."""
     kernels_sha256: str | None
     """Of the precompiled kernels that the session launches; None where it launches none."""
 

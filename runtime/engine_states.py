@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.manifest import Artifact
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.engine_store import EngineStore, Entry
+from sshr_deploy.runtime.qualification import misses
 from sshr_deploy.runtime.sessions.machine_key import machine_key
 
 
@@ -45,19 +47,21 @@ def engine_states(bundle: Bundle) -> list[EngineState]:
 def _state(bundle: Bundle, entry: Entry) -> EngineState:
     if entry.key is None or entry.record is None:
         return EngineState(entry, State.DAMAGED, entry.damage or "it has no record")
-    if stale := _stale(bundle, entry.key):
+    key = entry.key
+    artifacts = [a for a in bundle.artifacts(key.engine) if a.precision == key.precision]
+    if not artifacts:
+        reason = f"the bundle has no {key.precision} for {key.engine} any more"
+        return EngineState(entry, State.STALE, reason)
+    if stale := _stale(bundle, key, artifacts[0]):
         return EngineState(entry, State.STALE, stale)
-    if entry.record.misses:
-        return EngineState(entry, State.REFUSED, "; ".join(entry.record.misses))
+    if said := misses(entry.record.qualification, artifacts[0].tolerance):
+        return EngineState(entry, State.REFUSED, "; ".join(said))
     return EngineState(entry, State.READY, "")
 
 
-def _stale(bundle: Bundle, key: EngineKey) -> str:
-    artifacts = [a for a in bundle.artifacts(key.engine) if a.precision == key.precision]
-    if not artifacts:
-        return f"the bundle has no {key.precision} for {key.engine} any more"
+def _stale(bundle: Bundle, key: EngineKey, artifact: Artifact) -> str:
     try:
-        now = machine_key(bundle, artifacts[0], key.engine, max(key.batches, default=1))
+        now = machine_key(bundle, artifact, key.engine, max(key.batches, default=1))
     except (SessionError, MissingExtraError) as error:
         return f"it cannot run here: {error}"
     return ", ".join(key.differences(now))

@@ -6,11 +6,14 @@
       onnx-cpu-int8-77c0.../record.json        ONNX Runtime reads the bundle's own graph
 
 These are by-products: all can be made again, none is listed in the bundle's manifest.
+
+An engine is code that runs here, and its record is hashed, not signed: whoever can write one can
+write the other. Remove `engines/` of a bundle from elsewhere before use, unless you trust its
+sender as you would trust a program from there; what is needed is built again.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sshr_deploy.atomic import partial_name, remove_abandoned
+from sshr_deploy.atomic import (
+    is_partial_name,
+    partial_folder,
+    remove_abandoned,
+    remove_path,
+    replace_folder,
+)
 from sshr_deploy.bundle import (
     ENGINES_NAME,
     check_file,
@@ -33,9 +42,11 @@ from sshr_deploy.profiles import describe_validation
 from sshr_deploy.runtime.engine_key import EngineKey
 
 RECORD_NAME = "record.json"
+PLAN_NAME = "engine.plan"
 SCHEMA_VERSION: Literal[1] = 1
 
 _KEY = TypeAdapter(EngineKey)
+_CACHES = ".timing-*.cache"
 
 
 class Record(Frozen):
@@ -49,8 +60,6 @@ class Record(Frozen):
     build: dict[str, Any]
     """What the builder reported; empty where nothing was built."""
     qualification: Qualification
-    misses: tuple[str, ...]
-    """Figures outside the tolerance; an engine with any is not used."""
 
 
 @dataclass(frozen=True)
@@ -107,42 +116,68 @@ class EngineStore:
     def write(
         self, key: EngineKey, make: Callable[[Path], Callable[[dict[str, FileEntry]], Record]]
     ) -> tuple[Entry, Record]:
-        """Make the entry of `key`; it appears whole or not at all, and replaces an earlier one.
+        """Make the entry of `key`; it appears whole or not at all, and replaces a damaged one.
 
         `make` writes the files into the folder it is given and returns what makes the record of
-        their hashes.
+        their hashes. Where another process was first, its sound entry is kept and returned.
 
         Raises:
             OSError: the store cannot be written.
         """
+        path = self.folder / key.slot
         self.folder.mkdir(exist_ok=True)
-        remove_abandoned(self.folder)
-        work, path = self.folder / partial_name(key.slot), self.folder / key.slot
-        work.mkdir()
-        try:
+        remove_abandoned(self.folder)  # of other keys, too
+        with partial_folder(path) as work:
             describe = make(work)
             record = describe(
                 {p.name: file_entry(p) for p in sorted(work.iterdir()) if p.is_file()}
             )
             text = sealed_json(record.model_dump(mode="json"))
             (work / RECORD_NAME).write_text(text, "utf-8")
-            if path.exists():
-                shutil.rmtree(path)
-            work.replace(path)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            there = self._put(work, key)
+        if there is not None and there.record is not None:
+            return there, there.record
         return Entry(path, record, key, None), record
 
+    def _put(self, work: Path, key: EngineKey) -> Entry | None:
+        """Give `work` its name, or leave it and return the sound entry that is there already."""
+        path = self.folder / key.slot
+        there = self.find(key)
+        try:
+            if there is None:
+                work.replace(path)  # fails where another process has just put its own there
+            elif there.damage is not None:
+                replace_folder(work, path)
+            else:
+                return there
+        except OSError:
+            there = self.find(key)
+            if there is None or there.damage is not None:
+                raise
+            return there
+        return None
+
     def names(self) -> set[str]:
-        """Everything below the bundle's folder that is the store's, as POSIX paths."""
+        """Everything below the bundle's folder that is the store's, as POSIX paths.
+
+        What killed builds left and damaged entries are; what a user put beside them is not.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
         names = {ENGINES_NAME}
-        for entry in self.entries(check_files=False):
-            if entry.record is not None:
-                files = (RECORD_NAME, *entry.record.files)
-                slot = f"{ENGINES_NAME}/{entry.path.name}"
-                names |= {slot, *(f"{slot}/{file}" for file in files)}
-        caches = self.folder.glob(".timing-*.cache")
-        return names | {f"{ENGINES_NAME}/{cache.name}" for cache in caches}
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if is_partial_name(path.name):
+                inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
+            elif (path / RECORD_NAME).is_file():
+                inside = _own_files(path)
+            elif path.match(_CACHES):
+                inside = set()
+            else:
+                continue
+            place = f"{ENGINES_NAME}/{path.name}"
+            names |= {place, *(f"{place}/{name}" for name in inside)}
+        return names
 
     def timing_cache(self, key: EngineKey) -> Path:
         """Where the builder of this engine keeps what it measured, for the next build."""
@@ -157,15 +192,23 @@ class EngineStore:
         if not (entry.path / RECORD_NAME).is_file():
             raise BundleError(f"{entry.path} is no engine of ours; move it away")
         try:
-            inside = {p.relative_to(entry.path).as_posix(): p for p in entry.path.rglob("*")}
-            ours = {RECORD_NAME, *(entry.record.files if entry.record else inside)}
-            if foreign := sorted(set(inside) - ours):
+            inside = {p.relative_to(entry.path).as_posix() for p in entry.path.rglob("*")}
+            if foreign := sorted(inside - _own_files(entry.path)):
                 raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
-            freed = sum(p.stat().st_size for p in inside.values() if p.is_file())
-            shutil.rmtree(entry.path)
+            return remove_path(entry.path)
         except OSError as error:
             raise BundleError(f"{entry.path} cannot be removed: {error.strerror}") from error
-        return freed
+
+    def remove_abandoned(self) -> int:
+        """Remove what killed builds left; returns the bytes that were freed.
+
+        Raises:
+            BundleError: something cannot be removed.
+        """
+        try:
+            return remove_abandoned(self.folder)
+        except OSError as error:
+            raise BundleError(f"{self.folder} cannot be cleaned: {error.strerror}") from error
 
     def remove_caches(self) -> int:
         """Remove the builders' timing caches; returns the bytes that were freed.
@@ -174,13 +217,23 @@ class EngineStore:
             BundleError: one cannot be removed.
         """
         freed = 0
-        for cache in self.folder.glob(".timing-*.cache"):
+        for cache in self.folder.glob(_CACHES):
             try:
                 freed += cache.stat().st_size
                 cache.unlink()
             except OSError as error:
                 raise BundleError(f"{cache} cannot be removed: {error.strerror}") from error
         return freed
+
+
+def _own_files(path: Path) -> set[str]:
+    """Names of the files in an entry's folder that are ours, of any schema and damaged ones too."""
+    try:
+        content = read_json(path / RECORD_NAME)
+    except (ValueError, RecursionError):
+        content = None
+    files = content.get("files") if isinstance(content, dict) else None
+    return {RECORD_NAME, PLAN_NAME, *(files if isinstance(files, dict) else ())}
 
 
 def _read(path: Path, *, check_files: bool) -> Entry:

@@ -20,6 +20,7 @@ from sshr_deploy.runtime.sessions.session import OUTPUT_NAMES, PATCH_PX, CamBatc
 
 REFERENCE_NAME = "reference.npz"
 _FIX = "export the bundle again"
+_MAX_SIDE_PX = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +38,6 @@ class ReferenceSet:
 
     def __len__(self) -> int:
         return len(self.patches)
-
-    def thinned(self, most: int) -> ReferenceSet:
-        """At most `most` of the patches, evenly spaced."""
-        if len(self) <= most:
-            return self
-        keep = np.linspace(0, len(self) - 1, most).round().astype(np.intp)
-        return ReferenceSet(
-            self.patches[keep],
-            self.sizes_px[keep],
-            CamBatch(*(getattr(self.cams, name)[keep] for name in OUTPUT_NAMES)),
-            self.made_by,
-            self.source,
-            None if self.truth is None else tuple(self.truth[i] for i in keep),
-        )
 
 
 def write_reference(path: Path, reference: ReferenceSet) -> None:
@@ -123,7 +110,10 @@ def _check(reference: ReferenceSet, num_classes: int) -> None:
         array = getattr(reference.cams, name) if array is None else array
         if count == 0 or array.dtype != dtype or array.shape != shape:
             raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
-    if reference.sizes_px.min() < 1:
-        raise ValueError("it has an empty image")
-    if any(int(mask.max()) > num_classes for mask in reference.truth or ()):
-        raise ValueError("its label maps have labels above N")
+    if not all(np.isfinite(getattr(reference.cams, name)).all() for name in OUTPUT_NAMES):
+        raise ValueError("its CAMs are not finite")
+    if reference.sizes_px.min() < 1 or reference.sizes_px.max() > _MAX_SIDE_PX:
+        raise ValueError("it has an image without pixels, or with too many")
+    for mask in reference.truth or ():
+        if mask.dtype != np.uint8 or int(mask.max()) > num_classes:
+            raise ValueError("its label maps have labels above N")

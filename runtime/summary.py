@@ -13,7 +13,7 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine import library_versions
 from sshr_deploy.runtime.progress import InputResult
-from sshr_deploy.runtime.sessions import SessionInfo
+from sshr_deploy.runtime.sessions import Session, SessionInfo
 from sshr_deploy.runtime.settings import InferSettings
 
 _LIBRARIES = (
@@ -32,8 +32,13 @@ class Context:
     """What all results of a run share."""
 
     bundle: Bundle
-    engine: SessionInfo
+    session: Session
     settings: InferSettings
+
+    @property
+    def engine(self) -> SessionInfo:
+        """What serves the run; a session may find more to note while it runs."""
+        return self.session.info
 
     @property
     def profile(self) -> Profile:
@@ -51,6 +56,8 @@ class Context:
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": sshr_deploy.__version__,
             "engine": f"{self.engine.engine} {self.engine.precision}",
+            "library": self.engine.library,
+            "device": self.engine.device,
             "qualified": self.engine.unqualified is None,
             **settings.key(),
         }

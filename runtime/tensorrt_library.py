@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from typing import Any, NamedTuple
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+from sshr_deploy.runtime.kernels.manifest import sm_text
 
 
 class Library(NamedTuple):
@@ -23,6 +25,9 @@ LIBRARIES = {
     "tensorrt-rtx": Library("tensorrt_rtx", "tensorrt-rtx", "rtx"),
 }
 """By name of the engine (`EngineChoice`)."""
+RTX_SMS = (75, 80, 86, 89, 120, 121)
+"""What TensorRT-RTX 1.7 lists (`ComputeCapability`)."""
+_KEPT_LINES = 100
 
 
 def import_tensorrt(engine_name: str) -> Any:
@@ -49,6 +54,14 @@ def library_text(engine_name: str, module: Any) -> str:
     return f"{LIBRARIES[engine_name].package} {module.__version__}"
 
 
+def rtx_refusal(name: str, sm: int) -> str | None:
+    """Why TensorRT-RTX does not take a GPU of this name and SM (89 for 8.9); None where it may."""
+    if sm in RTX_SMS:
+        return None
+    listed = ", ".join(map(sm_text, RTX_SMS))
+    return f"{name} has SM {sm_text(sm)}, TensorRT-RTX lists {listed}; take another engine"
+
+
 def context_config(engine_name: str, trt: Any, engine: Any) -> Any:
     """How execution contexts of `engine` are made: their memory is given by the caller."""
     config = engine.create_runtime_config()
@@ -68,7 +81,7 @@ def _compile_at_once(rtx: Any, rtx_config: Any) -> None:
 
 
 def error_logger(trt: Any) -> Any:
-    """An `ILogger` that prints nothing; `last_error()` is the first line of the latest error.
+    """An `ILogger` that prints nothing and keeps the first lines of errors and of warnings.
 
     One logger must outlive all that was made with it.
     """
@@ -76,15 +89,20 @@ def error_logger(trt: Any) -> Any:
     class ErrorLogger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._last = ""
+            self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
+            self.warnings: deque[str] = deque(maxlen=_KEPT_LINES)
 
         def log(self, severity: Any, text: str) -> None:
+            line = (text.strip() or "no text").splitlines()[0]
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self._last = (text.strip() or "no text").splitlines()[0]
+                self._errors.append(line)
+            elif severity == trt.ILogger.Severity.WARNING:
+                self.warnings.append(line)
 
-        def last_error(self) -> str:
-            """The latest error, which this forgets; "no reason given" where there was none."""
-            text, self._last = self._last, ""
-            return text or "no reason given"
+        def last_errors(self, most: int = 1) -> str:
+            """The latest errors, all of which this forgets; says so where there was none."""
+            lines = list(self._errors)[-most:]
+            self._errors.clear()
+            return "; ".join(dict.fromkeys(lines)) or "no reason given"
 
     return ErrorLogger()

@@ -1,9 +1,10 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
 import csv
 import errno
+import glob
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from sshr_deploy.errors import OutputError
 
 _PARTIAL = ".partial"
 _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32] or "host"
+_PARTIAL_NAME = re.compile(rf"\.(.+)\.[A-Za-z0-9]+-[0-9]+-[0-9a-f]{{8}}{re.escape(_PARTIAL)}")
 _ABANDONED_S = 24 * 3600.0
 
 
@@ -63,21 +65,92 @@ def partial_name(name: str) -> str:
     return f".{name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}"
 
 
-def remove_abandoned(folder: Path, pattern: str = "*") -> None:
+def is_partial_name(name: str) -> bool:
+    """Whether `partial_name` makes such names, on any machine."""
+    return _PARTIAL_NAME.fullmatch(name) is not None
+
+
+@contextmanager
+def partial_folder(out: Path) -> Iterator[Path]:
+    """Give a new folder beside `out` to write to; it is gone afterwards unless it was renamed.
+
+    The folder around them is made where it is missing, and what killed processes left of `out` is
+    removed first.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out.parent, f"{glob.escape(out.name)}.*")
+    partial = out.with_name(partial_name(out.name))
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(partial: Path, out: Path) -> None:
+    """Rename the folder `partial` to `out`; an earlier `out` goes once the new one is there.
+
+    On any exception, Ctrl-C included, the earlier one keeps its name. Both are in one folder. Of
+    several processes that do this at once one is last, or fails because another was first.
+
+    Raises:
+        OSError: one of them cannot be renamed, or another process has just put its own there.
+    """
+    replaced = out.with_name(partial_name(out.name))
+    try:
+        with suppress(FileNotFoundError):
+            out.replace(replaced)
+        partial.replace(out)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            shutil.rmtree(replaced, ignore_errors=True)  # another process was first
+        else:
+            with suppress(OSError):  # must not hide the first error
+                replaced.replace(out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_path(path: Path) -> int:
+    """Remove a file, a link or a folder with all below it; returns the bytes that were freed.
+
+    For others it is gone at once: it gets a partial name first, which `remove_abandoned` knows if
+    this process is killed.
+
+    Raises:
+        OSError: it cannot be removed; FileNotFoundError if it is gone already.
+    """
+    known = _PARTIAL_NAME.fullmatch(path.name)
+    going = path.with_name(partial_name(known[1] if known else path.name))
+    path.replace(going)
+    if going.is_symlink() or not going.is_dir():
+        freed = going.lstat().st_size
+        going.unlink()
+    else:
+        freed = sum(p.lstat().st_size for p in going.rglob("*") if not p.is_dir())
+        shutil.rmtree(going)
+    return freed
+
+
+def remove_abandoned(folder: Path, pattern: str = "*") -> int:
     """Remove what a killed process left in `folder` under a `partial_name` of `pattern`.
 
     What a living process of this machine writes stays; where that cannot be told (another machine
-    on a shared folder, Windows), only what has not changed for a day goes.
+    on a shared folder, Windows), only what has not changed for a day goes. Several processes may do
+    this at once. Returns the bytes that were freed.
 
     Raises:
         OSError: the folder cannot be read or changed.
     """
+    freed = 0
     for path in folder.glob(f".{pattern}{_PARTIAL}"):
-        if _is_abandoned(path):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        if is_partial_name(path.name) and _is_abandoned(path):
+            with suppress(FileNotFoundError):  # another process removes it
+                freed += remove_path(path)
+    return freed
 
 
 def check_writable(path: Path) -> None:

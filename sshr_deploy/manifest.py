@@ -31,7 +31,11 @@ class FileEntry(Frozen):
 
 
 class IouComparison(Frozen):
-    """Scores of the artefact and of the reference on the same label maps, fractions 0 to 1."""
+    """Scores of the artefact and of the reference on the same label maps, fractions 0 to 1.
+
+    The means are over the classes of the label maps, the same for both: a class that only one of
+    them predicts somewhere must not make their means those of different classes.
+    """
 
     mean_iou: float
     reference_mean_iou: float

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Conflict, Facts
 from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
-from sshr_deploy.runtime.kernels.manifest import sm_text
+from sshr_deploy.runtime.gpu import Gpu, first_visible
+from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
-RTX_SMS = (75, 80, 86, 89, 120, 121)
-"""What TensorRT-RTX 1.7 lists (`ComputeCapability`)."""
 GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
 ORT_TENSORRT_MAJOR = "10"
 """Of the library that ONNX Runtime's TensorRT provider is linked with."""
@@ -46,15 +46,20 @@ def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
 
 def rtx_refuses(facts: Facts) -> str | None:
     """Why TensorRT-RTX does not take the GPU that would be used; None where it may."""
-    if not facts.gpus:
-        return None
-    name, sm = facts.gpus[0].name, facts.gpus[0].sm
     if facts.went_well("cuda"):
-        name, sm = facts.trials["cuda"].facts["name"], facts.trials["cuda"].facts["sm"]
-    if sm in RTX_SMS:
-        return None
-    listed = ", ".join(map(sm_text, RTX_SMS))
-    return f"{name} has SM {sm_text(sm)}, TensorRT-RTX lists {listed}; take another engine"
+        opened = facts.trials["cuda"].facts
+        return rtx_refusal(opened["name"], opened["sm"])
+    first = _first_gpu(facts)
+    return rtx_refusal(first.name, first.sm) if isinstance(first, Gpu) else None
+
+
+def _first_gpu(facts: Facts) -> Gpu | str | None:
+    """The GPU that `infer` takes for CUDA's first, or why it takes none; None without any GPU."""
+    try:
+        visible = facts.environ.get("CUDA_VISIBLE_DEVICES")
+        return first_visible(facts.gpus, visible) if facts.gpus else None
+    except SessionError as error:
+        return str(error)
 
 
 def _two_onnxruntimes(facts: Facts) -> Iterator[Conflict]:
@@ -140,28 +145,23 @@ def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
 
 
 def _hidden_gpus(facts: Facts) -> Iterator[Conflict]:
-    visible = facts.environ.get("CUDA_VISIBLE_DEVICES")
-    if facts.gpus and visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
-        yield Conflict(
-            "hidden-gpus",
-            f"CUDA_VISIBLE_DEVICES is {visible.strip()!r}, which hides every GPU; "
-            "unset it, or name the GPU, such as 0",
-            (),
-            GPU_ENGINES,
-        )
+    if isinstance(reason := _first_gpu(facts), str):
+        yield Conflict("hidden-gpus", reason, (), GPU_ENGINES)
 
 
 def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
-    if facts.gpus and facts.went_well("cuda"):
-        first, used = facts.gpus[0].name, facts.trials["cuda"].facts["name"]
-        if used != first:
-            yield Conflict(
-                "another-first-gpu",
-                f"CUDA's first GPU is {used}, the driver's is {first}: CUDA counts the fastest "
-                "first; set CUDA_DEVICE_ORDER=PCI_BUS_ID and CUDA_VISIBLE_DEVICES to choose",
-                (),
-                (),
-            )
+    first = _first_gpu(facts)
+    if isinstance(first, Gpu) and facts.went_well("cuda"):
+        used = facts.trials["cuda"].facts["name"]
+        order = facts.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        fix = (
+            "choose one by its UUID in CUDA_VISIBLE_DEVICES"
+            if order == "PCI_BUS_ID"
+            else f"CUDA_DEVICE_ORDER is {order!r}, unset it, and choose by CUDA_VISIBLE_DEVICES"
+        )
+        if used != first.name:
+            reason = f"CUDA's first GPU is {used}, the driver's is {first.name}; {fix}"
+            yield Conflict("another-first-gpu", reason, (), ())
 
 
 def _telemetry(facts: Facts) -> Iterator[Conflict]:

@@ -84,7 +84,7 @@ def builder(engine: str) -> dict[str, Any]:
     try:
         trt.Builder(logger)
     except TypeError as error:  # what the bindings raise where the library gives none
-        raise SessionError(f"no builder: {logger.last_error()}") from error
+        raise SessionError(f"no builder: {logger.last_errors()}") from error
     return {"library": library_text(engine, trt)}
 
 

@@ -37,7 +37,12 @@ _AT_A_TIME = 3  # they spend their time reading files
 def ask(probe: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> Answer:
     """Make one trial; whatever becomes of its process is in the answer."""
     command = [sys.executable, "-P", "-m", _MODULE, probe, *arguments]
-    environ = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8"}
+    environ = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as for `infer`, unless the user's says otherwise
+        **os.environ,
+        "ORT_DISABLE_TELEMETRY": "1",
+        "PYTHONIOENCODING": "utf-8",
+    }
     try:
         code, out, err = run_child(command, timeout_s, environ)
     except subprocess.TimeoutExpired:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import ExportError, KernelError, MissingExtraError, SessionError, UsageError
+from sshr_deploy.errors import (
+    ExportError,
+    KernelError,
+    MissingExtraError,
+    OutputError,
+    SessionError,
+    SshrDeployError,
+    UsageError,
+)
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engine_key import PlanBuilder
@@ -23,17 +32,27 @@ from sshr_deploy.runtime.sessions.session import (
 )
 from sshr_deploy.runtime.settings import EngineChoice, OpenOptions
 
+if TYPE_CHECKING:
+    from sshr_deploy.runtime.sessions.opening import Opener
+
 ENGINES = tuple(choice.value for choice in EngineChoice if choice is not EngineChoice.AUTO)
 """Engine names, the faster first; "auto" takes the first that works."""
 
-_NARROW_FIRST = (Precision.INT8, Precision.FP16, Precision.BF16, Precision.FP32)
 _PREFERRED = {
+    # Whether 8 bits are faster there shows on the card alone; `export` compares where it has one.
+    **dict.fromkeys(
+        ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx"),
+        (Precision.FP16, Precision.INT8, Precision.BF16, Precision.FP32),
+    ),
     # Quantised convolutions run as floating point there, slower than without quantisation.
     "onnx-cuda": (Precision.FP16, Precision.BF16, Precision.FP32),
     # x86 has no FP16 arithmetic to speak of: ONNX Runtime converts back and forth.
     "onnx-cpu": (Precision.INT8, Precision.FP32),
 }
 """Precisions that are taken unless one is asked for, the faster first."""
+
+_NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
+"""What makes "auto" go on to the next engine."""
 
 __all__ = [
     "CAM_NAMES",
@@ -76,7 +95,6 @@ def open_session(
     if engine != "auto" and engine not in ENGINES:
         raise UsageError(f"no engine named {engine!r}; choose auto, {', '.join(ENGINES)}")
     options = options or OpenOptions()
-    opener = Opener(bundle, options, builder, say)
     candidates = [
         (name, artifact)
         for name in (ENGINES if engine == "auto" else (engine,))
@@ -84,48 +102,80 @@ def open_session(
     ]
     if not candidates:
         raise UsageError(_nothing_fits(bundle, engine, options.precision))
-    failures: list[tuple[str, Artifact, str]] = []
-    for name, artifact in candidates:
-        try:
-            session = opener.open(name, artifact)
-        except (SessionError, MissingExtraError, KernelError, ExportError) as error:
-            if len(candidates) == 1:
-                raise
-            reason = str(error).removeprefix(f"{name} {artifact.precision}: ")
-            failures.append((name, artifact, reason))
+    # What is proven comes before what is only allowed.
+    failures: list[_Failure] = []
+    for allowed in (False, True) if options.allow_unqualified else (False,):
+        opener = Opener(bundle, replace(options, allow_unqualified=allowed), builder, say)
+        session, failures = _first_that_opens(opener, candidates)
+        if session is None:
             continue
-        rejected = _rejected(failures)
+        rejected = _rejected(failures, taken=session.info.engine)
         if engine == "auto":
-            faster = [item for item in ENGINES[: ENGINES.index(name)] if not bundle.artifacts(item)]
-            rejected = {item: _not_exported(item) for item in faster} | rejected
+            rejected = _not_tried(bundle, session.info.engine, options.precision) | rejected
         session.info = replace(session.info, rejected=rejected)
         return session
+    if len(failures) == 1:
+        raise failures[0].error
     reasons = "; ".join(f"{name}: {why}" for name, why in _rejected(failures).items())
     raise SessionError(f"no engine works here: {reasons}" if engine == "auto" else reasons)
+
+
+class _Failure(NamedTuple):
+    engine: str
+    artifact: Artifact
+    error: SshrDeployError
+
+    @property
+    def reason(self) -> str:
+        return str(self.error).removeprefix(f"{self.engine} {self.artifact.precision}: ")
+
+
+def _first_that_opens(
+    opener: Opener, candidates: Sequence[tuple[str, Artifact]]
+) -> tuple[Session | None, list[_Failure]]:
+    """The first candidate that opens, and why those before it did not."""
+    failures: list[_Failure] = []
+    for name, artifact in candidates:
+        try:
+            return opener.open(name, artifact), failures
+        except _NOT_HERE as error:
+            failures.append(_Failure(name, artifact, error))
+    return None, failures
 
 
 def _artifacts(bundle: Bundle, engine: str, precision: Precision | None) -> list[Artifact]:
     """What `engine` would run, the faster first."""
     there = {artifact.precision: artifact for artifact in bundle.artifacts(engine)}
-    wanted = _PREFERRED.get(engine, _NARROW_FIRST) if precision is None else (precision,)
+    wanted = _PREFERRED[engine] if precision is None else (precision,)
     return [there[item] for item in wanted if item in there]
 
 
-def _rejected(failures: Sequence[tuple[str, Artifact, str]]) -> dict[str, str]:
-    """Reasons by engine; by engine and precision where the precisions of an engine differ in it."""
+def _rejected(failures: Sequence[_Failure], taken: str = "") -> dict[str, str]:
+    """Reasons by engine; by engine and precision where the precisions of an engine differ in it,
+    or where the engine is `taken` with another one."""
     said: dict[str, dict[str, str]] = {}
-    for engine, artifact, reason in failures:
-        said.setdefault(engine, {})[artifact.precision] = reason
+    for failure in failures:
+        said.setdefault(failure.engine, {})[failure.artifact.precision] = failure.reason
     rejected: dict[str, str] = {}
     for engine, reasons in said.items():
-        if len(set(reasons.values())) == 1:
+        if engine != taken and len(set(reasons.values())) == 1:
             rejected[engine] = next(iter(reasons.values()))
         else:
             rejected |= {f"{engine} {precision}": why for precision, why in reasons.items()}
     return rejected
 
 
-def _not_exported(engine: str) -> str:
+def _not_tried(bundle: Bundle, taken: str, precision: Precision | None) -> dict[str, str]:
+    """Why the bundle had nothing for engines faster than the one that was taken."""
+    faster = ENGINES[: ENGINES.index(taken)]
+    missing = [engine for engine in faster if not _artifacts(bundle, engine, precision)]
+    return {engine: _not_exported(bundle, engine) for engine in missing}
+
+
+def _not_exported(bundle: Bundle, engine: str) -> str:
+    if there := bundle.artifacts(engine):
+        precisions = ", ".join(artifact.precision for artifact in there)
+        return f"the bundle has only {precisions} for it"
     target = engine.replace("onnx-", "tensorrt-" if engine == "onnx-rtx" else "")
     return f"the bundle has no artefact for it; export it with --engine {target}"
 

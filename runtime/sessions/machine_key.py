@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 
+import sshr_deploy
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import KernelError, SessionError
+from sshr_deploy.errors import KernelError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.runtime.engine_key import EngineKey
-from sshr_deploy.runtime.gpu import Gpu, find_gpus, why_no_gpu
+from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
 from sshr_deploy.runtime.machine import processor_text
+from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
 from sshr_deploy.runtime.sessions.onnxruntime import library_text as onnxruntime_text
+from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
 from sshr_deploy.runtime.tensorrt_library import LIBRARIES, import_tensorrt, library_text
 
 PLAN_ENGINES = tuple(LIBRARIES)
 """Engines that run a plan that was built here."""
-CACHING_ENGINES = ("onnx-tensorrt", "onnx-rtx")
-"""Engines of ONNX Runtime that build, and may keep what they built."""
+CACHING_ENGINES = tuple(name for name, item in PROVIDERS.items() if item.cache_options)
+"""Engines of ONNX Runtime that keep what they built, and leave it as it is from then on."""
 
 
 def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> EngineKey:
@@ -42,7 +44,7 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         library = library_text(engine, import_tensorrt(engine))
     else:
         library = onnxruntime_text(import_onnxruntime(), engine)
-    builds = planned or engine in CACHING_ENGINES
+    builds = planned or PROVIDERS[engine].prefix is not None
     return EngineKey(
         engine=engine,
         precision=artifact.precision.value,
@@ -53,33 +55,10 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         device=gpu.name if gpu else processor_text(),
         sm=gpu.sm if gpu else None,
         driver=gpu.driver if gpu else None,
+        sshr_deploy=sshr_deploy.__version__,
+        rule=str(mask_rule(bundle.manifest.profile)),
+        options=bundle.manifest.engine_options.model_dump_json() if planned else "",
         kernels_sha256=_kernels_sha256() if planned else None,
-    )
-
-
-def first_gpu() -> Gpu:
-    """The GPU that is device 0 of CUDA in this process.
-
-    CUDA counts the fastest first by default, the driver by place on the bus; the variable
-    CUDA_DEVICE_ORDER makes them agree and has to be set before CUDA starts.
-
-    Raises:
-        SessionError: there is none, or CUDA_VISIBLE_DEVICES names it by more than a number.
-    """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    gpus = find_gpus()
-    if not gpus:
-        raise SessionError(why_no_gpu())
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return gpus[0]
-    first = visible.split(",")[0].strip()
-    for gpu in gpus:
-        if str(gpu.index) == first:
-            return gpu
-    raise SessionError(
-        f"CUDA_VISIBLE_DEVICES is {visible!r}; this machine has the GPUs "
-        f"{', '.join(str(gpu.index) for gpu in gpus)}: give their numbers"
     )
 
 

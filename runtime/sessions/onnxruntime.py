@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
-from sshr_deploy.runtime.gpu import find_gpus
+from sshr_deploy.runtime.gpu import first_gpu, number_by_bus
 from sshr_deploy.runtime.machine import library_versions, processor_name
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.sessions.onnxruntime_binding import BoundRuns
@@ -43,11 +43,13 @@ class OnnxRuntimeSession(BaseSession):
         precision: of the graph, for `info`.
         batch: largest number of patches that a provider with TensorRT is built for; it gets more
             in parts.
-        cache: existing folder where such a provider keeps what it built; None builds every time.
+        cache: existing folder where a provider with `cache_options` keeps what it built; None
+            builds every time.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        SessionError: the provider is not there or fell back, or the graph is not an SSHR bundle's.
+        SessionError: the provider is not there or fell back, the graph is not an SSHR bundle's, or
+            it is not known which GPU runs it.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class OnnxRuntimeSession(BaseSession):
     ) -> None:
         ort = import_onnxruntime()
         provider = PROVIDERS[engine]
+        if provider.name != CPU_PROVIDER:
+            number_by_bus()
         options = provider_options(provider, batch, cache)
         session = open_graph(ort, model_path, provider, precision, options)
         _check_graph(session, model_path, num_classes)
@@ -115,14 +119,10 @@ def import_onnxruntime() -> Any:
 
 
 def library_text(ort: Any, engine: str) -> str:
-    """Library and version, and those of the plug-in that brings the provider where there is one."""
-    text = f"onnxruntime {ort.__version__}"
-    plugin = PROVIDERS[engine].plugin
-    if plugin is None:
-        return text
-    name = plugin.replace("_", "-")
-    found = library_versions([f"{name}-cu13", f"{name}-cu12"])
-    return ", ".join([text, *(f"{package} {version}" for package, version in found.items())])
+    """Library and version, and those of the installed packages that its provider runs on."""
+    found = library_versions(PROVIDERS[engine].libraries)
+    packages = (f"{package} {version}" for package, version in found.items())
+    return ", ".join([f"onnxruntime {ort.__version__}", *packages])
 
 
 def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Run:
@@ -133,10 +133,7 @@ def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Ru
 
 
 def _device(provider: Provider) -> str:
-    if provider.name == CPU_PROVIDER:
-        return processor_name()
-    gpus = find_gpus()
-    return gpus[0].name if len(gpus) == 1 else "CUDA device 0"
+    return processor_name() if provider.name == CPU_PROVIDER else first_gpu().name
 
 
 def _check_graph(session: Any, path: Path, num_classes: int) -> None:

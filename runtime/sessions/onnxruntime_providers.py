@@ -21,24 +21,33 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     buffers: str | None = None
     """Device type of input and outputs that stay bound; None leaves them to ONNX Runtime."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose code computes beside onnxruntime's own, under all their names."""
     prefix: str | None = None
     """Of the options of one that builds an engine for a range of batches; None for the others."""
     cache_options: Mapping[str, str] = field(default_factory=dict)
-    """With {folder} for where it keeps what it built."""
+    """With {folder} for where it keeps what it built; it may write there only while it builds."""
     plugin: str | None = None
     """Module that brings it; None where it is a part of onnxruntime."""
 
+
+_CUDNN = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 PROVIDERS = {
     "onnx-cpu": Provider(CPU_PROVIDER, "cpu"),
     # TF32 is this provider's default; it keeps 10 bits of mantissa, which is not FP32.
     "onnx-cuda": Provider(
-        "CUDAExecutionProvider", "gpu", options={"use_tf32": "0"}, buffers="cuda"
+        "CUDAExecutionProvider",
+        "gpu",
+        options={"use_tf32": "0"},
+        buffers="cuda",
+        libraries=(*_CUDNN, "nvidia-cublas-cu12", "nvidia-cublas"),
     ),
     "onnx-tensorrt": Provider(
         "TensorrtExecutionProvider",
         "gpu",
         buffers="cuda",
+        libraries=("tensorrt", "tensorrt-cu12", "tensorrt-cu13", *_CUDNN),
         prefix="trt",
         cache_options={
             "trt_engine_cache_enable": "1",
@@ -47,11 +56,14 @@ PROVIDERS = {
             "trt_timing_cache_path": "{folder}",
         },
     ),
+    # It has a cache too, which it writes again whenever a session closes.
     "onnx-rtx": Provider(
         "NvTensorRTRTXExecutionProvider",
         "rtx",
+        libraries=tuple(
+            f"onnxruntime-ep-nv-tensorrt-rtx{ending}" for ending in ("", "-cu12", "-cu13")
+        ),
         prefix="nv",
-        cache_options={"nv_runtime_cache_path": "{folder}"},
         plugin="onnxruntime_ep_nv_tensorrt_rtx",
     ),
 }

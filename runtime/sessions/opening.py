@@ -14,7 +14,8 @@ from sshr_deploy.errors import SessionError
 from sshr_deploy.manifest import Artifact, FileEntry, Qualification
 from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
 from sshr_deploy.runtime.engine_store import SCHEMA_VERSION, EngineStore, Entry, Record
-from sshr_deploy.runtime.qualification import misses, qualify
+from sshr_deploy.runtime.progress import Sparse
+from sshr_deploy.runtime.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
 from sshr_deploy.runtime.sessions.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -61,12 +62,15 @@ class Opener:
             entry, record = self._make(key, artifact)
         else:
             record = entry.record
-        if record.misses:
-            reason = "it does not equal the reference here: " + "; ".join(record.misses)
+        if said := misses(record.qualification, artifact.tolerance):
+            reason = "it does not equal the reference here: " + "; ".join(said)
             return self._unproven(key, artifact, entry, reason)
         session = self._session(key, artifact, entry.path)
-        agreement = record.qualification.mask_agreement
-        session.info = replace(session.info, mask_agreement=agreement)
+        session.info = replace(
+            session.info,
+            mask_agreement=record.qualification.mask_agreement,
+            notes=(*session.info.notes, *record.build.get("notes", ())),
+        )
         return session
 
     @cached_property
@@ -106,11 +110,11 @@ class Opener:
         """Build where there is something to build, qualify, and keep both."""
         made: list[Callable[[dict[str, FileEntry]], Record]] = []
 
-        def make(folder: Path) -> Callable[[dict[str, FileEntry]], Record]:
+        def make(folder: Path | None) -> Callable[[dict[str, FileEntry]], Record]:
             build = self._build(key, artifact, folder)
             with self._session(key, artifact, folder) as session:
-                found = qualify(session, self.reference, self.bundle.manifest.profile)
-            made.append(partial(_record, key, artifact, build, found))
+                found = self._qualified(key, session)
+            made.append(partial(_record, key, build, found))
             return made[0]
 
         try:
@@ -122,12 +126,29 @@ class Opener:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
             self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
         if not made:  # nothing to build, so no folder is needed
-            make(self.store.folder)
+            make(None)
         record = made[0]({})
         return Entry(self.store.folder, record, key, None), record
 
-    def _build(self, key: EngineKey, artifact: Artifact, folder: Path) -> dict[str, Any]:
-        if key.engine not in PLAN_ENGINES:
+    def _qualified(self, key: EngineKey, session: Session) -> Qualification:
+        total, done, sparse = len(self.reference), 0, Sparse(self.say)
+
+        def on_patches(count: int) -> None:
+            nonlocal done
+            done += count
+            sparse(f"compared {done} patches, of {total} in each pass")
+
+        return qualify(
+            session,
+            self.reference,
+            self.bundle.manifest.profile,
+            passes=passes_for(key.batches),
+            fill=bool(key.batches),
+            on_patches=on_patches,
+        )
+
+    def _build(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> dict[str, Any]:
+        if key.engine not in PLAN_ENGINES or folder is None:
             return {}
         if self.builder is None:
             raise SessionError(f"there is no {key.engine} engine for this machine, and no builder")
@@ -135,6 +156,16 @@ class Opener:
         return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
 
     def _session(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
+        session = self._opened(key, artifact, folder)
+        if key.sm is not None and session.info.device != key.device:
+            session.close()
+            raise SessionError(
+                f"{key.engine} runs on {session.info.device}, not on {key.device}; "
+                "set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
+        return session
+
+    def _opened(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
         classes = self.bundle.manifest.profile.num_classes
         if key.engine in PLAN_ENGINES:
             from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
@@ -146,6 +177,7 @@ class Opener:
                 engine=key.engine,
                 precision=key.precision,
                 batches=key.batches,
+                host_code=self.bundle.manifest.engine_options.version_compatible,
             )
         return OnnxRuntimeSession(
             self.bundle.file(artifact.file),
@@ -159,7 +191,6 @@ class Opener:
 
 def _record(
     key: EngineKey,
-    artifact: Artifact,
     build: dict[str, Any],
     found: Qualification,
     files: dict[str, FileEntry],
@@ -171,5 +202,4 @@ def _record(
         files=files,
         build=build,
         qualification=found,
-        misses=tuple(misses(found, artifact.tolerance)),
     )

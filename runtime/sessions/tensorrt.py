@@ -46,6 +46,8 @@ class TensorRtSession(BaseSession):
             profile follows, for any batch from 1 to the largest of them.
         device: to run on, which stays open; CUDA device 0 by default.
         library: that drives the device, where it is opened here; see `open_device`.
+        host_code: whether code that the engine brings may run in this process. A version-compatible
+            engine needs it, as it brings its own runtime; the file may come from anywhere.
 
     Raises:
         MissingExtraError: the engine's library, or one that drives the device, is not installed.
@@ -64,6 +66,7 @@ class TensorRtSession(BaseSession):
         batches: tuple[int, ...],
         device: Device | None = None,
         library: str = "auto",
+        host_code: bool = False,
     ) -> None:
         self._engine_name = engine
         self._classes = num_classes
@@ -73,14 +76,13 @@ class TensorRtSession(BaseSession):
             if device is None:
                 device = undo.enter_context(open_device(0, library))
             self._engine = undo.enter_context(
-                TensorRtEngine(engine_path, num_classes, engine, batches)
+                TensorRtEngine(engine_path, num_classes, engine, batches, host_code)
             )
+            notes = [f"{name} was not used: {why}" for name, why in device.rejected.items()]
             masks = open_device_masks(device, num_classes)
-            kernels, notes = (
-                (None, (f"no label maps on the GPU: {masks}",))
-                if isinstance(masks, str)
-                else (masks, ())
-            )
+            if isinstance(masks, str):
+                notes.append(f"no label maps on the GPU: {masks}")
+            kernels = None if isinstance(masks, str) else masks
             self._has_masks = kernels is not None
             self._slots = [
                 undo.enter_context(Slot(device, self._engine, num_classes, max(batches), kernels))
@@ -90,8 +92,8 @@ class TensorRtSession(BaseSession):
                 engine=engine,
                 precision=precision,
                 device=device.name,
-                library=self._engine.library,
-                notes=notes,
+                library=f"{self._engine.library}, {device.library}",
+                notes=tuple(notes),
             )
             self._open = True
             self.infer(np.zeros((max(batches), *PATCH_SHAPE), np.uint8))

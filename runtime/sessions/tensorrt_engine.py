@@ -36,7 +36,9 @@ class TensorRtEngine(Closing):
     why_no_graph = ""
     """Set once its work could not be captured; there are no CUDA graphs then."""
 
-    def __init__(self, path: Path, classes: int, name: str, batches: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, classes: int, name: str, batches: tuple[int, ...], host_code: bool
+    ) -> None:
         trt = import_tensorrt(name)
         self.library = library_text(name, trt)
         self._trt = trt
@@ -49,9 +51,7 @@ class TensorRtEngine(Closing):
             raise SessionError(f"{path} cannot be read: {error.strerror}; {self._fix}") from error
         what = f"load {path}"
         runtime = self._call(what, trt.Runtime, self._logger)
-        runtime.engine_host_code_allowed = (
-            True  # a version-compatible engine brings its own runtime
-        )
+        runtime.engine_host_code_allowed = host_code
         engine = self._call(what, runtime.deserialize_cuda_engine, plan, fix=self._fix)
         self._engine: Any = engine
         self._runtime: Any = runtime
@@ -133,13 +133,13 @@ class TensorRtEngine(Closing):
 
     def _call(self, what: str, function: Callable[..., Any], *arguments: Any, fix: str = "") -> Any:
         """The result of a function that says False or None, and logs why, where it fails."""
-        self._logger.last_error()  # an older one would explain nothing
+        self._logger.last_errors()  # an older one would explain nothing
         try:
             result = function(*arguments)
         except Exception as error:  # the bindings raise several kinds
             raise SessionError(f"{self.library} cannot {what}: {first_line(error)}") from error
         if result is None or result is False:
-            reason = self._logger.last_error()
+            reason = self._logger.last_errors()
             ending = f"; {fix}" if fix else ""
             raise SessionError(f"{self.library} cannot {what}: {reason}{ending}")
         return result

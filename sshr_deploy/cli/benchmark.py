@@ -12,7 +12,6 @@ from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BundleArgument,
-    CheckpointProfileOption,
     EngineOption,
     PrecisionOption,
     WidthOption,
@@ -104,77 +103,6 @@ def latency(
 
     report = measure_latency(bundle, opened, sizes, seconds)
     print_latency(report)
-    if json_file is not None:
-        write_json(json_file, report)
-        typer.echo(str(json_file))
-
-
-@benchmark_app.command()
-def int8(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="SSHR weights, as for export.")
-    ],
-    patches: Annotated[
-        Path | None,
-        typer.Option(
-            help="Patches to calibrate and to compare on: a folder of images, or a split with "
-            "img/ and mask/.",
-            show_default="six crops of a CC0 slide, shipped",
-        ),
-    ] = None,
-    profile: CheckpointProfileOption = None,
-    keep: Annotated[
-        str,
-        typer.Option(
-            help="Layers of the mix that stay FP32, with commas between: conv1a,b2.conv_branch2a.",
-            show_default="none",
-        ),
-    ] = "",
-    weight_bits: Annotated[
-        int,
-        typer.Option(min=7, max=8, help="Bits of a weight; 7 where the processor has no VNNI."),
-    ] = 8,
-    ranges: Annotated[
-        str, typer.Option(help="How ranges are found: min-max, p99.9, p99.99, p99.999 or mse.")
-    ] = "mse",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Timed patches of each way.")] = 15,
-    json_file: JsonOption = None,
-) -> None:
-    """Time of a patch in ms on this processor: PyTorch, FP32, all of it in INT8, and a mix.
-
-    One patch a call; the ways take turns, so that a busy moment of the machine falls on all of
-    them. Beside each stands how well its masks and CAMs agree with PyTorch's. What mix a budget
-    allows, sshr-deploy export --precision int8 finds out.
-    """
-    try:
-        from sshr_deploy.benchmarks.int8 import measure_int8, print_int8
-        from sshr_deploy.export.activation_ranges import RangeMethod
-        from sshr_deploy.export.reference_from_checkpoint import (
-            patches_from_folder,
-            shipped_patches,
-        )
-        from sshr_deploy.model.checkpoint import read_profile
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "a package", "export") from error
-    from sshr_deploy.atomic import check_writable, write_json
-    from sshr_deploy.profiles import load_profile
-
-    methods = [method.value for method in RangeMethod]
-    if ranges not in methods:
-        raise UsageError(f"--ranges {ranges!r}: choose {', '.join(methods)}")
-    if json_file is not None:
-        check_writable(json_file)
-    loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
-    report = measure_int8(
-        checkpoint,
-        loaded,
-        shipped_patches() if patches is None else patches_from_folder(patches, loaded),
-        keep=[name.strip() for name in keep.split(",") if name.strip()],
-        weight_bits=weight_bits,
-        method=RangeMethod(ranges),
-        rounds=rounds,
-    )
-    print_int8(report)
     if json_file is not None:
         write_json(json_file, report)
         typer.echo(str(json_file))

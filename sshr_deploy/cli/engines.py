@@ -67,13 +67,16 @@ def clean(
         bool, typer.Option("--all", help="Remove the engines that can be used here, too.")
     ] = False,
 ) -> None:
-    """Remove engines that this machine cannot use; what is needed again is built again."""
+    """Remove engines that this machine cannot use; what is needed again is built again.
+
+    What builds that were killed left is removed, too.
+    """
     from sshr_deploy.errors import BundleError
     from sshr_deploy.runtime.engine_states import State
     from sshr_deploy.runtime.engine_store import EngineStore
 
     states, store = _states(bundle), EngineStore(bundle)
-    freed, removed, kept = 0, 0, []
+    freed, removed, kept = store.remove_abandoned(), 0, []
     for state in states:
         if state.state is State.READY and not everything:
             continue

@@ -61,8 +61,8 @@ def export(
         Path | None,
         typer.Option(
             help="Patches on which every graph is compared with PyTorch: a folder of images (the "
-            "first 64), or a split with img/ and mask/, whose mean IoU is compared too. Up to 64 "
-            "of them become part of the bundle, so that each machine can compare again.",
+            "first 64), or a split with img/ and mask/ (at most 128 parts), whose mean IoU is "
+            "compared too. They become part of the bundle: each machine compares again.",
             show_default="six crops of a CC0 slide, shipped",
         ),
     ] = None,
@@ -90,15 +90,16 @@ def export(
         bool,
         typer.Option(
             "--version-compatible",
-            help="TensorRT engines load with later releases of the same major version, too.",
+            help="TensorRT engines that later releases of the same major version can load, for use "
+            "elsewhere: here each release builds its own.",
         ),
     ] = False,
     hardware_compatible: Annotated[
         bool,
         typer.Option(
             "--hardware-compatible",
-            help="TensorRT engines run on every GPU from SM 8.0 on, slower; those of TensorRT-RTX "
-            "do so anyway.",
+            help="TensorRT engines that run on every GPU from SM 8.0 on, slower, for use "
+            "elsewhere: here each GPU gets its own.",
         ),
     ] = False,
     overwrite: Annotated[

@@ -81,7 +81,7 @@ def infer(
         allow_unqualified=allow_unqualified,
         quiet=quiet,
     ) as session:
-        context = Context(bundle, session.info, settings)
+        context = Context(bundle, session, settings)
         try:
             with make_reporter(quiet=quiet) as reporter:
                 result = run_infer(source, out, session, context, reporter)

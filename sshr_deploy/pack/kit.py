@@ -9,13 +9,10 @@ kit/
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import sshr_deploy
-from sshr_deploy.atomic import output_errors, partial_name, remove_abandoned
+from sshr_deploy.atomic import output_errors, partial_folder, replace_folder
 from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle
 from sshr_deploy.errors import BundleError, OutputError, UsageError
 from sshr_deploy.pack import install
@@ -114,14 +111,14 @@ def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda 
         for number, wheel in enumerate(chosen[1:], 2):
             say(f"[{number}/{len(chosen)}] {wheel.name} {wheel.version}")
             files.append(wheels.fetch(wheel))
-        with _partial_folder(out) as partial:
+        with partial_folder(out) as partial:
             say("writing the kit")
             _gather(partial, files, bundle)
             _describe(partial, chosen, bundle, settings)
             _check(partial)
             if hasattr(os, "sync"):
                 os.sync()
-            _move(partial, out)
+            replace_folder(partial, out)
         shutil.rmtree(work, ignore_errors=True)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return Kit(out, len(chosen), size, install.file_hash(out / install.KIT_NAME))
@@ -232,30 +229,3 @@ def _check(kit: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, "utf-8", newline="\n")
-
-
-@contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, gone afterwards unless it was renamed."""
-    remove_abandoned(out.parent, f"{glob.escape(out.name)}.*")
-    partial = out.with_name(partial_name(out.name))
-    partial.mkdir()
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _move(partial: Path, out: Path) -> None:
-    """Give the kit its name; an earlier one goes when the new one is there."""
-    if not out.exists():
-        partial.replace(out)
-        return
-    replaced = out.with_name(partial_name(out.name))
-    out.replace(replaced)
-    try:
-        partial.replace(out)
-    except OSError:
-        replaced.replace(out)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from sshr_deploy.atomic import partial_name
 
 
 @pytest.fixture
@@ -84,3 +87,19 @@ def test_what_a_user_put_there_is_spared(bundle_dir: Path) -> None:
     assert done.returncode == 1
     assert "holds notes.txt; move it away" in done.stderr
     assert (stale / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it takes a day to tell that nobody writes")
+def test_clean_removes_what_a_killed_build_left_and_nothing_else(bundle_dir: Path) -> None:
+    (ready,) = (bundle_dir / "engines").iterdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    living = bundle_dir / "engines" / partial_name(ready.name)
+    killed = living.with_name(living.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    for folder in (living, killed):
+        folder.mkdir()
+        (folder / "engine.plan").write_bytes(b"x" * 2_000_000)
+    done = _run("clean", bundle_dir)
+    assert done.returncode == 0, done.stderr
+    assert "removed 0 of 1, 2.0 MB" in done.stdout
+    assert set((bundle_dir / "engines").iterdir()) == {ready, living}

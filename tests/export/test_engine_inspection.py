@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from sshr_deploy.errors import ExportError
-from sshr_deploy.export.engine_inspection import check_network, compare_layers, count_types
+from sshr_deploy.export.engine_inspection import (
+    check_network,
+    compare_layers,
+    count_types,
+    inspect_engine,
+)
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.tensorrt_library import error_logger
 from tests.export import fake_tensorrt_builder as fake
 from tests.export.tiny_graphs import CONVOLUTIONS, write_tiny_graph
 
@@ -185,3 +191,40 @@ def test_what_surrounds_a_convolution_is_not_the_convolution() -> None:
 )
 def test_what_is_not_told_is_not_taken_for_right(layers: list[Any]) -> None:
     assert compare_layers(layers, {"a": FP16}) == "its layers do not tell the type of a"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "TypeError"),
+        ("", "JSONDecodeError: Expecting value"),
+        ('{"Layers": [', "JSONDecodeError"),
+        ('{"layers": []}', "KeyError: 'Layers'"),
+        ("[]", "TypeError: list indices"),
+        ('{"Layers": 5}', "TypeError"),
+        ('{"Layers": [{"Name": "a", "Inputs": null}]}', "TypeError"),
+    ],
+)
+def test_an_inspector_that_speaks_otherwise_is_no_error(text: str | None, reason: str) -> None:
+    inspector = SimpleNamespace(get_engine_information=lambda form: text)
+    engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
+    trt = fake.fake_tensorrt(fake.World())
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+    trt.__dict__["Runtime"] = lambda logger: runtime
+    said = inspect_engine(trt, error_logger(trt), b"plan", {"a": FP16})
+    assert said.startswith(f"what the inspector says is not understood ({reason}")
+    assert "\n" not in said
+
+
+def test_an_engine_that_cannot_be_loaded_says_why() -> None:
+    trt = fake.fake_tensorrt(fake.World())
+    logger = error_logger(trt)
+
+    class Runtime:
+        def deserialize_cuda_engine(self, plan: bytes) -> None:
+            for text in ("1", "2", "another GPU\nand more", "no driver"):
+                logger.log(trt.ILogger.Severity.ERROR, text)
+
+    trt.__dict__["Runtime"] = lambda logger: Runtime()
+    said = inspect_engine(trt, logger, b"plan", {"a": FP16})
+    assert said == "it cannot be loaded here: 2; another GPU; no driver"

@@ -26,13 +26,13 @@ from sshr_deploy.export.reference_from_checkpoint import (
     shipped_patches,
     torch_cams,
 )
-from sshr_deploy.manifest import Tolerance
+from sshr_deploy.manifest import EngineOptions, Tolerance
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.qualification import relative_rms_error
-from sshr_deploy.runtime.sessions import CAM_NAMES
+from sshr_deploy.runtime.sessions import CAM_NAMES, open_session
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 
@@ -201,6 +201,51 @@ def test_a_form_that_cannot_be_qualified_is_refused(
     with pytest.raises(ExportError, match=r"form fused runs in TensorRT alone.*export form dep"):
         export_bundle(small_checkpoint, profile, out, shipped_patches(), options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "engine_options", "told"),
+    [
+        (("tensorrt-rtx",), EngineOptions(version_compatible=True), "are for --engine tensorrt;"),
+        ((), EngineOptions(hardware_compatible=True), "are for --engine tensorrt;"),
+        (("onnx",), EngineOptions(workspace_mib=512), "--workspace-mib is for"),
+        (("openvino",), EngineOptions(), "no engine named 'openvino'; choose onnx, tensorrt"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    small_checkpoint: Path,
+    profile: Profile,
+    tmp_path: Path,
+    targets: tuple[str, ...],
+    engine_options: EngineOptions,
+    told: str,
+) -> None:
+    options = ExportOptions(targets=targets, engine_options=engine_options)
+    with pytest.raises(UsageError, match=told):
+        export_bundle(small_checkpoint, profile, tmp_path / "b", shipped_patches(), options)
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_typed_graphs_are_qualified_where_they_can_run(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    one = PatchSet(shipped_patches().images[:1], "one")
+    options = ExportOptions((Precision.FP16, Precision.BF16, Precision.FP16), ("tensorrt",))
+    bundle = export_bundle(small_checkpoint, profile, tmp_path / "b", one, options)
+    found = {a.precision: a for a in bundle.manifest.artifacts}
+    assert list(found) == ["fp32", "fp16", "bf16"]
+    assert {"onnx-cpu", "onnx-cuda", "tensorrt", "onnx-tensorrt"} == set(
+        found[Precision.FP16].engines
+    )
+    assert found[Precision.FP16].qualification is not None
+    assert "onnx-cpu" not in found[Precision.BF16].engines
+    assert "cannot run bf16 here" in str(found[Precision.BF16].not_qualified_because)
+    assert ".partial" not in (tmp_path / "b" / "manifest.json").read_text(), (
+        "a path of this machine"
+    )
+    assert found[Precision.BF16].opset == 22
+    with open_session(bundle, "onnx-cpu") as session:
+        assert session.info.precision == "fp32", "FP16 is slower on processors"
 
 
 @pytest.mark.usefixtures("exported_before")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
+import sshr_deploy
 from sshr_deploy.bundle import Bundle, load_bundle
-from sshr_deploy.export import int8_artifacts
+from sshr_deploy.export import artifacts, int8_artifacts
 from sshr_deploy.export.artifacts import ExportOptions, Workshop, int8_tolerances
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+from sshr_deploy.export.deploy_graph import HfrmForm
 from sshr_deploy.export.int8_search import Judge
 from sshr_deploy.export.int8_table import Int8RejectedError, Verdict
-from sshr_deploy.export.reference_from_checkpoint import PatchSet, shipped_patches
+from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from, shipped_patches
 from sshr_deploy.manifest import Artifact
+from sshr_deploy.model import SSHR
+from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions import OpenOptions, open_session
@@ -27,6 +34,36 @@ LOOSE = int8_tolerances(miou_drop=1, mask_agreement=0.5)
 def patches() -> PatchSet:
     shipped = shipped_patches()
     return PatchSet(shipped.images[:2], shipped.source)
+
+
+@pytest.fixture(autouse=True)
+def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the export take the graph of `small_bundle_dir`, which takes no seconds."""
+
+    def copy(model: SSHR, path: Path, *, form: HfrmForm) -> None:
+        for name in ("model.onnx", "model.onnx.data"):
+            shutil.copy(small_bundle_dir / name, path.with_name(name))
+
+    monkeypatch.setattr(artifacts, "write_onnx", copy)
+
+
+@pytest.fixture
+def shop(
+    small_checkpoint: Path,
+    small_bundle_dir: Path,
+    profile: Profile,
+    patches: PatchSet,
+    tmp_path: Path,
+) -> Workshop:
+    """With the FP32 graph, as `make_artifacts` leaves it to INT8."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        shutil.copy(small_bundle_dir / name, folder)
+    model = load_checkpoint(small_checkpoint)
+    options = ExportOptions(tolerances=LOOSE)
+    reference = reference_from(model, patches)
+    return Workshop(model, profile, reference, folder, tmp_path / "state", options, lambda _: None)
 
 
 def _times(monkeypatch: pytest.MonkeyPatch, fp32_ms: float) -> None:
@@ -50,7 +87,28 @@ def _quantised_convolutions(path: Path) -> set[str]:
     return {n.name for n in graph.node if n.op_type == "Conv" and n.input[1] in dequantised}
 
 
-def test_a_bundle_gets_a_graph_for_each_family(
+def _watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
+    """What the search is told of the graphs that it asks about, by their content."""
+    verdicts: dict[str, Verdict] = {}
+    judge_of = int8_artifacts.judge_of
+
+    def watched(shop: Workshop) -> Judge:
+        def judge(graph: Path) -> Verdict:
+            verdicts[_content(graph)] = verdict = judge_of(shop)(graph)
+            return verdict
+
+        return judge
+
+    monkeypatch.setattr(int8_artifacts, "judge_of", watched)
+    return verdicts
+
+
+def _content(path: Path) -> str:
+    """Of a graph and its weights, whatever their file is called."""
+    return hashlib.sha256(onnx.load(path).SerializeToString(deterministic=True)).hexdigest()
+
+
+def test_a_bundle_gets_a_graph_for_each_family_as_it_was_judged(
     small_checkpoint: Path,
     profile: Profile,
     patches: PatchSet,
@@ -58,6 +116,7 @@ def test_a_bundle_gets_a_graph_for_each_family(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _times(monkeypatch, fp32_ms=20)
+    verdicts = _watched(monkeypatch)
     said: list[str] = []
     options = ExportOptions((Precision.INT8,), ("tensorrt-rtx",), tolerances=LOOSE)
     out = tmp_path / "bundle"
@@ -70,6 +129,8 @@ def test_a_bundle_gets_a_graph_for_each_family(
         assert artifact.quantisation is not None and artifact.qualification is not None
         assert artifact.quantisation.kind == kind
         assert artifact.qualification.mask_agreement >= 0.5
+        verdict = verdicts[_content(bundle.file(artifact.file))]
+        assert verdict.agreement == artifact.qualification.mask_agreement
         narrow = _quantised_convolutions(bundle.file(artifact.file))
         assert len(narrow) == len(artifact.quantisation.quantised) > 0
         assert narrow.isdisjoint(artifact.quantisation.wide_nodes)
@@ -111,17 +172,58 @@ def test_a_slower_graph_is_rejected_with_its_table_and_the_search_goes_on_later(
     assert set(_int8(load_bundle(out))) == {"onnx-cpu"}
 
 
+def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least set is known: the judge minds conv1a and nothing else."""
+    _times(monkeypatch, fp32_ms=20)
+
+    def judge(graph: Path) -> Verdict:
+        tensors = onnx.load(graph).graph.initializer
+        narrow = {t.name for t in tensors if t.data_type == onnx.TensorProto.INT8}
+        return Verdict(0.4 if "model.conv1a.weight_quantised" in narrow else 0.9, 0.25, 0)
+
+    monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: judge)
+    said: list[str] = []
+    (made,) = int8_artifacts.int8_artifacts(replace(shop, on_step=said.append))
+    assert made.quantisation is not None
+    assert made.quantisation.kept == ("conv1a",)
+    assert made.quantisation.calibration == (
+        "2 patches of CMU-1-Small-Region crops (CC0), the patches it is judged on"
+    )
+    (choice,) = (text for text in said if text.startswith("chosen"))
+    assert choice == (
+        "chosen: u8s8, 8-bit weights, ranges by min-max; 45 of 46 convolutions in 8 bits, conv1a "
+        "in FP32; masks agree on 90.00% of pixels, mIoU drop +0.2500"
+    )
+
+
+def test_verdicts_of_another_release_do_not_count(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[Path] = []
+
+    def judge(graph: Path) -> Verdict:
+        judged.append(graph)
+        return Verdict(1, None, 0)
+
+    monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: judge)
+    _times(monkeypatch, fp32_ms=20)
+    int8_artifacts.int8_artifacts(shop)
+    needed = len(judged)
+    assert needed
+    monkeypatch.setattr(sshr_deploy, "__version__", "0.0.0")
+    int8_artifacts.int8_artifacts(shop)
+    assert len(judged) == 2 * needed
+
+
 def test_a_budget_that_nothing_meets_is_told_with_the_table(
-    small_checkpoint: Path,
-    profile: Profile,
-    patches: PatchSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _times(monkeypatch, fp32_ms=20)
-    exact = int8_tolerances(miou_drop=0, mask_agreement=1)
-    options = ExportOptions((Precision.INT8,), tolerances=exact)
+    monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: lambda _: Verdict(0.9999, None, 0))
+    exact = ExportOptions(tolerances=int8_tolerances(miou_drop=0, mask_agreement=1))
     with pytest.raises(Int8RejectedError, match="no layer can be quantised within") as caught:
-        export_bundle(small_checkpoint, profile, tmp_path / "bundle", patches, options)
-    assert "only conv1a" in caught.value.table
-    assert not (tmp_path / "bundle").exists()
+        int8_artifacts.int8_artifacts(replace(shop, options=exact))
+    lines = caught.value.table.splitlines()
+    alone = [line for line in lines if line.startswith("only ")]
+    assert len(alone) == 12 and any(line.startswith("... 34 more, ") for line in lines)
+    assert [path.name for path in shop.folder.glob("*int8*")] == []

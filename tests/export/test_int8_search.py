@@ -23,6 +23,8 @@ from sshr_deploy.export.int8_search import (
     search_int8,
 )
 from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Row, Verdict, format_table
+from sshr_deploy.export.typed_graph import write_typed_graph
+from sshr_deploy.precision import Precision
 from tests.export.chain_graph import NAMES, write_chain
 
 LOSSES = {"a": 0.011, "b": 0.004, "c": 0.006, "d": 0.001, "e": 0.009}
@@ -35,7 +37,7 @@ def quantised_in(graph: Path) -> frozenset[str]:
     return frozenset(
         tensor.name.split(".")[1]
         for tensor in weights
-        if tensor.data_type == onnx.TensorProto.INT8 and ".weight_quantised" in tensor.name
+        if tensor.data_type == onnx.TensorProto.INT8 and tensor.name.endswith("_quantised")
     )
 
 
@@ -158,9 +160,32 @@ def test_what_is_not_faster_is_rejected(task: SearchTask) -> None:
 
 def test_the_mix_can_be_written(task: SearchTask, tmp_path: Path) -> None:
     mix = search_int8(task)
-    wide = mix.write(task.source, tmp_path / "mix.onnx")
+    wide = mix.write(tmp_path / "mix.onnx")
     assert quantised_in(tmp_path / "mix.onnx") == set(mix.quantised)
     assert wide == tuple(f"node_{name}" for name in mix.kept)
+
+
+def test_a_typed_graph_is_judged_and_written_with_ranges_of_the_fp32_graph(
+    task: SearchTask, tmp_path: Path
+) -> None:
+    fp16 = tmp_path / "fp16.onnx"
+    write_typed_graph(task.source, fp16, Precision.FP16)
+    judged: dict[frozenset[str], list[onnx.TensorProto]] = {}
+
+    def judge(graph: Path) -> Verdict:
+        judged[quantised_in(graph)] = list(onnx.load(graph).graph.initializer)
+        return additive()(graph)
+
+    of_fp32 = search_int8(task)
+    said: list[str] = []
+    mix = search_int8(replace(task, graph=fp16, judge=judge), lambda *step: said.append(step[2]))
+    types = {tensor.data_type for tensors in judged.values() for tensor in tensors}
+    assert onnx.TensorProto.FLOAT16 in types and onnx.TensorProto.FLOAT not in types
+    assert mix.setting.ranges == of_fp32.setting.ranges
+    assert "calibrating" not in said, "the ranges of the same FP32 graph are known"
+    mix.write(tmp_path / "mix.onnx")
+    written = list(onnx.load(tmp_path / "mix.onnx").graph.initializer)
+    assert written == judged[frozenset(mix.quantised)]
 
 
 KILLED = """
@@ -231,10 +256,12 @@ def test_verdicts_are_of_one_graph_one_judge_and_these_patches(
 
     search_int8(replace(task, judge=counting))
     needed = len(judged)
+    other_graph = write_chain(tmp_path / "other.onnx", seed=1)
     others = (
         {"judge_name": "another"},
         {"patches": 255 - task.patches},
-        {"source": write_chain(tmp_path / "other.onnx", seed=1)},
+        {"source": other_graph, "graph": task.source},
+        {"graph": other_graph},
     )
     for other in others:
         judged.clear()
@@ -251,6 +278,36 @@ def test_a_table_has_a_line_a_row_and_aligned_numbers() -> None:
     assert first.split() == ["all", "46", "u8s8", "mse", "97.00%", "+0.0011", "3.00%", "58.6"]
     assert second.split()[-4:] == ["100.00%", "-", "0.00%", "-"]
     assert len(heading) == len(first) == len(second)
+
+
+def test_a_table_shows_the_most_harmful_layers_and_counts_the_others() -> None:
+    def row(layers: str, agreement: float, ms: float | None = None) -> Row:
+        verdict = Verdict(agreement, None, 0)
+        return Row("s8s8", "mse", layers, (), verdict, ms, alone=layers.startswith("only"))
+
+    harms = [13, 5, 20, 1, 9, 17, 2, 11, 6, 15, 3, 19, 8, 14, 4, 18, 10, 7, 16, 12]
+    singles = [row(f"only c{harm}", 1 - harm / 100) for harm in harms]
+    mixes = [row("all but 7", 0.9), row("all but 7", 0.99), row("all but 6", 0.5)]
+    timed = [row("all 20", 0.4, 1.5), row("all but 6", 0.4, 2.5)]
+    _, *lines = format_table([row("all 20", 0.4), *singles, *mixes, *timed]).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        *(f"only c{harm}" for harm in range(20, 8, -1)),
+        "... 8 more, 92.00% or better",
+        *("all but 7", "all 20", "all but 6"),
+    ]
+    assert "99.00%" in lines[-3]
+    assert [line.split()[-1] for line in lines[-2:]] == ["1.5", "2.5"]
+
+
+def test_a_rejected_mix_is_told_with_all_that_it_keeps() -> None:
+    kept = ("a", "b", "c", "d", "e")
+    timed = Row("u8s8", "mse", "all but 5", kept, Verdict(0.99, None, 0), ms=2.0)
+    table = Int8RejectedError("not faster", [timed]).table
+    assert table.splitlines()[1:] == [
+        "all but 5     u8s8    mse       99.00%          -      0.00%  2.0",
+        "wide in the last row: a, b, c, d, e",
+    ]
+    assert "last row" not in Int8RejectedError("no mix", [replace(timed, ms=None)]).table
 
 
 def test_the_state_file_is_plain_json_lines(task: SearchTask) -> None:

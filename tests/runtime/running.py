@@ -49,7 +49,7 @@ class Runner:
     def __call__(
         self, source: Path, out: Path, *, reporter: Recorder | None = None, **settings: Any
     ) -> RunResult:
-        context = Context(self.bundle, self.session.info, InferSettings(**settings))
+        context = Context(self.bundle, self.session, InferSettings(**settings))
         return run_infer(source, out, self.session, context, reporter or Recorder())
 
 

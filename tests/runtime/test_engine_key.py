@@ -18,6 +18,9 @@ KEY = EngineKey(
     device="NVIDIA RTX 4000 Ada Generation",
     sm=89,
     driver="580.95.05",
+    sshr_deploy="0.1.0",
+    rule="weights",
+    options="",
     kernels_sha256=None,
 )
 
@@ -31,6 +34,9 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "device": ("NVIDIA RTX A5000", "device NVIDIA RTX 4000 Ada Generation -> NVIDIA RTX A5000"),
     "sm": (86, "sm 89 -> 86"),
     "driver": ("581.15", r"driver 580\.95\.05 -> 581\.15"),
+    "sshr_deploy": ("0.2.0", r"sshr_deploy 0\.1\.0 -> 0\.2\.0"),
+    "rule": ("others", "rule weights -> others"),
+    "options": ("scratch", "options  -> scratch"),
     "kernels_sha256": ("d" * 64, "kernels_sha256 none -> dddddddddddd"),
 }
 

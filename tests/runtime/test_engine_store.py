@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import sealed_json
 from sshr_deploy.errors import BundleError
 from sshr_deploy.manifest import FileEntry, Qualification
@@ -37,9 +43,17 @@ def store(tmp_path: Path) -> EngineStore:
     return EngineStore(tmp_path)
 
 
-def add(store: EngineStore, key: EngineKey = KEY, plan: bytes = PLAN) -> Entry:
+def add(
+    store: EngineStore,
+    key: EngineKey = KEY,
+    plan: bytes = PLAN,
+    then: Callable[[], object] = lambda: None,
+) -> Entry:
+    """Write an entry; `then` is called when the engine is built."""
+
     def make(folder: Path) -> Callable[[dict[str, FileEntry]], Record]:
         (folder / "engine.plan").write_bytes(plan)
+        then()
         return lambda files: Record(
             schema_version=1,
             key=asdict(key),
@@ -47,7 +61,6 @@ def add(store: EngineStore, key: EngineKey = KEY, plan: bytes = PLAN) -> Entry:
             files=files,
             build={"seconds": 1.5},
             qualification=QUALIFICATION,
-            misses=(),
         )
 
     return store.write(key, make)[0]
@@ -179,6 +192,79 @@ def test_a_new_engine_replaces_a_damaged_one(store: EngineStore) -> None:
     assert _sound(store)
 
 
+def test_a_sound_engine_is_kept(store: EngineStore) -> None:
+    add(store)
+    assert add(store, plan=b"another").file("engine.plan").read_bytes() == PLAN
+    assert [p.name for p in store.folder.iterdir()] == [KEY.slot]
+
+
+def _two_builds(bundle: Path, use: Callable[[Entry], bytes | None]) -> list[bytes | None]:
+    """What `use` says of the entries of two builds that end at the same time."""
+    bundle.mkdir(exist_ok=True)
+    built = threading.Barrier(2, timeout=60)
+
+    def build(plan: bytes) -> bytes | None:
+        return use(add(EngineStore(bundle), plan=plan, then=built.wait))
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(build, [b"a" * 9000, b"b" * 9000]))
+
+
+def test_of_two_builds_that_end_together_both_use_the_first(tmp_path: Path) -> None:
+    for turn in range(60):
+        bundle = tmp_path / str(turn)
+        one, other = _two_builds(bundle, lambda entry: entry.file("engine.plan").read_bytes())
+        assert one == other
+        assert _sound(EngineStore(bundle))
+        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
+
+
+def test_two_builds_that_end_together_replace_a_damaged_one(tmp_path: Path) -> None:
+    for turn in range(60):
+        bundle = tmp_path / str(turn)
+        bundle.mkdir()
+        add(EngineStore(bundle)).file("engine.plan").write_bytes(b"damaged")
+        _two_builds(bundle, lambda _: None)
+        assert _sound(EngineStore(bundle))
+        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from sshr_deploy.runtime.engine_key import EngineKey
+from sshr_deploy.runtime.engine_store import EngineStore
+
+def make(folder):
+    (folder / "engine.plan").write_bytes(b"half")
+    (folder / "cache").mkdir()
+    (folder / "cache" / "times").write_bytes(b"more")
+    os._exit(9)
+
+EngineStore(Path(sys.argv[1])).write(EngineKey(**eval(sys.argv[2])), make)
+"""
+
+
+def _killed_build(bundle: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(bundle), repr(asdict(KEY))])
+    assert done.returncode == 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it takes a day to tell that nobody writes")
+def test_what_a_killed_build_left_is_ours_and_goes(store: EngineStore, tmp_path: Path) -> None:
+    _killed_build(tmp_path)
+    assert len(list(store.folder.rglob("*"))) == 4
+    assert store.names() == {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert store.remove_abandoned() == 8
+    _killed_build(tmp_path)
+    entry = add(store, replace(KEY, driver="581.15"))
+    assert list(store.folder.iterdir()) == [entry.path]
+
+
+def test_what_is_being_built_stays(store: EngineStore) -> None:
+    assert add(store, then=store.remove_abandoned).file("engine.plan").read_bytes() == PLAN
+
+
 def test_removal_frees_bytes_and_spares_what_is_not_ours(store: EngineStore) -> None:
     entry = add(store)
     assert store.remove(entry) > len(PLAN)
@@ -194,13 +280,45 @@ def test_removal_frees_bytes_and_spares_what_is_not_ours(store: EngineStore) -> 
         store.remove(other)
 
 
+def _names(bundle: Path) -> set[str]:
+    return {p.relative_to(bundle).as_posix() for p in bundle.rglob("*")}
+
+
 def test_names_are_those_of_the_files(store: EngineStore, tmp_path: Path) -> None:
     entry = add(store)
     cache = store.timing_cache(KEY)
     cache.write_bytes(b"times")
-    found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
-    assert store.names() == found
-    (entry.path / "notes.txt").write_text("mine")
-    assert f"engines/{entry.path.name}/notes.txt" not in store.names()
+    cache.with_name(partial_name(cache.name)).write_bytes(b"half")
+    ours = _names(tmp_path)
+    assert len(ours) == 6
+    for mine in (entry.path / "notes.txt", store.folder / "mine" / "engine.plan"):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+    (store.folder / ".mine.partial").mkdir()
+    assert store.names() == ours
     assert store.remove_caches() == 5
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\0" * (5 << 20)])
+def test_damaged_entries_are_ours_and_can_be_removed(
+    store: EngineStore, tmp_path: Path, text: str
+) -> None:
+    add(store).file(RECORD_NAME).write_text(text)
+    assert store.names() == _names(tmp_path)
+    (entry,) = store.entries()
+    (entry.path / "notes.txt").write_text("mine")
+    assert store.names() == _names(tmp_path) - {f"engines/{KEY.slot}/notes.txt"}
+    with pytest.raises(BundleError, match=r"holds notes\.txt"):
+        store.remove(entry)
+    (entry.path / "notes.txt").unlink()
+    assert store.remove(entry) == len(PLAN) + len(text)
+    assert list(store.folder.iterdir()) == []
+
+
+def test_entries_of_another_schema_are_ours(store: EngineStore, tmp_path: Path) -> None:
+    entry = add(store)
+    (entry.path / "weights.bin").write_bytes(b"x")
+    _rewritten(entry, schema_version=2, files={"weights.bin": "another form", "/etc/x": None})
+    assert _names(tmp_path) < store.names()
+    assert store.remove(store.entries()[0]) > len(PLAN)

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sshr_deploy.manifest import Tolerance
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import label_map
-from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify, relative_rms_error
+from sshr_deploy.runtime.qualification import (
+    TOLERANCES,
+    misses,
+    passes_for,
+    qualify,
+    relative_rms_error,
+)
+from sshr_deploy.runtime.sessions.session import OUTPUT_NAMES, CamBatch, MaskBatch, MaskRule
 from tests.runtime.qualifying import RULE, KnownSession, cams_of, make_reference
 
 
@@ -89,8 +100,73 @@ def test_without_label_maps_there_is_no_iou(known_profile: Profile) -> None:
 
 def test_every_patch_is_told(known_profile: Profile) -> None:
     seen: list[int] = []
-    qualify(KnownSession(), make_reference(5), known_profile, on_patch=lambda: seen.append(1))
-    assert len(seen) == 5
+    qualify(KnownSession(), make_reference(5), known_profile, on_patches=seen.append)
+    assert sum(seen) == 5
+
+
+class WrongInBatches(KnownSession):
+    """Right for single patches; of more, those after the first are another network's."""
+
+    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        cams = super().infer(patches)
+        for name in OUTPUT_NAMES:
+            output = getattr(cams, name)
+            output[1:] = np.roll(output[1:], 1, 1)
+        return cams
+
+
+def test_a_network_that_is_wrong_in_batches_does_not_qualify(known_profile: Profile) -> None:
+    reference = make_reference(4)
+    single = qualify(WrongInBatches(), reference, known_profile, passes=((1,),))
+    assert single.mask_agreement == 1
+    usual = qualify(WrongInBatches(), reference, known_profile)
+    assert usual.mask_agreement < 0.9 and usual.cam_relative_error["cam_deep"] > 0.1
+    filled = qualify(WrongInBatches(), reference, known_profile, passes=((1,), (8,)), fill=True)
+    assert filled.mask_agreement < 0.9 and not filled.gates_equal
+
+
+class OwnMaps(KnownSession):
+    """Makes label maps itself; from the second batch on they are of another class."""
+
+    def __init__(self, wrong_from: int) -> None:
+        super().__init__()
+        self.wrong_from = wrong_from
+        self.sizes: list[int] = []
+
+    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
+        for index, result in enumerate(super().masks(batches, rule)):
+            self.sizes.append(len(result.labels))
+            turned = (result.labels + 1) % 3 if index >= self.wrong_from else result.labels
+            yield MaskBatch(turned.astype(np.uint8), result.prob)
+
+
+def test_label_maps_of_the_session_are_compared_twice_over(known_profile: Profile) -> None:
+    reference = make_reference(4)
+    session = OwnMaps(wrong_from=1000)
+    found = qualify(session, reference, known_profile, passes=((1,), (3,)), fill=True)
+    assert found.mask_agreement == 1
+    assert session.sizes == [1] * 8 + [3] * 4
+    # Right in the first round, wrong when what was captured is replayed.
+    found = qualify(OwnMaps(wrong_from=2), reference, known_profile, passes=((2,),), fill=True)
+    assert found.mask_agreement == 0.5
+
+
+def test_passes_reach_each_static_size_and_the_tail() -> None:
+    assert passes_for(()) == ((1, 8),)
+    assert passes_for((1, 8)) == ((1,), (4,), (8,))
+    assert passes_for((1,)) == ((1,),)
+
+
+def test_iou_is_over_the_classes_of_the_truth(known_profile: Profile) -> None:
+    """A class that one of the two predicts in a few pixels must not hide a loss."""
+    reference = make_reference(2, truth=True)
+    assert reference.truth is not None
+    exact = tuple(np.minimum(mask, 1) for mask in reference.truth)  # class 2 is not in the truth
+    found = qualify(KnownSession(), replace(reference, truth=exact), known_profile)
+    assert found.iou is not None and found.iou.drop == 0
+    assert found.iou.class_iou[2] == 0, "it is predicted"
+    over_two = [value for value in found.iou.class_iou[:2] if value is not None]
+    assert found.iou.mean_iou == pytest.approx(np.mean(over_two))
 
 
 def test_error_against_nothing_is_a_number() -> None:

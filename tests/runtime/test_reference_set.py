@@ -31,18 +31,6 @@ def test_what_is_written_is_read(tmp_path: Path, truth: bool) -> None:
     _assert_equal(read_reference(tmp_path / "r.npz", 3), reference)
 
 
-def test_thinning_keeps_whole_patches_evenly(tmp_path: Path) -> None:
-    reference = make_reference(7, truth=True)
-    thin = reference.thinned(3)
-    assert len(thin) == 3
-    assert reference.thinned(7) is reference
-    for place, index in enumerate((0, 3, 6)):
-        assert np.array_equal(thin.patches[place], reference.patches[index])
-        assert np.array_equal(thin.cams.prob[place], reference.cams.prob[index])
-        assert thin.truth is not None and reference.truth is not None
-        assert np.array_equal(thin.truth[place], reference.truth[index])
-
-
 def _change(path: Path, **arrays: Any) -> None:
     with np.load(path) as content:
         kept = {name: content[name] for name in content.files}
@@ -56,7 +44,8 @@ def _change(path: Path, **arrays: Any) -> None:
         ({"patches": np.zeros((4, 224, 224, 3), np.float32)}, "patches is float32"),
         ({"cam_deep": np.zeros((4, 2, 28, 28), np.float32)}, r"cam_deep is float32 \[4, 2,"),
         ({"prob": None}, "prob"),
-        ({"sizes_px": np.zeros((4, 2), np.int64)}, "empty image|label maps do not fit"),
+        ({"prob": np.full((4, 3), np.nan, np.float32)}, "not finite"),
+        ({"sizes_px": np.zeros((4, 2), np.int64)}, "without pixels|label maps do not fit"),
         ({"truth": np.zeros(5, np.uint8)}, "label maps do not fit"),
         ({"source": np.array([None], object)}, "pickle|Object arrays"),
     ],

@@ -9,9 +9,11 @@ from sshr_deploy.errors import MissingExtraError, SessionError
 from sshr_deploy.runtime.settings import EngineChoice
 from sshr_deploy.runtime.tensorrt_library import (
     LIBRARIES,
+    RTX_SMS,
     error_logger,
     import_tensorrt,
     library_text,
+    rtx_refusal,
 )
 
 
@@ -63,8 +65,28 @@ def test_the_logger_of_the_real_library_keeps_the_last_error(
         (severity.VERBOSE, "a word"),
     ):
         logger.log(kind, text)
-    assert logger.last_error() == "the second"
-    assert logger.last_error() == "no reason given"
+    assert list(logger.warnings) == ["a warning"]
+    assert logger.last_errors() == "the second"
+    assert logger.last_errors() == "no reason given"
     assert trt.Runtime(logger).deserialize_cuda_engine(b"garbage" * 100) is None
-    assert logger.last_error() != "no reason given"
+    assert logger.last_errors() != "no reason given"
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_logger_gives_the_latest_errors_once_each() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = error_logger(trt)
+    for text in ("first", "second", "third", "third", ""):
+        logger.log(trt.ILogger.Severity.ERROR, text)
+    assert logger.last_errors(4) == "second; third; no text"
+    assert logger.last_errors(4) == "no reason given"
+
+
+def test_the_list_is_that_of_the_library() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    names = [name for name in dir(trt.ComputeCapability) if name.startswith("SM")]
+    assert sorted(int(name.removeprefix("SM")) for name in names) == sorted(RTX_SMS)
+    assert all(rtx_refusal("a card", sm) is None for sm in RTX_SMS)
+    assert rtx_refusal("H100", 90) == (
+        "H100 has SM 9.0, TensorRT-RTX lists 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; take another engine"
+    )

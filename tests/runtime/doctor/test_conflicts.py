@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sshr_deploy.runtime.doctor.conflicts import GPU_ENGINES, RTX_SMS, find_conflicts
+from sshr_deploy.runtime.doctor.conflicts import GPU_ENGINES, find_conflicts
 from sshr_deploy.runtime.doctor.report import Answer, Conflict, Facts
 from sshr_deploy.runtime.sessions import ENGINES
 from tests.runtime.doctor.machines import (
@@ -84,12 +84,6 @@ def test_a_gpu_that_tensorrt_rtx_does_not_list() -> None:
     assert find_conflicts(neither) == ()
 
 
-def test_the_list_is_that_of_the_library() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    names = [name for name in dir(trt.ComputeCapability) if name.startswith("SM")]
-    assert sorted(int(name.removeprefix("SM")) for name in names) == sorted(RTX_SMS)
-
-
 @pytest.mark.parametrize(
     ("driver", "stopped"),
     [
@@ -127,7 +121,8 @@ def test_an_old_driver_is_enough_for_an_older_cuda_or_where_it_was_seen_to_run()
 
 
 @pytest.mark.parametrize(
-    ("value", "hidden"), [("-1", True), ("", True), (" ", True), ("0", False), ("1,0", False)]
+    ("value", "hidden"),
+    [("-1", True), ("", True), (" ", True), ("1,0", True), ("MIG-1", True), ("0", False)],
 )
 def test_hidden_gpus(value: str, hidden: bool) -> None:
     facts = replace(workstation(), environ={"CUDA_VISIBLE_DEVICES": value})
@@ -135,13 +130,40 @@ def test_hidden_gpus(value: str, hidden: bool) -> None:
     assert names == (["hidden-gpus"] if hidden else [])
     if hidden:
         assert the_only(facts).breaks == GPU_ENGINES
+        assert f"CUDA_VISIBLE_DEVICES is {value.strip()!r}, " in the_only(facts).reason
 
 
-def test_cuda_may_count_otherwise() -> None:
-    facts = replace(workstation(), gpus=(replace(RTX, name="NVIDIA T400"), replace(RTX, index=1)))
+TWO = (replace(RTX, name="NVIDIA T400"), replace(RTX, index=1, uuid="GPU-1f"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "fix"),
+    [
+        ({}, "NVIDIA T400; choose one by its UUID in CUDA_VISIBLE_DEVICES"),
+        (
+            {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+            "NVIDIA T400; CUDA_DEVICE_ORDER is 'FASTEST_FIRST', unset it, and choose",
+        ),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-1f"}, None),
+    ],
+)
+def test_cuda_may_count_otherwise(environ: dict[str, str], fix: str | None) -> None:
+    facts = replace(workstation(), gpus=TWO, environ=environ)
+    if fix is None:  # it is the one that was chosen
+        assert find_conflicts(facts) == ()
+        return
     conflict = the_only(facts)
     assert (conflict.name, conflict.breaks) == ("another-first-gpu", ())
-    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in conflict.reason
+    assert fix in conflict.reason
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" not in conflict.reason  # `infer` sets that itself
+
+
+def test_the_list_is_asked_for_the_gpu_that_is_chosen() -> None:
+    facts = replace(workstation(), gpus=(RTX, replace(H100, index=1)))
+    facts = with_trials(replace(facts, environ={"CUDA_VISIBLE_DEVICES": "1"}), cuda=None)
+    assert the_only(facts).name == "gpu-not-on-rtx-list"
+    assert find_conflicts(replace(facts, environ={})) == ()
 
 
 def test_the_list_is_asked_for_the_gpu_that_cuda_opens() -> None:

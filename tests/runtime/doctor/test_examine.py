@@ -38,7 +38,7 @@ def test_the_document_is_json_with_these_keys() -> None:
     assert document["schema"] == 1
     assert set(document["machine"]) == {"platform", "python", "processor", "memory_mib"}
     assert set(document["gpus"][0]) == {
-        "index", "name", "sm", "driver", "memory_mib", "kernels"
+        "index", "name", "sm", "driver", "memory_mib", "uuid", "kernels"
     }  # fmt: skip
     assert set(document["engines"][0]) == {
         "name", "ready", "tried", "not_tried", "lacks", "notes"

@@ -96,6 +96,17 @@ def test_the_doctor_sends_no_telemetry(packages: Path, monkeypatch: pytest.Monke
     assert ask("modules", "onnx").facts["errors"] == {"onnx": "1"}
 
 
+@pytest.mark.parametrize(("set_to", "wanted"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST",) * 2])
+def test_cuda_counts_as_for_infer(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, set_to: str | None, wanted: str
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", set_to or "to be restored")
+    if set_to is None:
+        monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    put_module(packages, "onnx", "import os\nraise ImportError(os.environ['CUDA_DEVICE_ORDER'])")
+    assert ask("modules", "onnx").facts["errors"] == {"onnx": wanted}
+
+
 def test_the_current_folder_is_not_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

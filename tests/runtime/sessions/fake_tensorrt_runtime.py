@@ -56,6 +56,7 @@ def make_plan(classes: int, batches: tuple[int, ...], **changes: Any) -> bytes:
         "profiles": [[b, b, b] for b in batches] + [[1, max(1, largest // 2), largest]],
         "cam dtype": "FLOAT",
         "input": "patches",
+        "has host code": False,
     }
     return json.dumps({**content, **changes}).encode()
 
@@ -71,6 +72,8 @@ class FakeTensorRt:
         """Whether what is refused is so without a word, and what works logs an error."""
         self.is_capturable = True
         """Whether `execute_async_v3` works while its stream captures."""
+        self.host_code_allowed: bool | None = None
+        """What was said of the code in the latest engine."""
         self.change: Callable[[CamBatch], CamBatch] = lambda cams: cams
         """Applied to what engines compute."""
         self.contexts: list[SimpleNamespace] = []
@@ -117,7 +120,10 @@ def fake_tensorrt(shared: FakeTensorRt, *, is_rtx: bool) -> ModuleType:
                 self.logger.log(Severity.ERROR, "the magic tag does not match\nand more")
                 self.logger.log(Severity.INFO, "afterwards")
                 return None
-            assert self.engine_host_code_allowed
+            shared.host_code_allowed = self.engine_host_code_allowed
+            if content["has host code"] and not self.engine_host_code_allowed:
+                self.logger.log(Severity.ERROR, "host code is not allowed")
+                return None
             return FakeEngine(shared, self.logger, content, RuntimeConfig)
 
     return fake_module(

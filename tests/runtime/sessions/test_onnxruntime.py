@@ -11,10 +11,13 @@ import onnxruntime
 import pytest
 
 from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.runtime import gpu
+from sshr_deploy.runtime.gpu import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession, library_text
 from sshr_deploy.runtime.sessions.onnxruntime_binding import KEPT_SIZES, BoundRuns
 from sshr_deploy.runtime.sessions.onnxruntime_providers import CPU_PROVIDER, PROVIDERS, Provider
 from sshr_deploy.runtime.sessions.session import INPUT_NAME, OUTPUT_NAMES, CamBatch
+from tests.runtime.doctor.fake_packages import put_metadata
 from tests.runtime.session_contract import SessionContract, Subject, noise, relative_rms
 from tests.runtime.sessions.small_graph import Graph, expected, writer
 
@@ -115,18 +118,48 @@ def test_a_batch_beyond_the_profile_is_run_in_parts(graph: Graph) -> None:
     assert sizes == [2, 2, 1]
 
 
-def test_the_library_text_names_the_plug_in(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("engine", "named"),
+    [
+        ("onnx-cpu", ""),
+        ("onnx-cuda", ", nvidia-cudnn-cu13 9.1, nvidia-cublas-cu12 12.9.2, nvidia-cublas 13.1"),
+        ("onnx-tensorrt", ", tensorrt 10.16.1, tensorrt-cu13 10.16.1, nvidia-cudnn-cu13 9.1"),
+        ("onnx-rtx", ", onnxruntime-ep-nv-tensorrt-rtx-cu13 0.5.0"),
+    ],
+)
+def test_the_library_text_names_what_the_provider_runs_on(
+    engine: str, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    name = "onnxruntime_ep_nv_tensorrt_rtx_cu13"
-    facts = tmp_path / f"{name}-0.5.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 0.5.0\n")
+    for name, version in {
+        "onnxruntime-ep-nv-tensorrt-rtx-cu13": "0.5.0",
+        "nvidia-cudnn-cu13": "9.1",
+        "nvidia-cublas": "13.1",
+        "nvidia-cublas-cu12": "12.9.2",
+        "tensorrt": "10.16.1",
+        "tensorrt-cu13": "10.16.1",
+        "numpy-of-another": "1",
+    }.items():
+        put_metadata(tmp_path, name, version)
     monkeypatch.syspath_prepend(tmp_path)
-    ort = f"onnxruntime {onnxruntime.__version__}"
-    assert library_text(onnxruntime, "onnx-cpu") == ort
-    plugin = "onnxruntime-ep-nv-tensorrt-rtx-cu13 0.5.0"
-    assert library_text(onnxruntime, "onnx-rtx") == f"{ort}, {plugin}"
+    assert library_text(onnxruntime, engine) == f"onnxruntime {onnxruntime.__version__}{named}"
+
+
+def test_a_gpu_has_the_name_of_the_first_visible_one(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = (Gpu(0, "NVIDIA T400", 75, "580.1", 1), Gpu(1, "NVIDIA RTX", 89, "580.1", 1, "GPU-1f"))
+    monkeypatch.setattr(gpu, "find_gpus", lambda: gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1f")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "to be restored")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    monkeypatch.setattr(
+        "sshr_deploy.runtime.sessions.onnxruntime.open_graph",
+        lambda *_: onnxruntime.InferenceSession(graph("FLOAT"), providers=[CPU_PROVIDER]),
+    )
+    monkeypatch.setitem(PROVIDERS, "onnx-cuda", Provider("AnyExecutionProvider", "gpu"))
+    with OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-cuda") as session:
+        assert session.info.device == "NVIDIA RTX"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_an_error_while_it_runs_is_a_session_error(graph: Graph) -> None:

@@ -58,6 +58,31 @@ def test_a_capture_that_fails_is_left_and_not_tried_again(
     assert [what for what, _ in trt.gpu.log].count("begin capture") == 1
 
 
+def test_what_drives_the_gpu_is_told(
+    opener: Opener, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opener(engine="tensorrt-rtx") as session:
+        assert session.info.library == "tensorrt-rtx 1.7.1.116, cuda-core 1.2.2"
+        assert session.info.notes == ()
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with opener() as session:
+        assert session.info.library == "tensorrt 11.4.0.106, pycuda 2026.1"
+        assert session.info.notes[0] == (
+            "cuda-core was not used: cuda-core is not installed: pip install 'sshr-deploy[gpu]'"
+        )
+
+
+def test_code_in_an_engine_runs_only_where_that_is_said(opener: Opener, trt: FakeTensorRt) -> None:
+    plan = make_plan(CLASSES, BATCHES, **{"has host code": True})
+    with pytest.raises(SessionError, match=r"cannot load .*: host code is not allowed; build it"):
+        opener(plan)
+    with opener(plan, host_code=True) as session:
+        assert trt.host_code_allowed is True
+        session.infer(noise(1))
+    with opener():
+        assert trt.host_code_allowed is False
+
+
 def test_without_kernels_the_cpu_makes_the_masks(
     opener: Opener, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
