@@ -59,6 +59,8 @@ class Workshop:
     reference: ReferenceSet
     folder: Path
     """Of the bundle that is being written."""
+    scratch: Path
+    """For files that are gone afterwards; no other export uses it."""
     state: Path
     """Of what long searches found out; it outlives an interrupted export."""
     options: ExportOptions
@@ -133,9 +135,15 @@ def artifact(
     )
 
 
-def int8_tolerances(*, miou_drop: float, mask_agreement: float) -> dict[Precision, Tolerance]:
-    """The tolerances of all precisions, with this budget for INT8."""
-    budget = Tolerance(mask_agreement=mask_agreement, miou_drop=miou_drop)
+def int8_tolerances(
+    *, miou_drop: float | None = None, mask_agreement: float | None = None
+) -> dict[Precision, Tolerance]:
+    """The tolerances of all precisions, with this budget for INT8 where it is given."""
+    usual = TOLERANCES[Precision.INT8]
+    budget = Tolerance(
+        mask_agreement=usual.mask_agreement if mask_agreement is None else mask_agreement,
+        miou_drop=usual.miou_drop if miou_drop is None else miou_drop,
+    )
     return {**TOLERANCES, Precision.INT8: budget}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from sshr_deploy.export.artifacts import (
     check_options,
     make_artifacts,
 )
+from sshr_deploy.export.int8_state import check_state, clear_state
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
 from sshr_deploy.export.plan_for_artifact import Step
 from sshr_deploy.export.proof import prove_here
@@ -37,6 +37,7 @@ from sshr_deploy.model.checkpoint import (
     load_checkpoint,
     read_header,
 )
+from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.engine_store import EngineStore
 from sshr_deploy.runtime.reference_set import REFERENCE_NAME, write_reference
@@ -72,6 +73,9 @@ def export_bundle(
     check_options(options)
     out = out.resolve()
     _check_out(out, overwrite=overwrite)
+    state = out.with_name(f"{out.name}.int8-search")
+    if Precision.INT8 in options.precisions:
+        check_state(state)
     on_step(f"reading {checkpoint}")
     model = load_checkpoint(checkpoint)
     if model.config.num_classes != profile.num_classes:
@@ -80,16 +84,17 @@ def export_bundle(
             f"{profile.num_classes}; choose the profile it was trained with"
         )
     try:
-        with partial_folder(out) as partial:
+        scratch_name = out.with_name(f"{out.name}.scratch")
+        with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
             write_reference(partial / REFERENCE_NAME, reference)
-            state = out.with_name(f"{out.name}.int8-search")
-            shop = Workshop(model, profile, reference, partial, state, options, on_step)
+            shop = Workshop(model, profile, reference, partial, scratch, state, options, on_step)
             artifacts = make_artifacts(shop)
             write_manifest(partial, _manifest(checkpoint, shop, artifacts))
             prove_here(load_bundle(partial), on_step)
             replace_folder(partial, out)
-            shutil.rmtree(state, ignore_errors=True)
+            if Precision.INT8 in options.precisions:
+                clear_state(state)
     except OSError as error:
         raise ExportError(
             f"cannot write {out}: {error.strerror or error}; free space or choose another --out"

@@ -57,7 +57,7 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     made = [_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",))]
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
     if engines:
-        fp16 = shop.state / "typed.onnx"
+        fp16 = shop.scratch / "typed.onnx"
         write_typed_graph(fp32, fp16, Precision.FP16)
         mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, timed=False)
         made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
@@ -112,6 +112,7 @@ def _search(
         judge_name=_judge_name(shop),
         time_ms=(lambda graphs: time_graphs(graphs, classes)) if timed else None,
         work=shop.state,
+        scratch=shop.scratch,
         budget=Budget(tolerance.mask_agreement, drop),
         graph=graph,
     )

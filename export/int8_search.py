@@ -54,7 +54,9 @@ class SearchTask:
     time_ms: Timer | None
     """None where another machine will run the graph: it is then not asked to be faster."""
     work: Path
-    """Folder for candidates and verdicts; made where it is missing."""
+    """Folder for what is found out, from which a later search goes on; made if missing."""
+    scratch: Path
+    """Folder for candidates, which no other search uses."""
     budget: Budget = field(default_factory=Budget)
     graph: Path | None = None
     """What candidates quantise, with `source`'s convolutions: a typed graph; None for `source`."""
@@ -235,7 +237,7 @@ class _Search:
 
     @contextmanager
     def _written(self, setting: Setting, choices: Sequence[Sequence[str]]) -> Iterator[list[Path]]:
-        paths = [self._task.work / f"candidate-{i}.onnx" for i in range(len(choices))]
+        paths = [self._task.scratch / f"candidate-{i}.onnx" for i in range(len(choices))]
         try:
             for path, quantised in zip(paths, choices, strict=True):
                 write_qdq(self.graph, path, quantised, setting.ranges, setting.scheme)

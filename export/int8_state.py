@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.atomic import atomic_path
+from sshr_deploy.errors import UsageError
 from sshr_deploy.export.activation_ranges import Histogram
 from sshr_deploy.export.int8_table import Verdict
 
@@ -48,6 +50,41 @@ def search_keys(
                     digest.update(chunk)
         keys.append(digest.hexdigest())
     return SearchKeys(*keys)
+
+
+def check_state(folder: Path) -> None:
+    """Refuse a folder for the state of a search that is something else.
+
+    Raises:
+        UsageError: it is no folder, or holds what no search wrote.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{folder} is in the way of the INT8 search; move it away")
+    if folder.is_dir() and (foreign := sorted(set(folder.iterdir()) - _own(folder))):
+        raise UsageError(f"{folder} holds {foreign[0].name}; move it away")
+
+
+def clear_state(folder: Path) -> None:
+    """Remove what searches wrote into `folder`, and the folder if nothing else is in it.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in _own(folder):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        folder.rmdir()
+
+
+def _own(folder: Path) -> set[Path]:
+    return {
+        path
+        for pattern in (_VERDICTS, "histograms-*.npz", ".histograms-*.partial")
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
 
 
 class SearchState:

@@ -59,12 +59,12 @@ def patches_from_folder(folder: Path, profile: Profile) -> PatchSet:
         InputError: an image cannot be read.
     """
     if not folder.is_dir():
-        raise UsageError(f"--qualify {folder} is not a folder; give a folder of patch images")
+        raise UsageError(f"{folder} is not a folder; give a folder of patch images")
     if (folder / "img").is_dir() and (folder / "mask").is_dir():
         return _patches_from_split(folder, profile)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PATCH_SUFFIXES)[:MAX_PATCHES]
     if not paths:
-        raise UsageError(f"--qualify {folder} holds no PNG or JPEG image; give a folder of patches")
+        raise UsageError(f"{folder} holds no PNG or JPEG image; give a folder of patches")
     return PatchSet([read_image(p) for p in paths], folder.name)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.errors import BundleError, MissingExtraError, SessionError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.engine_store import EngineStore, Entry
@@ -41,7 +42,10 @@ def engine_states(bundle: Bundle) -> list[EngineState]:
     Raises:
         BundleError: the store cannot be read.
     """
-    return [_state(bundle, entry) for entry in EngineStore(bundle.path).entries()]
+    store = EngineStore(bundle.path)
+    if os.path.lexists(store.folder) and not store.folder.is_dir():
+        raise BundleError(f"{store.folder} is not a folder; move it away")
+    return [_state(bundle, entry) for entry in store.entries()]
 
 
 def _state(bundle: Bundle, entry: Entry) -> EngineState:

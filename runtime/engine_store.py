@@ -14,6 +14,7 @@ sender as you would trust a program from there; what is needed is built again.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Record(Frozen):
 
     schema_version: Literal[1]
     key: dict[str, Any]
-    created_utc: str
+    created_utc: Annotated[str, Field(pattern=r"^[0-9T:+-]{10,40}$")]
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
     """In the record's folder."""
     build: dict[str, Any]
@@ -147,6 +148,8 @@ class EngineStore:
             if there is None:
                 work.replace(path)  # fails where another process has just put its own there
             elif there.damage is not None:
+                if foreign := _foreign(path):
+                    raise OSError(errno.ENOTEMPTY, f"{key.slot} holds {foreign[0]}")
                 replace_folder(work, path)
             else:
                 return there
@@ -192,12 +195,13 @@ class EngineStore:
         if not (entry.path / RECORD_NAME).is_file():
             raise BundleError(f"{entry.path} is no engine of ours; move it away")
         try:
-            inside = {p.relative_to(entry.path).as_posix() for p in entry.path.rglob("*")}
-            if foreign := sorted(inside - _own_files(entry.path)):
+            if foreign := _foreign(entry.path):
                 raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
             return remove_path(entry.path)
         except OSError as error:
-            raise BundleError(f"{entry.path} cannot be removed: {error.strerror}") from error
+            raise BundleError(
+                f"{entry.path} cannot be removed: {error.strerror or error}"
+            ) from error
 
     def remove_abandoned(self) -> int:
         """Remove what killed builds left; returns the bytes that were freed.
@@ -222,8 +226,16 @@ class EngineStore:
                 freed += cache.stat().st_size
                 cache.unlink()
             except OSError as error:
-                raise BundleError(f"{cache} cannot be removed: {error.strerror}") from error
+                raise BundleError(
+                    f"{cache} cannot be removed: {error.strerror or error}"
+                ) from error
         return freed
+
+
+def _foreign(path: Path) -> list[str]:
+    """What is in an entry's folder and not ours."""
+    inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
+    return sorted(inside - _own_files(path))
 
 
 def _own_files(path: Path) -> set[str]:
@@ -256,5 +268,6 @@ def _read(path: Path, *, check_files: bool) -> Entry:
     except ValidationError as error:
         return Entry(path, None, None, f"{path / RECORD_NAME}: {describe_validation(error)}")
     except (OSError, ValueError, RecursionError) as error:
-        return Entry(path, record, None, f"{path / RECORD_NAME}: {first_line(error)}")
+        reason = getattr(error, "strerror", None) or first_line(error)
+        return Entry(path, record, None, f"{path / RECORD_NAME}: {reason}")
     return Entry(path, record, key, None)

@@ -144,9 +144,12 @@ def read_json(file: Path) -> Any:
     """A JSON file of at most 4 MiB.
 
     Raises:
-        OSError, ValueError, RecursionError: it cannot be read, is larger, or is no JSON.
+        OSError, ValueError, RecursionError: it cannot be read, is no file, is larger, or no JSON.
     """
-    if file.stat().st_size > _MAX_MANIFEST_BYTES:
+    facts = file.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError("it is not a regular file")
+    if facts.st_size > _MAX_MANIFEST_BYTES:
         raise ValueError("it is larger than 4 MiB, which no manifest is")
     return json.loads(file.read_text("utf-8"))
 

@@ -116,7 +116,10 @@ def open_session(
         return session
     if len(failures) == 1:
         raise failures[0].error
-    reasons = "; ".join(f"{name}: {why}" for name, why in _rejected(failures).items())
+    by_reason: dict[str, list[str]] = {}
+    for name, why in _rejected(failures).items():
+        by_reason.setdefault(why, []).append(name)
+    reasons = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
     raise SessionError(f"no engine works here: {reasons}" if engine == "auto" else reasons)
 
 
@@ -186,4 +189,7 @@ def _nothing_fits(bundle: Bundle, engine: str, precision: Precision | None) -> s
         for artifact in bundle.manifest.artifacts
     }
     asked = engine if precision is None else f"{precision} for {engine}"
-    return f"{bundle.path} has no {asked}; it has {'; '.join(sorted(there))}"
+    return (
+        f"{bundle.path} has no {asked}; it has {'; '.join(sorted(there))}: "
+        "choose among these, or export it with what is missing"
+    )

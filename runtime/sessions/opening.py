@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -13,7 +15,13 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.manifest import Artifact, FileEntry, Qualification
 from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
-from sshr_deploy.runtime.engine_store import SCHEMA_VERSION, EngineStore, Entry, Record
+from sshr_deploy.runtime.engine_store import (
+    PLAN_NAME,
+    SCHEMA_VERSION,
+    EngineStore,
+    Entry,
+    Record,
+)
 from sshr_deploy.runtime.progress import Sparse
 from sshr_deploy.runtime.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
@@ -21,8 +29,6 @@ from sshr_deploy.runtime.sessions.machine_key import CACHING_ENGINES, PLAN_ENGIN
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import Session
 from sshr_deploy.runtime.settings import OpenOptions
-
-PLAN_NAME = "engine.plan"
 
 
 class Opener:
@@ -120,8 +126,7 @@ class Opener:
         try:
             return self.store.write(key, make)
         except OSError as error:
-            reason = error.strerror or error
-            fix = "copy the bundle to a folder that you can write to"
+            reason, fix = error.strerror or error, self._store_fix(error)
             if key.engine in PLAN_ENGINES:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
             self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
@@ -129,6 +134,15 @@ class Opener:
             make(None)
         record = made[0]({})
         return Entry(self.store.folder, record, key, None), record
+
+    def _store_fix(self, error: OSError) -> str:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "free space"
+        if error.errno == errno.ENOTEMPTY:
+            return "move that away"
+        if os.path.lexists(self.store.folder) and not self.store.folder.is_dir():
+            return "move it away"
+        return "copy the bundle to a folder that you can write to"
 
     def _qualified(self, key: EngineKey, session: Session) -> Qualification:
         total, done, sparse = len(self.reference), 0, Sparse(self.say)
@@ -177,7 +191,8 @@ class Opener:
                 engine=key.engine,
                 precision=key.precision,
                 batches=key.batches,
-                host_code=self.bundle.manifest.engine_options.version_compatible,
+                host_code=self.bundle.manifest.engine_options.version_compatible
+                and key.engine == "tensorrt",
             )
         return OnnxRuntimeSession(
             self.bundle.file(artifact.file),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.options import BundleArgument
+from sshr_deploy.errors import one_line
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.engine_states import EngineState
@@ -52,7 +53,7 @@ def verify(bundle: BundleArgument) -> None:
     bad = 0
     for state in _states(bundle):
         text = f": {state.reason}" if state.reason else ""
-        typer.echo(f"{state.entry.path.name}: {state.state}{text}")
+        typer.echo(one_line(f"{state.entry.path.name}: {state.state}{text}"))
         bad += bool(state.reason)
     typer.echo(
         f"{bundle}: whole; {bad or 'no'} engine{'' if bad == 1 else 's'} that cannot be used"
@@ -86,7 +87,10 @@ def clean(
         except BundleError as error:
             kept.append(str(error))
     if everything:
-        freed += store.remove_caches()
+        try:
+            freed += store.remove_caches()
+        except BundleError as error:
+            kept.append(str(error))
     for reason in kept:
         typer.echo(f"sshr-deploy: error: {reason}", err=True)
     typer.echo(f"removed {removed} of {len(states)}, {freed / 1e6:.1f} MB")
@@ -124,8 +128,8 @@ def _print_table(states: list[EngineState]) -> None:
         engine, _, precision = item.entry.path.name.rpartition("-")[0].rpartition("-")
         size = sum(entry.bytes for entry in record.files.values()) if record else 0
         table.add_row(
-            key.engine if key else escape(engine),
-            key.precision if key else escape(precision),
+            escape(one_line(key.engine if key else engine)),
+            escape(one_line(key.precision if key else precision)),
             item.state.value,
             f"{record.qualification.mask_agreement:.3%}" if record else "",
             f"{size / 1e6:.1f}",
@@ -135,4 +139,4 @@ def _print_table(states: list[EngineState]) -> None:
     console.print(table)
     for item in states:
         if item.reason:
-            console.print(f"{item.entry.path.name}: {item.reason}", markup=False)
+            console.print(one_line(f"{item.entry.path.name}: {item.reason}"), markup=False)

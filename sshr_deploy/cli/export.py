@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption
-from sshr_deploy.errors import MissingExtraError
+from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 
 if TYPE_CHECKING:
@@ -67,17 +67,23 @@ def export(
         ),
     ] = None,
     max_miou_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=1, help="Mean IoU that INT8 may lose, from 0 to 1, where there are masks."
+            min=0,
+            max=1,
+            help="Mean IoU that INT8 may lose, from 0 to 1, where there are masks.",
+            show_default="0.005",
         ),
-    ] = 0.005,
+    ] = None,
     min_agreement: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=1, help="Share of mask pixels on which INT8 must agree with FP32, 0 to 1."
+            min=0,
+            max=1,
+            help="Share of mask pixels on which INT8 must agree with FP32, 0 to 1.",
+            show_default="0.985",
         ),
-    ] = 0.985,
+    ] = None,
     workspace_mib: Annotated[
         int | None,
         typer.Option(
@@ -130,6 +136,13 @@ def export(
     from sshr_deploy.manifest import EngineOptions
     from sshr_deploy.profiles import load_profile
 
+    for option, value in (
+        ("--calibrate", calibrate),
+        ("--max-miou-drop", max_miou_drop),
+        ("--min-agreement", min_agreement),
+    ):
+        if value is not None and Precision.INT8 not in (precision or ()):
+            raise UsageError(f"{option} is for --precision int8; leave it out, or add that")
     loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
     options = ExportOptions(
         precisions=tuple(precision or ()),

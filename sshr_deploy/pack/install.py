@@ -109,7 +109,10 @@ def read_kit(folder: Path) -> dict[str, Any]:
     """
     path = folder / KIT_NAME
     try:
-        if path.stat().st_size > _MAX_KIT_BYTES:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError("it is not a regular file")
+        if facts.st_size > _MAX_KIT_BYTES:
             raise ValueError("it is larger than any kit's")
         kit: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

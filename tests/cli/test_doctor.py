@@ -71,7 +71,7 @@ def test_a_machine_without_a_gpu(tmp_path: Path) -> None:
 
 @posix
 def test_json_with_a_gpu_that_no_library_can_open_and_no_bundle(tmp_path: Path) -> None:
-    put_nvidia_smi(tmp_path, "0, NVIDIA [red]RTX 4000, 8.9, 575.64.03, 20475\n")
+    put_nvidia_smi(tmp_path, "0, GPU-1f, NVIDIA [red]RTX 4000, 8.9, 575.64.03, 20475\n")
     nothing = tmp_path / "[no] bundle"
     done = run("--json", "--model", nothing, PATH=str(tmp_path), ORT_DISABLE_TELEMETRY="0")
     document = json.loads(done.stdout)

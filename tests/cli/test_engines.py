@@ -103,3 +103,32 @@ def test_clean_removes_what_a_killed_build_left_and_nothing_else(bundle_dir: Pat
     assert done.returncode == 0, done.stderr
     assert "removed 0 of 1, 2.0 MB" in done.stdout
     assert set((bundle_dir / "engines").iterdir()) == {ready, living}
+
+
+def test_folders_that_are_not_ours_are_spared(bundle_dir: Path) -> None:
+    mine = bundle_dir / "engines" / "mydata"
+    mine.mkdir()
+    (mine / "record.json").write_text('{"my": "own"}')
+    (mine / "slides.csv").write_text("precious")
+    assert _run("clean", bundle_dir, "--all").returncode == 1
+    assert (mine / "slides.csv").read_text() == "precious"
+
+
+def test_a_file_in_place_of_the_folder_is_told(bundle_dir: Path) -> None:
+    shutil.rmtree(bundle_dir / "engines")
+    (bundle_dir / "engines").write_text("in the way")
+    done = _run("verify", bundle_dir)
+    assert done.returncode == 2
+    assert done.stderr.endswith("engines is not a folder; move it away\n")
+
+
+def test_text_of_a_foreign_record_is_not_interpreted(bundle_dir: Path) -> None:
+    from sshr_deploy.bundle import sealed_json
+
+    (record,) = (bundle_dir / "engines").glob("*/record.json")
+    content = json.loads(record.read_text())
+    content.pop("self_sha256")
+    record.write_text(sealed_json({**content, "created_utc": "[/bold]\x1b[31m"}))
+    done = _run("list", bundle_dir)
+    assert done.returncode == 0 and "damaged" in done.stdout
+    assert "\x1b" not in done.stdout

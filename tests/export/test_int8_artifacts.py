@@ -13,11 +13,13 @@ import pytest
 
 import sshr_deploy
 from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.errors import UsageError
 from sshr_deploy.export import artifacts, int8_artifacts
 from sshr_deploy.export.artifacts import ExportOptions, Workshop, int8_tolerances
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
 from sshr_deploy.export.deploy_graph import HfrmForm
-from sshr_deploy.export.int8_search import Judge
+from sshr_deploy.export.int8_search import Int8Mix, Judge, Progress, SearchTask
+from sshr_deploy.export.int8_state import check_state, clear_state
 from sshr_deploy.export.int8_table import Int8RejectedError, Verdict
 from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from, shipped_patches
 from sshr_deploy.manifest import Artifact
@@ -63,7 +65,9 @@ def shop(
     model = load_checkpoint(small_checkpoint)
     options = ExportOptions(tolerances=LOOSE)
     reference = reference_from(model, patches)
-    return Workshop(model, profile, reference, folder, tmp_path / "state", options, lambda _: None)
+    scratch, state = tmp_path / "scratch", tmp_path / "state"
+    scratch.mkdir()
+    return Workshop(model, profile, reference, folder, scratch, state, options, lambda _: None)
 
 
 def _times(monkeypatch: pytest.MonkeyPatch, fp32_ms: float) -> None:
@@ -199,20 +203,18 @@ def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.Mon
 def test_verdicts_of_another_release_do_not_count(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[Path] = []
+    names: list[str] = []
 
-    def judge(graph: Path) -> Verdict:
-        judged.append(graph)
-        return Verdict(1, None, 0)
+    def search(task: SearchTask, on_progress: Progress) -> Int8Mix:
+        names.append(task.judge_name)
+        raise Int8RejectedError("seen", [])
 
-    monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: judge)
-    _times(monkeypatch, fp32_ms=20)
-    int8_artifacts.int8_artifacts(shop)
-    needed = len(judged)
-    assert needed
-    monkeypatch.setattr(sshr_deploy, "__version__", "0.0.0")
-    int8_artifacts.int8_artifacts(shop)
-    assert len(judged) == 2 * needed
+    monkeypatch.setattr(int8_artifacts, "search_int8", search)
+    for version in ("1.0.0", "1.0.0", "1.0.1"):
+        monkeypatch.setattr(sshr_deploy, "__version__", version)
+        with pytest.raises(Int8RejectedError, match="seen"):
+            int8_artifacts.int8_artifacts(shop)
+    assert names[0] == names[1] != names[2]
 
 
 def test_a_budget_that_nothing_meets_is_told_with_the_table(
@@ -227,3 +229,35 @@ def test_a_budget_that_nothing_meets_is_told_with_the_table(
     alone = [line for line in lines if line.startswith("only ")]
     assert len(alone) == 12 and any(line.startswith("... 34 more, ") for line in lines)
     assert [path.name for path in shop.folder.glob("*int8*")] == []
+
+
+def test_what_a_user_keeps_where_the_search_would_is_spared(
+    small_checkpoint: Path, profile: Profile, patches: PatchSet, tmp_path: Path
+) -> None:
+    state = tmp_path / "bundle.int8-search"
+    state.mkdir()
+    (state / "thesis.txt").write_text("mine")
+    out = tmp_path / "bundle"
+    options = ExportOptions((Precision.INT8,), tolerances=LOOSE)
+    with pytest.raises(UsageError, match=r"holds thesis\.txt; move it away"):
+        export_bundle(small_checkpoint, profile, out, patches, options)
+    export_bundle(
+        small_checkpoint, profile, out, patches
+    )  # without INT8 it is none of its business
+    assert (state / "thesis.txt").read_text() == "mine"
+
+
+def test_a_finished_search_removes_its_own_files_alone(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    clear_state(state)
+    state.mkdir()
+    for name in ("verdicts.jsonl", "histograms-0123.npz", "notes.txt"):
+        (state / name).write_text("x")
+    clear_state(state)
+    assert [p.name for p in state.iterdir()] == ["notes.txt"]
+    (state / "notes.txt").unlink()
+    clear_state(state)
+    assert not state.exists()
+    state.write_text("a file")
+    with pytest.raises(UsageError, match="is in the way of the INT8 search"):
+        check_state(state)

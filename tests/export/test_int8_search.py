@@ -59,6 +59,7 @@ def task(tmp_path: Path) -> SearchTask:
         judge_name="additive",
         time_ms=None,
         work=tmp_path / "work",
+        scratch=tmp_path,
     )
 
 
@@ -207,7 +208,7 @@ def judge(graph):
 
 patches = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), np.uint8)
 search_int8(SearchTask(Path(sys.argv[1]), patches, TENSORRT_SCHEMES, judge, "additive", None,
-                       Path(sys.argv[2])))
+                       Path(sys.argv[2]), Path(sys.argv[1]).parent))
 """
 
 

@@ -3,11 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +62,7 @@ def add(
     return store.write(key, make)[0]
 
 
-def _sound(store: EngineStore, key: EngineKey = KEY) -> bool:
+def is_sound(store: EngineStore, key: EngineKey = KEY) -> bool:
     entry = store.find(key)
     return entry is not None and entry.damage is None
 
@@ -127,11 +123,11 @@ def test_every_byte_of_a_record_counts(store: EngineStore) -> None:
         changed = bytearray(whole)
         changed[place] ^= 1
         file.write_bytes(changed)
-        assert not _sound(store), place
+        assert not is_sound(store), place
         tried += 1
     assert tried > 30
     file.write_bytes(whole)
-    assert _sound(store)
+    assert is_sound(store)
 
 
 def _rewritten(entry: Entry, **changes: Any) -> None:
@@ -168,7 +164,7 @@ def test_records_that_cannot_be_ours_are_damage(
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])
 def test_files_that_are_no_record_are_damage(store: EngineStore, text: str) -> None:
     add(store).file(RECORD_NAME).write_text(text)
-    assert not _sound(store)
+    assert not is_sound(store)
 
 
 def test_a_failed_build_leaves_nothing_and_the_old_one_stays(store: EngineStore) -> None:
@@ -182,87 +178,20 @@ def test_a_failed_build_leaves_nothing_and_the_old_one_stays(store: EngineStore)
     add(store)
     with pytest.raises(KeyboardInterrupt):
         store.write(KEY, fail)
-    assert _sound(store)
+    assert is_sound(store)
     assert len(list(store.folder.iterdir())) == 1
 
 
 def test_a_new_engine_replaces_a_damaged_one(store: EngineStore) -> None:
     add(store).file("engine.plan").unlink()
     add(store)
-    assert _sound(store)
+    assert is_sound(store)
 
 
 def test_a_sound_engine_is_kept(store: EngineStore) -> None:
     add(store)
     assert add(store, plan=b"another").file("engine.plan").read_bytes() == PLAN
     assert [p.name for p in store.folder.iterdir()] == [KEY.slot]
-
-
-def _two_builds(bundle: Path, use: Callable[[Entry], bytes | None]) -> list[bytes | None]:
-    """What `use` says of the entries of two builds that end at the same time."""
-    bundle.mkdir(exist_ok=True)
-    built = threading.Barrier(2, timeout=60)
-
-    def build(plan: bytes) -> bytes | None:
-        return use(add(EngineStore(bundle), plan=plan, then=built.wait))
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(build, [b"a" * 9000, b"b" * 9000]))
-
-
-def test_of_two_builds_that_end_together_both_use_the_first(tmp_path: Path) -> None:
-    for turn in range(60):
-        bundle = tmp_path / str(turn)
-        one, other = _two_builds(bundle, lambda entry: entry.file("engine.plan").read_bytes())
-        assert one == other
-        assert _sound(EngineStore(bundle))
-        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
-
-
-def test_two_builds_that_end_together_replace_a_damaged_one(tmp_path: Path) -> None:
-    for turn in range(60):
-        bundle = tmp_path / str(turn)
-        bundle.mkdir()
-        add(EngineStore(bundle)).file("engine.plan").write_bytes(b"damaged")
-        _two_builds(bundle, lambda _: None)
-        assert _sound(EngineStore(bundle))
-        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
-
-
-_KILLED = """
-import os, sys
-from pathlib import Path
-from sshr_deploy.runtime.engine_key import EngineKey
-from sshr_deploy.runtime.engine_store import EngineStore
-
-def make(folder):
-    (folder / "engine.plan").write_bytes(b"half")
-    (folder / "cache").mkdir()
-    (folder / "cache" / "times").write_bytes(b"more")
-    os._exit(9)
-
-EngineStore(Path(sys.argv[1])).write(EngineKey(**eval(sys.argv[2])), make)
-"""
-
-
-def _killed_build(bundle: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(bundle), repr(asdict(KEY))])
-    assert done.returncode == 9
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there it takes a day to tell that nobody writes")
-def test_what_a_killed_build_left_is_ours_and_goes(store: EngineStore, tmp_path: Path) -> None:
-    _killed_build(tmp_path)
-    assert len(list(store.folder.rglob("*"))) == 4
-    assert store.names() == {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
-    assert store.remove_abandoned() == 8
-    _killed_build(tmp_path)
-    entry = add(store, replace(KEY, driver="581.15"))
-    assert list(store.folder.iterdir()) == [entry.path]
-
-
-def test_what_is_being_built_stays(store: EngineStore) -> None:
-    assert add(store, then=store.remove_abandoned).file("engine.plan").read_bytes() == PLAN
 
 
 def test_removal_frees_bytes_and_spares_what_is_not_ours(store: EngineStore) -> None:
@@ -322,3 +251,26 @@ def test_entries_of_another_schema_are_ours(store: EngineStore, tmp_path: Path) 
     _rewritten(entry, schema_version=2, files={"weights.bin": "another form", "/etc/x": None})
     assert _names(tmp_path) < store.names()
     assert store.remove(store.entries()[0]) > len(PLAN)
+
+
+def test_a_new_engine_never_replaces_what_a_user_keeps_in_the_folder(store: EngineStore) -> None:
+    entry = add(store)
+    entry.file(RECORD_NAME).write_text("{}")
+    (entry.path / "d").mkdir()
+    (entry.path / "d" / "thesis.docx").write_text("mine")
+    with pytest.raises(OSError, match=r"holds d"):
+        add(store)
+    assert (entry.path / "d" / "thesis.docx").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and devices")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_record_that_is_no_file_is_damage_at_once(store: EngineStore, kind: str) -> None:
+    file = add(store).file(RECORD_NAME)
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    entry = store.find(KEY)
+    assert entry is not None and "not a regular file" in str(entry.damage)

@@ -16,6 +16,7 @@ from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle, sealed_json
 from sshr_deploy.errors import BundleError, ExportError, SessionError, UsageError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime import gpu as gpu_module
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.gpu import Gpu
 from sshr_deploy.runtime.sessions import OpenOptions, Session, machine_key, open_session
@@ -203,12 +204,13 @@ def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             raise SessionError("the engine cannot be loaded: broken")
         assert facts["engine"] == "tensorrt-rtx" and facts["batches"] == (1, 8)
         standing_in = OnnxRuntimeSession(bundle_dir / "model.onnx", classes)
-        device = machine_key.first_gpu().name
+        device = gpu_module.first_gpu().name
         standing_in.info = replace(standing_in.info, device=device)
         return standing_in
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(tensorrt_session, "TensorRtSession", session)
-    monkeypatch.setattr(machine_key, "first_gpu", lambda: GPU)
+    monkeypatch.setattr(gpu_module, "find_gpus", lambda: (GPU,))
     monkeypatch.setattr(machine_key, "import_tensorrt", lambda engine: engine)
     monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.7.1.116")
     yield bundle_dir
@@ -255,12 +257,12 @@ def test_another_machine_is_told_and_gets_its_own(
 ) -> None:
     builder = Builder()
     _opened(planned, "tensorrt-rtx", builder=builder)
-    monkeypatch.setattr(machine_key, "first_gpu", lambda: gpu)
+    monkeypatch.setattr(gpu_module, "find_gpus", lambda: (gpu,))
     with pytest.raises(SessionError, match=f"{told}; run without --no-build$"):
         _opened(planned, "tensorrt-rtx", build=False, allow_unqualified=True)
     _, said = _opened(planned, "tensorrt-rtx", builder=builder)
     assert len(builder.keys) == 2 and "what is there was made for something else" in said[0]
-    monkeypatch.setattr(machine_key, "first_gpu", lambda: GPU)
+    monkeypatch.setattr(gpu_module, "find_gpus", lambda: (GPU,))
     _opened(planned, "tensorrt-rtx", builder=builder)
     assert len(builder.keys) == 2, "the first machine's engine is still there"
 
