@@ -180,6 +180,8 @@ def export(
 def _described(artifact: Artifact) -> str:
     q = artifact.qualification
     name = artifact.precision.upper()
+    if artifact.quantisation is not None:
+        name += f" ({artifact.quantisation.kind}, for {' and '.join(artifact.engines)})"
     if q is None:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
     worst = max(q.cam_relative_error.values())

@@ -136,7 +136,7 @@ def test_no_mix_is_rejected_with_the_table(task: SearchTask) -> None:
     lines = caught.value.table.splitlines()
     assert len(lines) == 1 + len(caught.value.rows)
     assert [line for line in lines if line.startswith("only d ") and "99.90%" in line]
-    assert list(task.work.glob("candidate*")) == []
+    assert list(task.scratch.glob("candidate*")) == []
 
 
 def test_what_is_not_faster_is_rejected(task: SearchTask) -> None:
@@ -156,7 +156,7 @@ def test_what_is_not_faster_is_rejected(task: SearchTask) -> None:
     assert [row.ms for row in mix.rows[-3:]] == [10.0, 4.0, 9.0]
     assert mix.rows[-3].kept == NAMES
     assert mix.rows[-1].verdict == mix.verdict
-    assert list(task.work.glob("candidate*")) == []
+    assert list(task.scratch.glob("candidate*")) == []
 
 
 def test_the_mix_can_be_written(task: SearchTask, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_killed_search_goes_on_where_it_stopped(
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL
-    assert list(task.work.glob("candidate*")), "it was killed while a candidate was judged"
+    assert list(task.scratch.glob("candidate*")), "it was killed while a candidate was judged"
     with (task.work / "verdicts.jsonl").open("a") as file:
         file.write('{"key": "half a li')
     judged.clear()
@@ -240,7 +240,7 @@ def test_a_killed_search_goes_on_where_it_stopped(
     assert (resumed.kept, resumed.rows) == (whole.kept, whole.rows)
     assert not [text for *_, text in said if text == "calibrating"]
     assert all(done <= total for done, total, _ in said)
-    assert list(task.work.glob("candidate*")) == []
+    assert list(task.scratch.glob("candidate*")) == []
     judged.clear()
     search_int8(replace(task, judge=counting))
     assert judged == []
