@@ -25,8 +25,9 @@ LIBRARIES = {
     "tensorrt-rtx": Library("tensorrt_rtx", "tensorrt-rtx", "rtx"),
 }
 """By name of the engine (`EngineChoice`)."""
-RTX_SMS = (75, 80, 86, 89, 120, 121)
-"""What TensorRT-RTX 1.7 lists (`ComputeCapability`)."""
+RTX_SMS = (80, 86, 89, 120, 121)
+"""What TensorRT-RTX 1.7 lists (`ComputeCapability`), but 7.5: its engines are for 8.0 and later
+unless it is told otherwise, and for 7.5 it has no FP32 matrix product, which the gate needs."""
 _KEPT_LINES = 100
 
 
@@ -59,7 +60,7 @@ def rtx_refusal(name: str, sm: int) -> str | None:
     if sm in RTX_SMS:
         return None
     listed = ", ".join(map(sm_text, RTX_SMS))
-    return f"{name} has SM {sm_text(sm)}, TensorRT-RTX lists {listed}; take another engine"
+    return f"{name} has SM {sm_text(sm)}, TensorRT-RTX builds for {listed}; take another engine"
 
 
 def context_config(engine_name: str, trt: Any, engine: Any) -> Any:

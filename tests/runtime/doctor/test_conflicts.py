@@ -77,7 +77,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_list() -> None:
     assert (conflict.name, conflict.mend) == ("gpu-not-on-rtx-list", ())
     assert conflict.breaks == ("tensorrt-rtx", "onnx-rtx")
     assert "H100 80GB HBM3 has SM 9.0" in conflict.reason
-    assert "7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in conflict.reason
+    assert "8.0, 8.6, 8.9, 12.0, 12.1" in conflict.reason
     plugin_alone = with_packages(workstation(H100), tensorrt_rtx=None)
     assert the_only(plugin_alone).name == "gpu-not-on-rtx-list"
     neither = with_packages(plugin_alone, onnxruntime_ep_nv_tensorrt_rtx_cu13=None)
