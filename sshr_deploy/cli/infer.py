@@ -81,6 +81,12 @@ def infer(
         allow_unqualified=allow_unqualified,
         quiet=quiet,
     ) as session:
+        info = session.info
+        if not quiet and info.mask_agreement is not None:
+            say(
+                f"engine: {info.engine} {info.precision}, masks equal to the reference on "
+                f"{info.mask_agreement:.3%} of pixels"
+            )
         context = Context(bundle, session, settings)
         try:
             with make_reporter(quiet=quiet) as reporter:
