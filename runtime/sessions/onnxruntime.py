@@ -110,7 +110,8 @@ def import_onnxruntime() -> Any:
     Raises:
         MissingExtraError: onnxruntime is not installed.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if not os.environ.get("ORT_DISABLE_TELEMETRY"):  # an empty one would leave it on
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError as error:
