@@ -166,7 +166,7 @@ def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
 
 def _telemetry(facts: Facts) -> Iterator[Conflict]:
     value = facts.environ.get("ORT_DISABLE_TELEMETRY")
-    if facts.onnxruntime.packages and value is not None and value.lower() not in _TELEMETRY_OFF:
+    if facts.onnxruntime.packages and value and value.lower() not in _TELEMETRY_OFF:
         yield Conflict(
             "telemetry-on",
             f"ORT_DISABLE_TELEMETRY is {value!r}, with which onnxruntime 1.29 and later keeps a "

@@ -176,7 +176,7 @@ def test_the_list_is_asked_for_the_gpu_that_cuda_opens() -> None:
 
 @pytest.mark.parametrize(
     ("value", "on"),
-    [("0", True), ("", True), ("false", True), ("1", False), ("TRUE", False), (None, False)],
+    [("0", True), ("", False), ("false", True), ("1", False), ("TRUE", False), (None, False)],
 )
 def test_telemetry(value: str | None, on: bool) -> None:
     environ = {} if value is None else {"ORT_DISABLE_TELEMETRY": value}
