@@ -26,8 +26,9 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
         gates_equal=True,
         miou_drop=0.001,
     ),
-    Precision.FP16: Tolerance(mask_agreement=0.995, miou_drop=0.001),
-    Precision.BF16: Tolerance(mask_agreement=0.985, miou_drop=0.005),
+    # No patch may be wholly wrong (measured at width 8 and 16, FP16: 99.8 % in the worst).
+    Precision.FP16: Tolerance(mask_agreement=0.995, mask_agreement_worst=0.95, miou_drop=0.001),
+    Precision.BF16: Tolerance(mask_agreement=0.985, mask_agreement_worst=0.85, miou_drop=0.005),
     Precision.INT8: Tolerance(mask_agreement=0.985, miou_drop=0.005),
 }
 """What an artefact of each precision must reach, unless the export was told otherwise."""
