@@ -22,7 +22,7 @@ from sshr_deploy.export.int8_search import (
     SearchTask,
     search_int8,
 )
-from sshr_deploy.export.int8_table import Budget, Verdict, format_table
+from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Verdict, format_table
 from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.manifest import Artifact, Quantisation
@@ -43,7 +43,8 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     That for processors keeps what must be wide in FP32, and has to be faster than FP32 here. That
     for the TensorRT libraries keeps it in FP16, and is searched so; it is judged by ONNX Runtime on
     this processor, and again by the engine on the machine that builds it, where its speed is not
-    known before.
+    known before. Where it is asked for, the bundle is made without the one for processors if that
+    is rejected.
 
     Raises:
         Int8RejectedError: no mix meets the budget, or it is not faster; its table says why.
@@ -53,9 +54,16 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     """
     calibration = _calibration(shop)
     fp32 = shop.folder / MODEL_NAME
-    mix = _search(shop, calibration, CPU_SCHEMES, fp32, timed=True)
-    made = [_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",))]
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
+    made = []
+    try:
+        mix = _search(shop, calibration, CPU_SCHEMES, fp32, timed=True)
+        made.append(_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",)))
+    except Int8RejectedError as error:
+        if not engines:
+            raise
+        shop.on_step(error.table)
+        shop.on_step(f"no INT8 for onnx-cpu: {error}")
     if engines:
         fp16 = shop.scratch / "typed.onnx"
         write_typed_graph(fp32, fp16, Precision.FP16)

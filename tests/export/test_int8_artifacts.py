@@ -217,6 +217,25 @@ def test_verdicts_of_another_release_do_not_count(
     assert names[0] == names[1] != names[2]
 
 
+@pytest.mark.usefixtures("exported_before")
+def test_tensorrt_gets_its_graph_where_processors_gain_nothing(
+    small_checkpoint: Path,
+    profile: Profile,
+    patches: PatchSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _times(monkeypatch, fp32_ms=5)
+    said: list[str] = []
+    options = ExportOptions((Precision.INT8,), ("tensorrt",), tolerances=LOOSE)
+    out = tmp_path / "bundle"
+    bundle = export_bundle(small_checkpoint, profile, out, patches, options, on_step=said.append)
+    assert set(_int8(bundle)) == {"tensorrt"}
+    assert any(text.startswith("no INT8 for onnx-cpu: 8 bits are not faster") for text in said)
+    with open_session(bundle, "onnx-cpu") as session:
+        assert session.info.precision == "fp32"
+
+
 def test_a_budget_that_nothing_meets_is_told_with_the_table(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
