@@ -12,8 +12,10 @@ import numpy as np
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX, Session
 
-_TURN = 3
+_TURN = 5
 """Counted calls of a session before the next one has its turn."""
+_SETTLE_S = 0.3
+"""Seconds that a turn runs uncounted; threads spun for up to 0.1 s (AMD EPYC, 2 cores)."""
 _ROUNDS = 9
 
 
@@ -33,20 +35,21 @@ def time_sessions(
 ) -> list[list[float]]:
     """Milliseconds of each of `rounds` calls, with `batch` patches of noise, for each session.
 
-    The sessions take turns, so that a busy moment of the machine falls on all of them; a turn is a
-    few calls, of which the first is not counted: the threads of the session before it still spin
-    then, which took up to 40 % of a short call.
+    The sessions take turns, so that a busy moment of the machine falls on all of them. A turn
+    begins with calls that are not counted, until a session runs as it would alone: the threads of
+    those before it still spin, which doubled the time of short calls.
 
     Raises:
         SessionError: an engine fails.
     """
     patches = np.random.default_rng(0).integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), np.uint8)
     samples: list[list[float]] = [[] for _ in sessions]
-    for session in sessions:
-        session.infer(patches)  # the first call allocates
     while len(samples[-1]) < rounds:
         for session, times in zip(sessions, samples, strict=True):
+            settled = time.perf_counter() + _SETTLE_S
             session.infer(patches)
+            while time.perf_counter() < settled:
+                session.infer(patches)
             for _ in range(min(_TURN, rounds - len(times))):
                 start = time.perf_counter()
                 session.infer(patches)
