@@ -27,6 +27,7 @@ from typing import Any
 from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.errors import SshrDeployError, first_line
+from sshr_deploy.runtime.gpu import find_gpus
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TESTS = (
@@ -91,15 +92,14 @@ def _cuda_environment() -> dict[str, Any]:
     import torch
 
     properties = torch.cuda.get_device_properties(0)
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    gpus = find_gpus()
     return {
         "sm": 10 * properties.major + properties.minor,
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "driver": driver[0] if driver else None,
+        "driver": gpus[0].driver if gpus else None,
     }
 
 

@@ -36,17 +36,6 @@ from sshr_deploy.runtime.sessions import CAM_NAMES, open_session
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 
-@pytest.fixture
-def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the export take the graph of `small_bundle_dir`, which takes no seconds."""
-
-    def copy(model: SSHR, path: Path, *, form: HfrmForm) -> None:
-        for name in ("model.onnx", "model.onnx.data"):
-            shutil.copy(small_bundle_dir / name, path.with_name(name))
-
-    monkeypatch.setattr(artifacts, "write_onnx", copy)
-
-
 def test_the_graph_is_what_the_bundle_promises(small_bundle_dir: Path) -> None:
     proto = onnx.load(small_bundle_dir / "model.onnx", load_external_data=False)
     onnx.checker.check_model(small_bundle_dir / "model.onnx", full_check=True)

@@ -14,21 +14,20 @@ import pytest
 import sshr_deploy
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
-from sshr_deploy.export import artifacts, int8_artifacts
+from sshr_deploy.export import int8_artifacts
 from sshr_deploy.export.artifacts import ExportOptions, Workshop, int8_tolerances
 from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-from sshr_deploy.export.deploy_graph import HfrmForm
 from sshr_deploy.export.int8_search import Int8Mix, Judge, Progress, SearchTask
 from sshr_deploy.export.int8_state import check_state, clear_state
 from sshr_deploy.export.int8_table import Int8RejectedError, Verdict
 from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from, shipped_patches
 from sshr_deploy.manifest import Artifact
-from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions import OpenOptions, open_session
 
+pytestmark = pytest.mark.usefixtures("exported_before")
 LOOSE = int8_tolerances(miou_drop=1, mask_agreement=0.5)
 
 
@@ -36,17 +35,6 @@ LOOSE = int8_tolerances(miou_drop=1, mask_agreement=0.5)
 def patches() -> PatchSet:
     shipped = shipped_patches()
     return PatchSet(shipped.images[:2], shipped.source)
-
-
-@pytest.fixture(autouse=True)
-def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the export take the graph of `small_bundle_dir`, which takes no seconds."""
-
-    def copy(model: SSHR, path: Path, *, form: HfrmForm) -> None:
-        for name in ("model.onnx", "model.onnx.data"):
-            shutil.copy(small_bundle_dir / name, path.with_name(name))
-
-    monkeypatch.setattr(artifacts, "write_onnx", copy)
 
 
 @pytest.fixture
@@ -217,7 +205,6 @@ def test_verdicts_of_another_release_do_not_count(
     assert names[0] == names[1] != names[2]
 
 
-@pytest.mark.usefixtures("exported_before")
 def test_tensorrt_gets_its_graph_where_processors_gain_nothing(
     small_checkpoint: Path,
     profile: Profile,
