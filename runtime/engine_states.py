@@ -9,8 +9,9 @@ from enum import StrEnum
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import BundleError, MissingExtraError, SessionError
 from sshr_deploy.manifest import Artifact
+from sshr_deploy.runtime.engine_entry import Entry
 from sshr_deploy.runtime.engine_key import EngineKey
-from sshr_deploy.runtime.engine_store import EngineStore, Entry
+from sshr_deploy.runtime.engine_store import EngineStore
 from sshr_deploy.runtime.qualification import misses
 from sshr_deploy.runtime.sessions.machine_key import machine_key
 

@@ -15,12 +15,14 @@ sender as you would trust a program from there; what is needed is built again.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+import filelock
 
 from sshr_deploy.atomic import (
     is_partial_name,
@@ -29,57 +31,33 @@ from sshr_deploy.atomic import (
     remove_path,
     replace_folder,
 )
-from sshr_deploy.bundle import (
-    ENGINES_NAME,
-    check_file,
-    file_entry,
-    read_json,
-    sealed_json,
-    self_hash,
+from sshr_deploy.bundle import ENGINES_NAME, file_entry, sealed_json
+from sshr_deploy.errors import BundleError
+from sshr_deploy.manifest import FileEntry, Qualification
+from sshr_deploy.runtime.engine_entry import (
+    RECORD_NAME,
+    SCHEMA_VERSION,
+    Entry,
+    Record,
+    foreign_files,
+    own_files,
+    read_entry,
 )
-from sshr_deploy.errors import BundleError, first_line
-from sshr_deploy.manifest import FileEntry, Frozen, Qualification
-from sshr_deploy.profiles import describe_validation
 from sshr_deploy.runtime.engine_key import EngineKey
 
-RECORD_NAME = "record.json"
-PLAN_NAME = "engine.plan"
-SCHEMA_VERSION: Literal[1] = 1
-
-_KEY = TypeAdapter(EngineKey)
 _CACHES = ".timing-*.cache"
-
-
-class Record(Frozen):
-    """What is known of one engine on one machine."""
-
-    schema_version: Literal[1]
-    key: dict[str, Any]
-    created_utc: Annotated[str, Field(pattern=r"^[0-9T:+-]{10,40}$")]
-    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
-    """In the record's folder."""
-    build: dict[str, Any]
-    """What the builder reported; empty where nothing was built."""
-    qualification: Qualification
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One folder of the store."""
-
-    path: Path
-    record: Record | None
-    key: EngineKey | None
-    damage: str | None
-    """Why it cannot be used, whatever the machine."""
-
-    def file(self, name: str) -> Path:
-        """Path of one of its files."""
-        return self.path / name
+_LOCK_NAME = ".renames.lock"
+_LOCK_TIMEOUT_S = 60.0
+"""Held while an entry's files are hashed and two folders renamed: seconds on a slow share."""
 
 
 class EngineStore:
-    """The folder `engines` of a bundle."""
+    """The folder `engines` of a bundle.
+
+    Any number of processes may use it at once. An entry appears whole, and a sound one keeps its
+    place until somebody removes it. Whoever renames entries holds the store's lock; readers do
+    not, and may miss an entry in the moment in which a damaged one is replaced.
+    """
 
     def __init__(self, bundle: Path) -> None:
         self.folder = bundle / ENGINES_NAME
@@ -98,12 +76,12 @@ class EngineStore:
             raise BundleError(
                 f"{self.folder} cannot be read: {error.strerror}; check your rights to it"
             ) from error
-        return [_read(path, check_files=check_files) for path in folders if path.is_dir()]
+        return [read_entry(path, check_files=check_files) for path in folders if path.is_dir()]
 
     def find(self, key: EngineKey) -> Entry | None:
         """The entry of exactly this key, damaged or not."""
         path = self.folder / key.slot
-        return _read(path, check_files=True) if path.is_dir() else None
+        return read_entry(path) if path.is_dir() else None
 
     def nearest(self, key: EngineKey) -> Entry | None:
         """The sound entry of the same engine and precision that differs from `key` least."""
@@ -114,51 +92,35 @@ class EngineStore:
         ]
         return min(same, key=lambda e: len(e.key.differences(key)) if e.key else 0, default=None)
 
-    def write(
-        self, key: EngineKey, make: Callable[[Path], Callable[[dict[str, FileEntry]], Record]]
-    ) -> tuple[Entry, Record]:
-        """Make the entry of `key`; it appears whole or not at all, and replaces a damaged one.
-
-        `make` writes the files into the folder it is given and returns what makes the record of
-        their hashes. Where another process was first, its sound entry is kept and returned.
+    @contextmanager
+    def draft(self, key: EngineKey) -> Iterator[Draft]:
+        """A folder to build the entry of `key` in; it is gone afterwards unless it was committed.
 
         Raises:
             OSError: the store cannot be written.
         """
-        path = self.folder / key.slot
         self.folder.mkdir(exist_ok=True)
         remove_abandoned(self.folder)  # of other keys, too
-        with partial_folder(path) as work:
-            describe = make(work)
-            record = describe(
-                {p.name: file_entry(p) for p in sorted(work.iterdir()) if p.is_file()}
-            )
-            text = sealed_json(record.model_dump(mode="json"))
-            (work / RECORD_NAME).write_text(text, "utf-8")
-            there = self._put(work, key)
-        if there is not None and there.record is not None:
-            return there, there.record
-        return Entry(path, record, key, None), record
+        with partial_folder(self.folder / key.slot) as folder:
+            yield Draft(self, key, folder)
 
-    def _put(self, work: Path, key: EngineKey) -> Entry | None:
-        """Give `work` its name, or leave it and return the sound entry that is there already."""
-        path = self.folder / key.slot
-        there = self.find(key)
+    @contextmanager
+    def renaming(self) -> Iterator[None]:
+        """Keep all other processes from renaming entries.
+
+        Raises:
+            OSError: the lock cannot be had, or another process has held it for a minute.
+        """
+        lock = filelock.FileLock(self.folder / _LOCK_NAME, poll_interval=0.01)
         try:
-            if there is None:
-                work.replace(path)  # fails where another process has just put its own there
-            elif there.damage is not None:
-                if foreign := _foreign(path):
-                    raise OSError(errno.ENOTEMPTY, f"{key.slot} holds {foreign[0]}")
-                replace_folder(work, path)
-            else:
-                return there
-        except OSError:
-            there = self.find(key)
-            if there is None or there.damage is not None:
-                raise
-            return there
-        return None
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except filelock.Timeout as error:
+            held = f"another process has held {_LOCK_NAME} for {_LOCK_TIMEOUT_S:.0f} s"
+            raise OSError(errno.EBUSY, held) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def names(self) -> set[str]:
         """Everything below the bundle's folder that is the store's, as POSIX paths.
@@ -170,13 +132,13 @@ class EngineStore:
         """
         names = {ENGINES_NAME}
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            inside: set[str] = set()
             if is_partial_name(path.name):
-                inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
+                with suppress(FileNotFoundError):  # another process has just finished it
+                    inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
             elif (path / RECORD_NAME).is_file():
-                inside = _own_files(path)
-            elif path.match(_CACHES):
-                inside = set()
-            else:
+                inside = own_files(path)
+            elif not (path.match(_CACHES) or path.name == _LOCK_NAME):
                 continue
             place = f"{ENGINES_NAME}/{path.name}"
             names |= {place, *(f"{place}/{name}" for name in inside)}
@@ -187,7 +149,7 @@ class EngineStore:
         return self.folder / f".timing-{key.engine}.cache"
 
     def remove(self, entry: Entry) -> int:
-        """Remove an entry; returns the bytes that were freed.
+        """Remove an entry; returns the bytes that were freed, 0 where another took its place.
 
         Raises:
             BundleError: it holds something that is not ours, or cannot be removed.
@@ -195,9 +157,13 @@ class EngineStore:
         if not (entry.path / RECORD_NAME).is_file():
             raise BundleError(f"{entry.path} is no engine of ours; move it away")
         try:
-            if foreign := _foreign(entry.path):
-                raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
-            return remove_path(entry.path)
+            with self.renaming():
+                now = read_entry(entry.path, check_files=entry.damage is not None)
+                if (now.key, now.damage) != (entry.key, entry.damage):
+                    return 0
+                if foreign := foreign_files(entry.path):
+                    raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
+                return remove_path(entry.path)
         except OSError as error:
             raise BundleError(
                 f"{entry.path} cannot be removed: {error.strerror or error}"
@@ -232,42 +198,51 @@ class EngineStore:
         return freed
 
 
-def _foreign(path: Path) -> list[str]:
-    """What is in an entry's folder and not ours."""
-    inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
-    return sorted(inside - _own_files(path))
+class Draft:
+    """An entry that is being made: write its files into `folder`, then commit it."""
+
+    def __init__(self, store: EngineStore, key: EngineKey, folder: Path) -> None:
+        self.folder = folder
+        self._store, self._key = store, key
+
+    def commit(self, build: dict[str, Any], qualification: Qualification) -> tuple[Entry, Record]:
+        """Give the entry its place, and return it; a damaged one that is there goes.
+
+        Where another process was first, its sound entry stays and is returned.
+
+        Raises:
+            OSError: the store cannot be written, or the damaged one holds what is not ours.
+        """
+        files = {p.name: file_entry(p) for p in sorted(self.folder.iterdir()) if p.is_file()}
+        record = new_record(self._key, build, qualification, files)
+        text = sealed_json(record.model_dump(mode="json"))
+        (self.folder / RECORD_NAME).write_text(text, "utf-8")
+        path = self._store.folder / self._key.slot
+        with self._store.renaming():
+            there = self._store.find(self._key)
+            if there is None:
+                self.folder.replace(path)
+            elif there.damage is None and there.record is not None:
+                return there, there.record
+            elif foreign := foreign_files(path):
+                raise OSError(errno.ENOTEMPTY, f"{path.name} holds {foreign[0]}")
+            else:
+                replace_folder(self.folder, path)
+        return Entry(path, record, self._key, None), record
 
 
-def _own_files(path: Path) -> set[str]:
-    """Names of the files in an entry's folder that are ours, of any schema and damaged ones too."""
-    try:
-        content = read_json(path / RECORD_NAME)
-    except (ValueError, RecursionError):
-        content = None
-    files = content.get("files") if isinstance(content, dict) else None
-    return {RECORD_NAME, PLAN_NAME, *(files if isinstance(files, dict) else ())}
-
-
-def _read(path: Path, *, check_files: bool) -> Entry:
-    record: Record | None = None
-    try:
-        content = read_json(path / RECORD_NAME)
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError("it has a schema that this release does not know")
-        if content.pop("self_sha256", None) != self_hash(content):
-            raise ValueError("it was changed after it was written")
-        record = Record.model_validate(content)
-        key = _KEY.validate_python(record.key)
-        if key.slot != path.name:
-            raise ValueError("it belongs to another folder")
-        if check_files:
-            for name, entry in record.files.items():
-                check_file(path, name, entry, fix="it is built again")
-    except BundleError as error:
-        return Entry(path, record, None, str(error))
-    except ValidationError as error:
-        return Entry(path, None, None, f"{path / RECORD_NAME}: {describe_validation(error)}")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        return Entry(path, record, None, f"{path / RECORD_NAME}: {reason}")
-    return Entry(path, record, key, None)
+def new_record(
+    key: EngineKey,
+    build: dict[str, Any],
+    qualification: Qualification,
+    files: dict[str, FileEntry] | None = None,
+) -> Record:
+    """A record of this moment; `files` by their names in the entry's folder."""
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        key=asdict(key),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=files or {},
+        build=build,
+        qualification=qualification,
+    )

@@ -5,23 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError
-from sshr_deploy.manifest import Artifact, FileEntry, Qualification
+from sshr_deploy.manifest import Artifact, Qualification
+from sshr_deploy.runtime.engine_entry import PLAN_NAME, Entry, Record
 from sshr_deploy.runtime.engine_key import EngineKey, PlanBuilder
-from sshr_deploy.runtime.engine_store import (
-    PLAN_NAME,
-    SCHEMA_VERSION,
-    EngineStore,
-    Entry,
-    Record,
-)
+from sshr_deploy.runtime.engine_store import EngineStore, new_record
 from sshr_deploy.runtime.progress import Sparse
 from sshr_deploy.runtime.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
@@ -114,26 +108,27 @@ class Opener:
 
     def _make(self, key: EngineKey, artifact: Artifact) -> tuple[Entry, Record]:
         """Build where there is something to build, qualify, and keep both."""
-        made: list[Callable[[dict[str, FileEntry]], Record]] = []
-
-        def make(folder: Path | None) -> Callable[[dict[str, FileEntry]], Record]:
-            build = self._build(key, artifact, folder)
-            with self._session(key, artifact, folder) as session:
-                found = self._qualified(key, session)
-            made.append(partial(_record, key, build, found))
-            return made[0]
-
+        found: tuple[dict[str, Any], Qualification] | None = None
         try:
-            return self.store.write(key, make)
+            with self.store.draft(key) as draft:
+                found = self._built_and_qualified(key, artifact, draft.folder)
+                return draft.commit(*found)
         except OSError as error:
             reason, fix = error.strerror or error, self._store_fix(error)
             if key.engine in PLAN_ENGINES:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
             self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
-        if not made:  # nothing to build, so no folder is needed
-            make(None)
-        record = made[0]({})
+        if found is None:  # nothing to build, so no folder is needed
+            found = self._built_and_qualified(key, artifact, None)
+        record = new_record(key, *found)
         return Entry(self.store.folder, record, key, None), record
+
+    def _built_and_qualified(
+        self, key: EngineKey, artifact: Artifact, folder: Path | None
+    ) -> tuple[dict[str, Any], Qualification]:
+        build = self._build(key, artifact, folder)
+        with self._session(key, artifact, folder) as session:
+            return build, self._qualified(key, session)
 
     def _store_fix(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -202,19 +197,3 @@ class Opener:
             batch=self.options.batch,
             cache=folder if key.engine in CACHING_ENGINES else None,
         )
-
-
-def _record(
-    key: EngineKey,
-    build: dict[str, Any],
-    found: Qualification,
-    files: dict[str, FileEntry],
-) -> Record:
-    return Record(
-        schema_version=SCHEMA_VERSION,
-        key=asdict(key),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=files,
-        build=build,
-        qualification=found,
-    )

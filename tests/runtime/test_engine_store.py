@@ -13,9 +13,10 @@ import pytest
 from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import sealed_json
 from sshr_deploy.errors import BundleError
-from sshr_deploy.manifest import FileEntry, Qualification
+from sshr_deploy.manifest import Qualification
+from sshr_deploy.runtime.engine_entry import RECORD_NAME, Entry
 from sshr_deploy.runtime.engine_key import EngineKey
-from sshr_deploy.runtime.engine_store import RECORD_NAME, EngineStore, Entry, Record
+from sshr_deploy.runtime.engine_store import EngineStore
 from tests.runtime.test_engine_key import KEY
 
 PLAN = b"an engine of sixteen kilobytes" * 500
@@ -47,19 +48,15 @@ def add(
 ) -> Entry:
     """Write an entry; `then` is called when the engine is built."""
 
-    def make(folder: Path) -> Callable[[dict[str, FileEntry]], Record]:
-        (folder / "engine.plan").write_bytes(plan)
+    with store.draft(key) as draft:
+        (draft.folder / "engine.plan").write_bytes(plan)
         then()
-        return lambda files: Record(
-            schema_version=1,
-            key=asdict(key),
-            created_utc="2026-11-24T00:00:00+00:00",
-            files=files,
-            build={"seconds": 1.5},
-            qualification=QUALIFICATION,
-        )
+        return draft.commit({"seconds": 1.5}, QUALIFICATION)[0]
 
-    return store.write(key, make)[0]
+
+def left_in(store: EngineStore) -> list[str]:
+    """Names in the store, without the lock's file."""
+    return sorted(p.name for p in store.folder.iterdir() if p.name != ".renames.lock")
 
 
 def is_sound(store: EngineStore, key: EngineKey = KEY) -> bool:
@@ -168,18 +165,17 @@ def test_files_that_are_no_record_are_damage(store: EngineStore, text: str) -> N
 
 
 def test_a_failed_build_leaves_nothing_and_the_old_one_stays(store: EngineStore) -> None:
-    def fail(folder: Path) -> Callable[[dict[str, FileEntry]], Record]:
-        (folder / "engine.plan").write_bytes(b"half")
+    def fail() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.write(KEY, fail)
-    assert list(store.folder.iterdir()) == []
+        add(store, then=fail)
+    assert left_in(store) == []
     add(store)
     with pytest.raises(KeyboardInterrupt):
-        store.write(KEY, fail)
+        add(store, then=fail)
     assert is_sound(store)
-    assert len(list(store.folder.iterdir())) == 1
+    assert left_in(store) == [KEY.slot]
 
 
 def test_a_new_engine_replaces_a_damaged_one(store: EngineStore) -> None:
@@ -191,7 +187,7 @@ def test_a_new_engine_replaces_a_damaged_one(store: EngineStore) -> None:
 def test_a_sound_engine_is_kept(store: EngineStore) -> None:
     add(store)
     assert add(store, plan=b"another").file("engine.plan").read_bytes() == PLAN
-    assert [p.name for p in store.folder.iterdir()] == [KEY.slot]
+    assert left_in(store) == [KEY.slot]
 
 
 def test_removal_frees_bytes_and_spares_what_is_not_ours(store: EngineStore) -> None:
@@ -219,7 +215,7 @@ def test_names_are_those_of_the_files(store: EngineStore, tmp_path: Path) -> Non
     cache.write_bytes(b"times")
     cache.with_name(partial_name(cache.name)).write_bytes(b"half")
     ours = _names(tmp_path)
-    assert len(ours) == 6
+    assert len(ours) == 7
     for mine in (entry.path / "notes.txt", store.folder / "mine" / "engine.plan"):
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
@@ -242,7 +238,15 @@ def test_damaged_entries_are_ours_and_can_be_removed(
         store.remove(entry)
     (entry.path / "notes.txt").unlink()
     assert store.remove(entry) == len(PLAN) + len(text)
-    assert list(store.folder.iterdir()) == []
+    assert left_in(store) == []
+
+
+def test_removal_spares_what_took_the_place_of_an_entry(store: EngineStore) -> None:
+    add(store).file("engine.plan").unlink()
+    (damaged,) = store.entries()
+    add(store)
+    assert store.remove(damaged) == 0
+    assert is_sound(store)
 
 
 def test_entries_of_another_schema_are_ours(store: EngineStore, tmp_path: Path) -> None:

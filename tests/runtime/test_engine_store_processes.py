@@ -8,14 +8,18 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from sshr_deploy.runtime.engine_store import EngineStore, Entry
+from sshr_deploy.runtime import engine_store
+from sshr_deploy.runtime.engine_entry import Entry
+from sshr_deploy.runtime.engine_key import EngineKey
+from sshr_deploy.runtime.engine_store import EngineStore
 from tests.runtime.test_engine_key import KEY
-from tests.runtime.test_engine_store import PLAN, add, is_sound
+from tests.runtime.test_engine_store import PLAN, add, is_sound, left_in
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_of_two_builds_that_end_together_both_use_the_first(tmp_path: Path) -> N
         one, other = _two_builds(bundle, lambda entry: entry.file("engine.plan").read_bytes())
         assert one == other
         assert is_sound(EngineStore(bundle))
-        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
+        assert left_in(EngineStore(bundle)) == [KEY.slot]
 
 
 def test_two_builds_that_end_together_replace_a_damaged_one(tmp_path: Path) -> None:
@@ -51,7 +55,76 @@ def test_two_builds_that_end_together_replace_a_damaged_one(tmp_path: Path) -> N
         add(EngineStore(bundle)).file("engine.plan").write_bytes(b"damaged")
         _two_builds(bundle, lambda _: None)
         assert is_sound(EngineStore(bundle))
-        assert [p.name for p in (bundle / "engines").iterdir()] == [KEY.slot]
+        assert left_in(EngineStore(bundle)) == [KEY.slot]
+
+
+def test_a_damaged_one_that_vanishes_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race of the test above, made certain: one replaces the folder while the other reads."""
+    add(EngineStore(tmp_path)).file("engine.plan").write_bytes(b"damaged")
+    both_read, never = threading.Barrier(2), threading.Event()
+    read = EngineStore.find
+
+    def slow_find(self: EngineStore, key: EngineKey) -> Entry | None:
+        found = read(self, key)
+        with suppress(threading.BrokenBarrierError):
+            both_read.wait(0.3)  # without a lock both have seen the damaged one now
+        return found
+
+    def slow_replace(partial: Path, out: Path) -> None:
+        out.rename(out.with_name(".aside"))
+        never.wait(0.3)
+        partial.rename(out)
+
+    monkeypatch.setattr(EngineStore, "find", slow_find)
+    monkeypatch.setattr(engine_store, "replace_folder", slow_replace)
+    plans = [b"a" * 900, b"b" * 900]
+    with ThreadPoolExecutor(2) as pool:
+        entries = list(pool.map(lambda plan: add(EngineStore(tmp_path), plan=plan), plans))
+    contents = {entry.file("engine.plan").read_bytes() for entry in entries}
+    assert len(contents) == 1 and contents < set(plans)
+
+
+_RACER = """
+import sys, time
+from pathlib import Path
+from tests.runtime.test_engine_store import add
+from sshr_deploy.runtime.engine_store import EngineStore
+
+folder, me, other, turns = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+for turn in range(turns):
+    bundle = folder / str(turn)
+    def meet():
+        (bundle / me).touch()
+        while not (bundle / other).exists():
+            time.sleep(0)
+    plan = add(EngineStore(bundle), plan=me.encode() * 900, then=meet).file("engine.plan")
+    print(plan.read_bytes()[:1].decode(), end="")
+"""
+
+
+def test_two_processes_that_end_together_replace_a_damaged_one(
+    tmp_path: Path, repo_root: Path
+) -> None:
+    turns = 40
+    for turn in range(turns):
+        (tmp_path / str(turn)).mkdir()
+        add(EngineStore(tmp_path / str(turn))).file("engine.plan").write_bytes(b"damaged")
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RACER, str(tmp_path), *names, str(turns)],
+            cwd=repo_root,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for names in ("ab", "ba")
+    ]
+    used = [racer.communicate(timeout=120)[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert used[0] == used[1] and len(used[0]) == turns
+    for turn in range(turns):
+        assert is_sound(EngineStore(tmp_path / str(turn)))
 
 
 _KILLED = """
@@ -60,13 +133,11 @@ from pathlib import Path
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.engine_store import EngineStore
 
-def make(folder):
-    (folder / "engine.plan").write_bytes(b"half")
-    (folder / "cache").mkdir()
-    (folder / "cache" / "times").write_bytes(b"more")
+with EngineStore(Path(sys.argv[1])).draft(EngineKey(**eval(sys.argv[2]))) as draft:
+    (draft.folder / "engine.plan").write_bytes(b"half")
+    (draft.folder / "cache").mkdir()
+    (draft.folder / "cache" / "times").write_bytes(b"more")
     os._exit(9)
-
-EngineStore(Path(sys.argv[1])).write(EngineKey(**eval(sys.argv[2])), make)
 """
 
 
@@ -83,7 +154,7 @@ def test_what_a_killed_build_left_is_ours_and_goes(store: EngineStore, tmp_path:
     assert store.remove_abandoned() == 8
     _killed_build(tmp_path)
     entry = add(store, replace(KEY, driver="581.15"))
-    assert list(store.folder.iterdir()) == [entry.path]
+    assert left_in(store) == [entry.path.name]
 
 
 def test_what_is_being_built_stays(store: EngineStore) -> None:
