@@ -22,3 +22,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw nothing at their end, which takes longer than a tiny run itself."""
+    monkeypatch.setattr("sshr_deploy.train.run._draw", lambda *_: None)

@@ -26,6 +26,7 @@ from tests.train.watching import SGD, Watcher, make_job
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_frozen_batch_norms_need_initial_weights(dataset: Path, tmp_path: Path) -> None:
     recipe = replace(load_recipe("paper"), epochs=1, batch=4)
     job = make_job(dataset, tmp_path / "run", recipe)
@@ -51,6 +52,7 @@ def test_a_folder_with_something_in_it_is_not_taken(dataset: Path, tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_folder_that_another_process_trains_into_is_not_taken(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_files_of_others_survive_a_refusal(dataset: Path, tmp_path: Path) -> Non
     assert theirs.exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_initial_weights_are_those_that_a_run_was_begun_with(dataset: Path, tmp_path: Path) -> None:
     init = tmp_path / "init.safetensors"
     save_checkpoint(SSHR(ModelConfig(4, 1)), init)
@@ -88,6 +91,7 @@ def test_initial_weights_are_those_that_a_run_was_begun_with(dataset: Path, tmp_
     train(replace(job, resume=True), Watcher())
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_other_versions_are_told_of(dataset: Path, tmp_path: Path) -> None:
     job = make_job(dataset, tmp_path / "run")
     train(job, Watcher(interrupt_after=1))
@@ -110,6 +114,7 @@ def test_bad_files_stop_before_anything_is_written(dataset: Path, tmp_path: Path
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -22,7 +22,7 @@ from tests.train.dataset_of_textures import (
     write_textures,
     write_tiny_recipe,
 )
-from tests.train.dying_run import AtCall, HalfWrittenCheckpoint, start
+from tests.train.forked_run import AtCall, HalfWrittenCheckpoint, start
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 

@@ -98,6 +98,7 @@ def test_the_rate_and_the_loss_of_a_row_are_those_of_its_epoch(
         assert row.loss == pytest.approx(weighted, rel=1e-6)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=lambda r: r.optimiser.value)
 def test_one_seed_gives_one_run(
     recipe: Recipe,
@@ -110,6 +111,7 @@ def test_one_seed_gives_one_run(
     _assert_same_end(undisturbed[recipe.optimiser][0], tmp_path / "again")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_another_seed_gives_another_run(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
@@ -117,6 +119,7 @@ def test_another_seed_gives_another_run(
     assert _rows(tmp_path / "other") != _rows(undisturbed[Optimiser.SGD][0])
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=lambda r: r.optimiser.value)
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_interrupted_and_resumed_is_bitwise_undisturbed(
@@ -134,6 +137,7 @@ def test_interrupted_and_resumed_is_bitwise_undisturbed(
     _assert_same_end(undisturbed[recipe.optimiser][0], job.out)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_resuming_a_finished_run_changes_nothing(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
@@ -149,6 +153,7 @@ def test_resuming_a_finished_run_changes_nothing(
     assert all(torch.equal(t, tensors[name]) for name, t in _tensors(out / LAST_NAME).items())
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_workers_do_not_change_a_run(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
@@ -156,6 +161,7 @@ def test_workers_do_not_change_a_run(
     _assert_same_end(undisturbed[Optimiser.SGD][0], tmp_path / "run")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_checkpoint_within_an_epoch_when_its_time_has_come(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +177,7 @@ def test_a_checkpoint_within_an_epoch_when_its_time_has_come(
     assert steps == [1, 2, 3, 0]  # before and after the validation as well
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_loss_that_is_not_finite_stops_with_the_files_of_its_batch(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +198,7 @@ def test_without_val_the_best_epoch_is_that_of_least_loss(dataset: Path, tmp_pat
     assert not (tmp_path / "run" / "val_overlays.png").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_another_run_is_not_resumed(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
@@ -208,6 +216,7 @@ def test_another_run_is_not_resumed(
             train(change, Watcher())
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_stop_while_validating_loses_no_step(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
@@ -226,6 +235,7 @@ def test_a_stop_while_validating_loses_no_step(
     _assert_same_end(undisturbed[Optimiser.SGD][0], job.out)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_augmentation_of_the_recipe_is_used(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:

@@ -29,8 +29,8 @@ _SLOW_IMPORTS = (
     "sshr_deploy.cli",
 )
 
-Death = Callable[[], None]
-"""Called in the process before the run; prepares its end."""
+Prepare = Callable[[], None]
+"""Called in the process before the run."""
 
 
 @dataclass
@@ -69,18 +69,18 @@ class Run:
             time.sleep(0.005)
 
 
-def start(arguments: list[str], folder: Path, death: Death | None = None) -> Run:
+def start(arguments: list[str], folder: Path, prepare: Prepare | None = None) -> Run:
     """Begin `sshr-deploy train ARGUMENTS`; a log goes to `folder`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_SLOW_IMPORTS, __name__])
     log = folder / f"stderr-{time.monotonic_ns()}"
     log.touch()
-    process = context.Process(target=_train, args=(arguments, log, death))
+    process = context.Process(target=_train, args=(arguments, log, prepare))
     process.start()
     return Run(process, log)
 
 
-def _train(arguments: list[str], log: Path, death: Death | None) -> None:
+def _train(arguments: list[str], log: Path, prepare: Prepare | None) -> None:
     import torch
 
     from sshr_deploy.cli import main
@@ -90,8 +90,8 @@ def _train(arguments: list[str], log: Path, death: Death | None) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
     torch.set_num_threads(1)
-    if death is not None:
-        death()
+    if prepare is not None:
+        prepare()
     sys.argv = ["sshr-deploy", "train", *arguments]
     main()
 
