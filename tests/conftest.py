@@ -16,6 +16,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch and OpenCV load, so b
 
 ROOT = Path(__file__).resolve().parent.parent
 
+HEAVY = (  # files that take longest, the longest first: a file that begins last ends last
+    "tests/export/test_golden.py",
+    "tests/train/test_official_training.py",
+    "tests/train/test_processes.py",
+    "tests/train/test_kill.py",
+    "tests/cli/test_cli.py",
+    "tests/runtime/kernels/test_hfrm_cam.py",
+    "tests/runtime/kernels/test_cam_to_mask.py",
+    "tests/export/test_export.py",
+    "tests/runtime/kernels/test_hfrm_pool.py",
+    "tests/export/test_int8_artifacts.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Heavy files first; pytest-xdist gives out files in this order (Makefile)."""
+    ranks = {ROOT / name: rank for rank, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
 
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
