@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ def leave_lock(out: Path, *, host: str, pid: int, age_s: float = 0.0) -> Path:
     return lock
 
 
-def wait_for(condition: threading.Event | object) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
@@ -154,7 +155,5 @@ def test_a_folder_that_takes_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be made a folder"), run_lock(tmp_path / "file"):
         pass
     (tmp_path / LOCK_NAME).mkdir()
-    with pytest.raises(UsageError, match=r"cannot take results: .*choose another folder"), (
-        run_lock(tmp_path)
-    ):  # fmt: skip
+    with pytest.raises(UsageError, match="cannot take results: "), run_lock(tmp_path):
         pass
