@@ -35,6 +35,9 @@ from sshr_deploy.runtime.result_folders import read_summary
 from sshr_deploy.runtime.summary import csv_rows, input_entry
 
 
+_TABLE_FIELDS = ("classes", "tissue_area_mm2", "seconds", "mpp", "profile")  # of a summary
+
+
 class Failure(BaseModel):
     """An input that a run could not do."""
 
@@ -130,8 +133,8 @@ def _results_below(
         summary = ours.summary if ours else read_summary(Path(name))
         if summary is not None:
             path = ours.path.absolute() if ours else Path(summary["input"]["path"])
-            here = {**summary, "folder": folder}
-            result = InputResult(path, summary["input"]["kind"], "done", summary=here)
+            row = {k: summary[k] for k in _TABLE_FIELDS if k in summary} | {"folder": folder}
+            result = InputResult(path, summary["input"]["kind"], "done", summary=row)
             done.append(_Done(result, summary["finished_utc"]))
     return done, unreadable[0] if unreadable else None
 
