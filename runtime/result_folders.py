@@ -54,7 +54,7 @@ class ResultFolders:
     def remove_empty(self, relative: Path) -> None:
         """Remove the folder of an input that failed, and those around it, where nothing is in them.
 
-        A folder that was there before any run stays.
+        A folder that was there before the run and held no results stays.
         """
         with suppress(OSError):  # one that is not empty, and so are those around it
             for folder in self._ours.pop(relative, ()):

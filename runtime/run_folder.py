@@ -34,7 +34,6 @@ from sshr_deploy.runtime.progress import InputResult, Kind, Status
 from sshr_deploy.runtime.result_folders import read_summary
 from sshr_deploy.runtime.summary import csv_rows, input_entry
 
-
 _TABLE_FIELDS = ("classes", "tissue_area_mm2", "seconds", "mpp", "profile")  # of a summary
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from sshr_deploy.atomic import has_ended, partial_name, remove_abandoned
 from sshr_deploy.errors import OutputError, UsageError
@@ -21,8 +21,7 @@ _BEAT_S = 5.0
 _STALE_S = 120.0  # 24 missed beats: a share may be away for a while, a compiler may hold the GIL
 
 
-@dataclass(frozen=True)
-class _Holder:
+class _Holder(BaseModel, frozen=True):
     """Content of the lock file."""
 
     host: str
@@ -111,7 +110,9 @@ def run_lock(out: Path) -> Iterator[RunLock]:
 
 
 def _acquire(path: Path) -> _Holder:
-    ours = _Holder(platform.node(), os.getpid(), now_utc(), secrets.token_hex(8))
+    ours = _Holder(
+        host=platform.node(), pid=os.getpid(), started_utc=now_utc(), token=secrets.token_hex(8)
+    )
     try:
         _create(path, ours)
     except FileExistsError:
@@ -130,7 +131,7 @@ def _create(path: Path, holder: _Holder) -> None:
     file = path.open("x", encoding="utf-8")
     try:
         with file:
-            json.dump(asdict(holder), file)
+            file.write(holder.model_dump_json())
     except BaseException:
         with suppress(OSError):  # must not hide the first error
             path.unlink()
@@ -179,12 +180,8 @@ def _read(path: Path) -> _Holder | None:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return _Holder(
-            str(content["host"]), int(content["pid"]), str(content["started_utc"]),
-            str(content["token"]),
-        )  # fmt: skip
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
+        return _Holder.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
 
 
