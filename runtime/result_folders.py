@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, InstanceOf
 
 from sshr_deploy.atomic import output_errors, remove_abandoned
 from sshr_deploy.errors import OutputError
@@ -87,8 +87,12 @@ def is_whole(folder: Path, summary: Mapping[str, Any]) -> bool:
         return False
 
 
+FileText = InstanceOf[str]
+"""Text with the name of a file, which may hold bytes that are not UTF-8: `str` refuses them."""
+
+
 class _Source(BaseModel):
-    path: str
+    path: FileText
     kind: Kind
 
 
@@ -115,6 +119,6 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
         _Shape.model_validate(summary)
-    except (OSError, ValueError, RecursionError, ValidationError):
+    except (OSError, ValueError, RecursionError):  # ValueError: of json and of pydantic
         return None
     return summary

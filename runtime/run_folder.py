@@ -8,6 +8,7 @@ read. `run.json` is the record of the latest run with one field more: `folder`, 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from sshr_deploy.atomic import write_csv, write_json
 from sshr_deploy.errors import OutputError
@@ -31,7 +32,7 @@ from sshr_deploy.runtime.names import (
     TABLE_NAME,
 )
 from sshr_deploy.runtime.progress import InputResult, Kind, Status
-from sshr_deploy.runtime.result_folders import read_summary
+from sshr_deploy.runtime.result_folders import FileText, read_summary
 from sshr_deploy.runtime.summary import csv_rows, input_entry
 
 _TABLE_FIELDS = ("classes", "tissue_area_mm2", "seconds", "mpp", "profile")  # of a summary
@@ -40,17 +41,17 @@ _TABLE_FIELDS = ("classes", "tissue_area_mm2", "seconds", "mpp", "profile")  # o
 class Failure(BaseModel):
     """An input that a run could not do."""
 
-    path: str
+    path: FileText
     kind: Kind | None
-    reason: str
+    reason: FileText
     failed_utc: str
 
 
 class _Ended(BaseModel):
-    path: str
+    path: FileText
     kind: Kind | None
     status: Status
-    reason: str
+    reason: FileText
 
 
 class _Record(BaseModel):
@@ -147,8 +148,8 @@ def _earlier_failures(out: Path) -> list[Failure]:
         return []
     for path in sorted(records, reverse=True):
         try:
-            record = _Record.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            record = _Record.model_validate(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError):  # ValueError: of json and of pydantic
             continue
         new = [
             Failure(path=i.path, kind=i.kind, reason=i.reason, failed_utc=record.finished_utc)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def table(out: Path) -> dict[str, dict[str, str]]:
 def statuses(out: Path) -> dict[str, str]:
     document = json.loads((out / "run.json").read_text("utf-8"))
     entries = {entry["path"]: entry["status"] for entry in document["folder"]["inputs"]}
-    assert entries == {path: row["status"] for path, row in table(out).items()}
+    written = {path.encode(errors="backslashreplace").decode(): s for path, s in entries.items()}
+    assert written == {path: row["status"] for path, row in table(out).items()}
     return {os.path.relpath(path, out.parent): status for path, status in entries.items()}
 
 
@@ -104,6 +106,19 @@ def test_a_failure_stands_until_its_input_is_done_or_gone(
     assert (statuses(out)["a/1.png"], statuses(out)["a/2.png"]) == ("done", "failed")
     infer(inputs / "a", out)
     assert "failed" not in statuses(out).values()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file name that is not UTF-8")
+def test_names_that_are_not_utf_8_are_known_again(
+    infer: Runner, inputs: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", inputs / "b" / "deep"
+    (folder / "[0] patch.png").rename(folder / os.fsdecode(b"\xff.png"))
+    (folder / os.fsdecode(b"\xfe.png")).write_bytes(b"no image")
+    assert [r.status for r in infer(folder, out).results] == ["failed", "done"]
+    assert [r.status for r in infer(folder, out).results] == ["failed", "skipped"]
+    infer(inputs / "a", out)
+    assert sorted(statuses(out).values()) == ["done", "done", "done", "failed"]
 
 
 def test_an_interrupted_run_says_nothing_of_what_it_did_not_reach(
