@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.errors import InputError, UsageError
-from sshr_deploy.runtime.names import RESULT_NAMES
+from sshr_deploy.runtime.names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
 from sshr_deploy.runtime.progress import InputResult, Kind
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 
 _FINGERPRINT_BYTES = 1 << 20
+_SHOWN_SUFFIXES = 8
 _NO_FILE = "is a pipe or device, not a file; give a slide or a patch image"
 
 
@@ -27,11 +30,24 @@ class Input:
     relative: Path
 
 
-def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
-    """The inputs at or below `source`, by name, and a failure for each folder that cannot be read.
+@dataclass(frozen=True)
+class Found:
+    """What lies at or below the source of a run."""
+
+    inputs: list[Input]
+    """By name."""
+    failures: list[InputResult]
+    """One for each folder that cannot be read, and for each pipe or device."""
+    left_out: Mapping[str, int]
+    """Files that are not read, by suffix with its dot, or "no suffix"; the most frequent first."""
+
+
+def search(source: Path, out: Path) -> Found:
+    """Find the inputs at or below `source`, and what is not read there.
 
     Results of this and earlier runs are not searched: `out` may lie inside `source`. Hidden files,
-    files and folders that are part of a slide beside them, and links to folders are skipped.
+    files and folders that are part of a slide beside them, and links to folders are skipped; they
+    do not count as left out.
 
     Raises:
         UsageError: `source` is missing, of an unknown kind, or holds nothing to process.
@@ -51,11 +67,34 @@ def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]
             raise UsageError(
                 f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
             )
-        return [Input(source, kind, Path(source.name))], []
-    found, failures = _walk(source, out)
-    if not found and not failures:
-        raise UsageError(f"{source} holds no slide or patch image; known are {_known_suffixes()}")
-    return found, failures
+        return Found([Input(source, kind, Path(source.name))], [], {})
+    found = _walk(source, out)
+    if not found.inputs and not found.failures:
+        others = f" ({left_out_line(found.left_out)})" if found.left_out else ""
+        raise UsageError(
+            f"{source} holds no slide or patch image{others}; known are {_known_suffixes()}"
+        )
+    return found
+
+
+def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
+    """Inputs and failures of `search`, which see.
+
+    Raises:
+        UsageError: as `search`.
+    """
+    found = search(source, out)
+    return found.inputs, found.failures
+
+
+def left_out_line(left_out: Mapping[str, int]) -> str:
+    """One line about `Found.left_out`: "5 files left out: .bmp (4), .vsi"."""
+    count = sum(left_out.values())
+    kinds = [suffix if n == 1 else f"{suffix} ({n})" for suffix, n in left_out.items()]
+    rest = len(kinds) - _SHOWN_SUFFIXES
+    if rest > 0:
+        kinds[_SHOWN_SUFFIXES:] = ["1 other kind" if rest == 1 else f"{rest} other kinds"]
+    return f"{'1 file' if count == 1 else f'{count} files'} left out: {', '.join(kinds)}"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -88,9 +127,10 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
+def _walk(source: Path, out: Path) -> Found:
     found: list[Input] = []
     failures: list[InputResult] = []
+    others: list[Path] = []
 
     def unreadable(error: OSError) -> None:
         folder = Path(error.filename or source)
@@ -103,6 +143,9 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
         here = [Path(name) / file for file in sorted(files) if not file.startswith(".")]
         for path in here:
             kind = kind_of(path)
+            if kind is None:
+                others.append(path)
+                parts_of_slides |= _folder_of_vsi(path)
             if kind is None or path in parts_of_slides:
                 continue
             if not _is_regular(path):
@@ -119,7 +162,27 @@ def _walk(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
             and Path(name, f) not in parts_of_slides
             and not _holds_results(Path(name, f))
         )
-    return [item for item in found if item.path not in parts_of_slides], failures
+    left_out = [p for p in others if p not in parts_of_slides and not _is_known(p.name)]
+    return Found(
+        [item for item in found if item.path not in parts_of_slides],
+        failures,
+        dict(sorted(Counter(map(_suffix, left_out)).items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _folder_of_vsi(path: Path) -> set[Path]:
+    """The folder with the pixels of an Olympus .vsi file, which is not read either."""
+    return {path.with_name(f"_{path.stem}_")} if path.suffix.lower() == ".vsi" else set()
+
+
+def _is_known(name: str) -> bool:
+    """Whether earlier runs, or Windows behind its user's back, write files of that name."""
+    known = (*RESULT_NAMES, RUN_NAME, TABLE_NAME, "desktop.ini", "Thumbs.db")
+    return name in known or RECORD_NAME.fullmatch(name) is not None
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower() or "no suffix"
 
 
 def _holds_results(folder: Path) -> bool:

@@ -1,4 +1,8 @@
-"""Names of the files in the folder of an input's results."""
+"""Names of the files in the folder of an input's results, and of a run's."""
+
+from __future__ import annotations
+
+import re
 
 MASK_NAME = "mask.ome.tif"
 PATCH_MASK_NAME = "mask.png"
@@ -11,3 +15,10 @@ SLIDE_RESULTS = (MASK_NAME, OVERLAY_NAME, REGIONS_NAME)
 PATCH_RESULTS = (PATCH_MASK_NAME, OVERLAY_NAME)
 RESULT_NAMES = (*SLIDE_RESULTS, PATCH_MASK_NAME, SUMMARY_NAME, ERROR_NAME)
 """All of them."""
+
+RUN_NAME = "run.json"
+TABLE_NAME = "summary.csv"
+RECORDS_NAME = "runs"
+"""Folder with the record of each run."""
+RECORD_NAME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{6}\.json")
+"""Names of the files in it: UTC time at the end of the run, so that they sort by it, and chance."""

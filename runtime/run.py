@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,16 +10,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sshr_deploy.atomic import remove_abandoned, write_csv, write_json
+from sshr_deploy.atomic import write_json
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime import discovery, patch_job, slide_job
-from sshr_deploy.runtime.discovery import Input, find_inputs
-from sshr_deploy.runtime.names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
+from sshr_deploy.runtime.discovery import Found, Input, search
+from sshr_deploy.runtime.names import ERROR_NAME, SUMMARY_NAME
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.progress import InputResult, Reporter
+from sshr_deploy.runtime.result_folders import ResultFolders, file_sizes, is_whole, read_summary
+from sshr_deploy.runtime.run_folder import write_run
+from sshr_deploy.runtime.run_lock import RunLock, run_lock
 from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import check_mpp
-from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
+from sshr_deploy.runtime.summary import Context, now_utc, run_document
 
 
 @dataclass
@@ -30,6 +33,8 @@ class RunResult:
     results: list[InputResult]
     document: dict[str, Any]
     """Content of `run.json`."""
+    files: list[Path]
+    """Files about the whole run that could be written."""
     stopped_by: OutputError | None = None
     """Why it stopped early: results could not be written."""
 
@@ -40,69 +45,85 @@ class RunResult:
         return 1 if failed else 0
 
 
-def run_infer(
-    source: Path, out: Path, session: Session, context: Context, reporter: Reporter
-) -> RunResult:
-    """Process the slides and patches at or below `source` into `out`.
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, and its hold on the folder of the results."""
+
+    source: Path
+    out: Path
+    found: Found
+    lock: RunLock
+
+
+@contextmanager
+def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Work]:
+    """Refuse what cannot work, before an engine is opened, and keep other runs out of `out`.
+
+    Where nothing is written into `out`, it is not made.
+
+    Raises:
+        UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
+            cannot take the results, or another run writes there.
+    """
+    check_mpp(settings.mpp_um, force=settings.force_mpp)
+    found = search(source, out)
+    for item in found.inputs:
+        if (out / item.relative).is_file():
+            raise UsageError(
+                f"--out {out} is where the inputs are ({item.relative} is there); "
+                "choose another folder"
+            )
+    with run_lock(out) as lock:
+        yield Work(source, out, found, lock)
+
+
+def run_infer(work: Work, session: Session, context: Context, reporter: Reporter) -> RunResult:
+    """Process the slides and patches of `work` into its folder.
 
     Each input gets a folder of its own name with its results and a `summary.json`, which is
-    written last; `run.json` and `summary.csv` cover them all. An input whose `summary.json`
+    written last; for what covers them all see `run_folder`. An input whose `summary.json`
     shows that the same was done before is skipped, unless the settings say `overwrite`.
     Ctrl-C and a failing engine leave `run.json` with what was done and are raised again.
 
     Raises:
-        UsageError: nothing to do at `source`, an impossible pixel size in the settings, or `out`
-            cannot take the results.
         SessionError: the engine fails.
     """
-    check_mpp(context.settings.mpp_um, force=context.settings.force_mpp)
-    inputs, failures = find_inputs(source, out)
-    _prepare(out, inputs)
-    run = _Run(out, session, context, reporter)
-    reporter.run_started(len(inputs) + len(failures))
-    for failure in failures:
+    found = work.found
+    run = _Run(work, session, context, reporter)
+    reporter.run_started(len(found.inputs) + len(found.failures))
+    for failure in found.failures:
         run.add(failure)
     started = now_utc()
     stopped_by: BaseException | None = None
     try:
-        run.process(inputs)
+        run.process(found.inputs)
     except (SshrDeployError, KeyboardInterrupt) as error:
         stopped_by = error
-    document = run_document(
+    finally:
+        run.folders.remove_all_empty()
+    record = run_document(
         context,
         run.results,
+        source=work.source,
+        left_out=found.left_out,
         started_utc=started,
         interrupted=isinstance(stopped_by, KeyboardInterrupt),
         stopped_by=str(stopped_by) if isinstance(stopped_by, SshrDeployError) else None,
     )
-    unwritten = _write_run(out, context, run.results, document)
+    written = write_run(work.out, work.source, found, context.profile, run.results, record)
     if stopped_by is not None and not isinstance(stopped_by, OutputError):
         raise stopped_by
-    return RunResult(run.results, document, stopped_by or unwritten)
-
-
-def _write_run(
-    out: Path, context: Context, results: Sequence[InputResult], document: dict[str, Any]
-) -> OutputError | None:
-    """Write both files of the run, each even if the other fails; returns the first failure."""
-    failure: OutputError | None = None
-    try:
-        write_json(out / "run.json", document)
-    except OutputError as error:
-        failure = error
-    try:
-        write_csv(out / "summary.csv", csv_rows(context.profile, results))
-    except OutputError as error:
-        failure = failure or error
-    return failure
+    return RunResult(run.results, written.document, written.files, stopped_by or written.failure)
 
 
 class _Run:
-    def __init__(self, out: Path, session: Session, context: Context, reporter: Reporter) -> None:
-        self.out = out
+    def __init__(self, work: Work, session: Session, context: Context, reporter: Reporter) -> None:
+        self.out = work.out
+        self.lock = work.lock
         self.session = session
         self.context = context
         self.reporter = reporter
+        self.folders = ResultFolders(work.out)
         self.results: list[InputResult] = []
 
     def add(self, result: InputResult) -> None:
@@ -179,6 +200,7 @@ class _Run:
             self._failed(item, SshrDeployError(defect))
 
     def _failed(self, item: Input, reason: SshrDeployError) -> None:
+        self.folders.remove_empty(item.relative)
         self.add(InputResult(item.path, item.kind, "failed", str(reason)))
 
     def _skip(self, item: Input, fingerprint: str) -> bool:
@@ -186,14 +208,14 @@ class _Run:
         if self.context.settings.overwrite:
             return False
         folder = self.out / item.relative
-        summary = _read_summary(folder)
+        summary = read_summary(folder)
         if summary is None:
             return False
-        whole = all((folder / str(name)).is_file() for name in summary.get("files", []))
-        if whole and summary["key"] == self.context.key(fingerprint, summary):
+        same = summary["key"] == self.context.key(fingerprint, summary)
+        if same and is_whole(folder, summary):
             self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
             return True
-        other = str(summary.get("input", {}).get("path", ""))
+        other = summary["input"]["path"]
         if other != str(item.path.absolute()):
             raise InputError(
                 f"{item.path} would replace the result of {other} in {folder}; "
@@ -202,38 +224,24 @@ class _Run:
         return False
 
     def _fresh_folder(self, item: Input) -> Path:
-        """The folder of an input's results, without what an earlier or killed run left there."""
-        folder = self.out / item.relative
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in RESULT_NAMES:
-                (folder / name).unlink(missing_ok=True)
-            remove_abandoned(folder)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {folder}: {error.strerror}; choose another --out"
-            ) from error
-        return folder
+        """The folder of an input's results, empty; refuses to write where another run does."""
+        self.lock.check()
+        return self.folders.fresh(item.relative)
 
     def _finish(self, item: Input, fingerprint: str, summary: dict[str, Any]) -> None:
+        folder = self.out / item.relative
         document = {
             "input": {"path": str(item.path.absolute()), "kind": item.kind},
             "finished_utc": now_utc(),
             "folder": item.relative.as_posix(),
             **summary,
+            "files": file_sizes(folder, summary["files"]),
             **self.context.provenance(),
             "key": self.context.key(fingerprint, summary),
         }
-        write_json(self.out / item.relative / SUMMARY_NAME, document)
+        write_json(folder / SUMMARY_NAME, document)
+        self.folders.keep(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=document))
-
-
-def _read_summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        summary = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return summary if isinstance(summary, dict) and "key" in summary else None
 
 
 def _fingerprint(path: Path) -> str:
@@ -241,18 +249,3 @@ def _fingerprint(path: Path) -> str:
         return discovery.fingerprint(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _prepare(out: Path, inputs: Sequence[Input]) -> None:
-    for item in inputs:
-        if (out / item.relative).is_file():
-            raise UsageError(
-                f"--out {out} is where the inputs are ({item.relative} is there); "
-                "choose another folder"
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--out {out} cannot be made a folder: {error.strerror}; choose another"
-        ) from error

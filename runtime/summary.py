@@ -1,11 +1,12 @@
-"""Builds the documents a run leaves: `summary.json`, `summary.csv`, `run.json`."""
+"""Builds the documents a run leaves: `summary.json`, `summary.csv`, its record."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sshr_deploy
@@ -110,55 +111,68 @@ def class_table(
 
 
 def csv_rows(profile: Profile, results: Iterable[InputResult]) -> list[dict[str, object]]:
-    """One row an input for `summary.csv`; area columns are named after the classes, in mm2."""
-    rows = []
-    for result in results:
-        summary = result.summary
-        row: dict[str, object] = {
-            "input": str(result.path),
-            "kind": result.kind,
-            "status": result.status,
-            "reason": result.reason,
-            "tissue_mm2": summary.get("tissue_area_mm2"),
-        }
-        by_name = {c["name"]: c for c in summary.get("classes", [])}
-        for tissue in profile.classes:
-            row[f"{tissue.name} mm2"] = by_name.get(tissue.name, {}).get("area_mm2")
-        for tissue in profile.classes:
-            row[f"{tissue.name} share"] = by_name.get(tissue.name, {}).get("share")
-        row["seconds"] = summary.get("seconds", {}).get("total")
-        rows.append(row)
-    return rows
+    """One row an input for `summary.csv`; area columns are named after the classes, in mm2.
+
+    The classes of `profile` come first, then those that other bundles left in the folder.
+    """
+    rows = list(results)
+    met = (entry["name"] for row in rows for entry in row.summary.get("classes", ()))
+    names = list(dict.fromkeys([*(tissue.name for tissue in profile.classes), *met]))
+    return [_csv_row(names, row) for row in rows]
+
+
+def _csv_row(names: Sequence[str], result: InputResult) -> dict[str, object]:
+    summary = result.summary
+    by_name = {entry["name"]: entry for entry in summary.get("classes", ())}
+    return {
+        "input": str(result.path),
+        "kind": result.kind,
+        "status": result.status,
+        "reason": result.reason,
+        "tissue_mm2": summary.get("tissue_area_mm2"),
+        **{f"{name} mm2": by_name.get(name, {}).get("area_mm2") for name in names},
+        **{f"{name} share": by_name.get(name, {}).get("share") for name in names},
+        "seconds": summary.get("seconds", {}).get("total"),
+        "folder": summary.get("folder"),
+        "profile": summary.get("profile"),
+    }
 
 
 def run_document(
     context: Context,
     results: Sequence[InputResult],
     *,
+    source: Path,
+    left_out: Mapping[str, int],
     started_utc: str,
     interrupted: bool,
     stopped_by: str | None,
 ) -> dict[str, Any]:
-    """Content of `run.json`: settings, versions, and how each input ended."""
+    """The record of a run: settings, versions, and how each input ended."""
     statuses = [r.status for r in results]
     return {
+        "source": str(source.absolute()),
         "started_utc": started_utc,
         "finished_utc": now_utc(),
         "interrupted": interrupted,
         "stopped_by": stopped_by,
         "counts": {s: statuses.count(s) for s in ("done", "skipped", "failed")},
+        "left_out": dict(left_out),
         **context.provenance(),
         "settings": asdict(context.settings),
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "libraries": library_versions(_LIBRARIES),
-        "inputs": [
-            {
-                "path": str(r.path),
-                "kind": r.kind,
-                "status": r.status,
-                "reason": r.reason,
-                **{k: r.summary[k] for k in ("folder", "mpp", "seconds") if k in r.summary},
-            }
-            for r in results
-        ],
+        "inputs": [input_entry(r) for r in results],
+    }
+
+
+def input_entry(result: InputResult) -> dict[str, Any]:
+    """One input in `run.json`."""
+    summary = result.summary
+    return {
+        "path": str(result.path.absolute()),
+        "kind": result.kind,
+        "status": result.status,
+        "reason": result.reason,
+        **{k: summary[k] for k in ("folder", "mpp", "seconds") if k in summary},
     }

@@ -178,17 +178,24 @@ def _check_replaceable(path: Path) -> None:
 def _is_abandoned(path: Path) -> bool:
     owner, _, pid = path.name.removesuffix(_PARTIAL).rpartition("-")[0].rpartition("-")
     if os.name == "posix" and owner.endswith(f".{_HOST}") and pid.isdigit():
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False  # alive, but not ours
-        return False
+        return has_ended(int(pid))
     try:
         return time.time() - path.stat().st_mtime > _ABANDONED_S
     except FileNotFoundError:
         return False  # its process has just finished it
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no process of this machine has that number; False where that cannot be told."""
+    if os.name != "posix" or pid <= 0:  # on Windows, signal 0 would end the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False  # alive but not ours, or no number of a process
+    return False
 
 
 def write_json(path: Path, obj: object) -> None:

@@ -33,6 +33,15 @@ class TruthImage:
     mask: Path
 
 
+def check_split(folder: Path) -> None:
+    """Refuse a folder that is no split, before an engine is opened for it.
+
+    Raises:
+        DatasetError: no folders with images and masks.
+    """
+    _listing(folder)
+
+
 def read_split(folder: Path, profile: Profile) -> tuple[TruthImage, ...]:
     """The images of a split by name, every one of them and its mask decoded once as a check.
 

@@ -21,6 +21,8 @@ from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.train import train
 from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError, one_line
 
+_INTERRUPTED = 130  # typer's exit code where Ctrl-C ends a command that does not take it
+
 app = typer.Typer(
     name="sshr-deploy",
     help="Take an SSHR tissue-segmentation network to the workstation beside a slide scanner.\n\n"
@@ -30,8 +32,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 everything done; 1 some inputs failed or results could not be written, "
-    "the rest is done; 2 wrong usage or an unusable model.",
+    epilog="Exit codes: 0 everything done; 1 some inputs failed, a run was interrupted or results "
+    "could not be written, what is done is kept; 2 wrong usage or an unusable model; "
+    "130 interrupted, nothing kept.",
 )
 app.command()(train)
 app.command()(evaluate)
@@ -73,6 +76,10 @@ def main() -> None:
         finally:
             if sys.stdout is not None:  # closed by whoever started us
                 sys.stdout.flush()
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            sys.stderr.write("sshr-deploy: interrupted\n")
+        raise
     except SshrDeployError as error:
         _fail(error, 1 if isinstance(error, OutputError) else 2)
     except BrokenPipeError:  # whoever reads our output has gone

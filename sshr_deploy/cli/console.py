@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,10 +23,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from sshr_deploy.runtime.progress import InputResult, Reporter
+from sshr_deploy.runtime.progress import InputResult, Reporter, Status
+
+if TYPE_CHECKING:
+    from sshr_deploy.runtime.run import RunResult
 
 _PLAIN_EVERY_S = 10.0
 _MAX_TABLE_INPUTS = 12
+_STATUS_WORDS: dict[Status, str] = {
+    "done": "done",
+    "skipped": "done earlier",
+    "failed": "failed",
+}
 
 
 def say(text: str) -> None:
@@ -166,33 +175,48 @@ class BarReporter(QuietReporter):
         self.progress.advance(self.run)
 
 
-def print_results(results: Sequence[InputResult], out: Path) -> None:
-    """A table of areas (mm2) and shares by class on stdout, then where the files are."""
+def print_results(result: RunResult, out: Path) -> None:
+    """What a run did, by input and class (share, mm2), on stdout; then where the files are."""
     console = Console(highlight=False)
-    table = Table("input", "class", "share", "area mm²")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    shown = [r for r in results if r.summary.get("classes")]
-    for result in shown[:_MAX_TABLE_INPUTS]:
-        for index, entry in enumerate(result.summary["classes"]):
-            name = escape(result.path.name) if index == 0 else ""
-            area = "" if entry["area_mm2"] is None else f"{entry['area_mm2']:.4f}"
-            last = index == len(result.summary["classes"]) - 1
-            table.add_row(
-                name, escape(entry["name"]), f"{entry['share']:.1%}", area, end_section=last
-            )
+    shown = result.results[:_MAX_TABLE_INPUTS]
     if shown:
-        console.print(table)
-    if len(shown) > _MAX_TABLE_INPUTS:
-        console.print(f"and {len(shown) - _MAX_TABLE_INPUTS} more in summary.csv")
-    counts = {s: sum(r.status == s for r in results) for s in ("done", "skipped", "failed")}
-    done = f"{counts['done']} done, {counts['skipped']} done earlier, {counts['failed']} failed"
-    print(done, file=sys.stdout)
-    for result in shown[:_MAX_TABLE_INPUTS]:
-        for name in result.summary["files"]:
-            print(out / result.summary["folder"] / name)
-    for name in ("summary.csv", "run.json"):
-        print(out / name)
+        console.print(_results_table(shown))
+    if len(result.results) > len(shown):
+        console.print(f"and {len(result.results) - len(shown)} more in summary.csv")
+    counts = {s: sum(r.status == s for r in result.results) for s in _STATUS_WORDS}
+    print(", ".join(f"{counts[s]} {words}" for s, words in _STATUS_WORDS.items()), file=sys.stdout)
+    whole = result.document["folder"]
+    if whole["done"] + whole["failed"] != len(result.results):
+        print(f"{out} now holds {whole['done']} done, {whole['failed']} failed")
+    for summary in (r.summary for r in shown if r.summary):
+        for name in summary["files"]:
+            print(out / summary["folder"] / name)
+    for path in result.files:
+        print(path)
+
+
+def _results_table(results: Sequence[InputResult]) -> Table:
+    """By base name, or by path where several have the same."""
+    table = Table("input", "status", "class", "share", "area mm²")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    names = [r.path.name for r in results]
+    for result in results:
+        once = names.count(result.path.name) == 1
+        heading = [escape(result.path.name if once else str(result.path))]
+        heading.append(_STATUS_WORDS[result.status])
+        rows = [
+            [
+                escape(entry["name"]),
+                f"{entry['share']:.1%}",
+                "" if entry["area_mm2"] is None else f"{entry['area_mm2']:.4f}",
+            ]
+            for entry in result.summary.get("classes", ())
+        ]
+        for index, row in enumerate(rows or [[]]):
+            last = index == max(len(rows) - 1, 0)
+            table.add_row(*(heading if index == 0 else ["", ""]), *row, end_section=last)
+    return table
 
 
 def _progress(console: Console) -> Progress:

@@ -92,12 +92,13 @@ def evaluate(
     from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
     from sshr_deploy.runtime.evaluation.report import report
     from sshr_deploy.runtime.evaluation.sheet import write_sheet
-    from sshr_deploy.runtime.evaluation.split import read_split
+    from sshr_deploy.runtime.evaluation.split import check_split, read_split
 
     outputs = [path for path in (json_file, picture) if path is not None]
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture}: the picture is a PNG; give a name that ends in it")
     _check_outputs(outputs, model, split)
+    check_split(split)
     for path in outputs:
         check_writable(path)
     wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet)

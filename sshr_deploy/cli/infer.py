@@ -61,43 +61,49 @@ def infer(
     """Segment slides and patches.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each patch image mask.png, overlay.png and summary.json; for the run run.json
-    and summary.csv. A second run with the same settings does only what is left.
+    areas in mm2; for each patch image mask.png, overlay.png and summary.json. summary.csv and
+    run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
+    the same settings does only what is left; two at once into one folder are refused.
     """
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.runtime.run import run_infer
+    from sshr_deploy.runtime.discovery import left_out_line
+    from sshr_deploy.runtime.run import prepare_run, run_infer
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
-    bundle = load_bundle(model)
-    with open_engine(
-        bundle,
-        engine,
-        precision=precision,
-        batch=batch,
-        no_build=no_build,
-        allow_unqualified=allow_unqualified,
-        quiet=quiet,
-    ) as session:
-        info = session.info
-        if not quiet and info.mask_agreement is not None:
-            say(
-                f"engine: {info.engine} {info.precision}, masks equal to the reference on "
-                f"{info.mask_agreement:.3%} of pixels"
-            )
-        context = Context(bundle, session, settings)
-        try:
-            with make_reporter(quiet=quiet) as reporter:
-                result = run_infer(source, out, session, context, reporter)
-        except KeyboardInterrupt:
-            say("interrupted; what is finished is kept, run the same command again to go on")
-            raise typer.Exit(1) from None
+    with prepare_run(source, out, settings) as work:
+        if work.found.left_out and not quiet:
+            say(left_out_line(work.found.left_out))
+        bundle = load_bundle(model)
+        with open_engine(
+            bundle,
+            engine,
+            precision=precision,
+            batch=batch,
+            no_build=no_build,
+            allow_unqualified=allow_unqualified,
+            quiet=quiet,
+        ) as session:
+            info = session.info
+            if not quiet and info.mask_agreement is not None:
+                say(
+                    f"engine: {info.engine} {info.precision}, masks equal to the reference on "
+                    f"{info.mask_agreement:.3%} of pixels"
+                )
+            context = Context(bundle, session, settings)
+            try:
+                with make_reporter(quiet=quiet) as reporter:
+                    result = run_infer(work, session, context, reporter)
+            except KeyboardInterrupt:
+                say("interrupted; what is finished is kept, run the same command again to go on")
+                raise typer.Exit(1) from None
     if result.stopped_by is not None:
-        say(f"sshr-deploy: error: {result.stopped_by}; the run stopped here")
+        early = "; the run stopped here" if result.document["stopped_by"] else ""
+        say(f"sshr-deploy: error: {result.stopped_by}{early}")
     if as_json:
         typer.echo(json.dumps(result.document, indent=2))
     elif not quiet:
-        print_results(result.results, out)
+        print_results(result, out)
     raise typer.Exit(result.exit_code)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy import __version__
+from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.run_lock import run_lock
 
 SETTINGS = {
     **os.environ,
@@ -215,8 +217,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(
     assert done.returncode == 1
     assert "free space or choose another" in done.stderr
     assert "Traceback" not in done.stderr
-    left = {p.name for p in out.rglob("*") if p.is_file()}
-    assert left == {"run.json", "summary.csv"}
+    left = {p.name for p in out.iterdir()}
+    assert left == {"run.json", "runs", "summary.csv"}
 
 
 def _interrupted_run(
@@ -243,21 +245,26 @@ def _interrupted_run(
     return process, stderr
 
 
-def test_two_runs_into_one_folder_do_not_disturb_each_other(
+def test_of_two_runs_into_one_folder_the_second_is_told(
     small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     for i in range(3):
         shutil.copy(demo_slide, tmp_path / "in" / f"{i}.svs")
-    command = [sys.executable, "-m", "sshr_deploy", "infer", str(tmp_path / "in"), "--overwrite"]
-    command += ["--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "sshr_deploy", "infer", str(tmp_path / "in"), "--quiet"]
+    command += ["--model", str(small_bundle_dir), "--out", str(out)]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=SETTINGS)
-    while not (tmp_path / "out" / "0.svs").exists() and first.poll() is None:
+    while not (out / "0.svs").exists() and first.poll() is None:
         time.sleep(0.01)
-    second = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=SETTINGS, check=False)
+    with pytest.raises(UsageError, match=f"process {first.pid} on "), run_lock(out):
+        pass
     _, stderr = first.communicate(timeout=60)
-    assert (first.returncode, second.returncode) == (0, 0), stderr + second.stderr
-    names = {p.name for p in (tmp_path / "out" / "0.svs").iterdir()}
+    assert (first.returncode, stderr) == (0, "")
+    assert {p.name for p in out.iterdir()} == {
+        "0.svs", "1.svs", "2.svs", "run.json", "runs", "summary.csv",
+    }  # fmt: skip
+    names = {p.name for p in (out / "0.svs").iterdir()}
     assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
 
 

@@ -11,7 +11,7 @@ import openslide
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.runtime.progress import InputResult
-from sshr_deploy.runtime.run import RunResult, run_infer
+from sshr_deploy.runtime.run import RunResult, prepare_run, run_infer
 from sshr_deploy.runtime.sessions import Session
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.summary import Context
@@ -50,7 +50,8 @@ class Runner:
         self, source: Path, out: Path, *, reporter: Recorder | None = None, **settings: Any
     ) -> RunResult:
         context = Context(self.bundle, self.session, InferSettings(**settings))
-        return run_infer(source, out, self.session, context, reporter or Recorder())
+        with prepare_run(source, out, context.settings) as work:
+            return run_infer(work, self.session, context, reporter or Recorder())
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of
+from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of, left_out_line, search
 
 
 def _touch(path: Path, content: bytes = b"") -> None:
@@ -57,6 +57,42 @@ def test_results_of_earlier_runs_are_not_inputs(tmp_path: Path) -> None:
     _touch(tmp_path / "b.svs" / "mask.ome.tif")
     found, _ = find_inputs(tmp_path, tmp_path / "second")
     assert [i.relative.as_posix() for i in found] == ["a.png"]
+
+
+def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path) -> None:
+    for name in (
+        "a.png",
+        "b/x.bmp",
+        "b/y.BMP",
+        "c.jp2",
+        "d.vsi",
+        "_d_/stack1/frame_t.ets",  # the pixels of d.vsi
+        "e.mrxs",
+        "e/Slidedat.ini",
+        "notes",
+        ".hidden.txt",
+        "Thumbs.db",
+        "out/a.png/summary.json",
+        "older/run.json",
+        "older/summary.csv",
+        "older/runs/20260102T030405.678Z-abc123.json",
+        "older/a.png/summary.json",
+    ):
+        _touch(tmp_path / name)
+    left_out = search(tmp_path, tmp_path / "out").left_out
+    assert list(left_out.items()) == [(".bmp", 2), (".jp2", 1), (".vsi", 1), ("no suffix", 1)]
+    assert left_out_line(left_out) == "5 files left out: .bmp (2), .jp2, .vsi, no suffix"
+    assert search(tmp_path / "a.png", tmp_path / "out").left_out == {}
+
+
+def test_the_line_about_files_left_out_stays_short(tmp_path: Path) -> None:
+    assert left_out_line({".txt": 1}) == "1 file left out: .txt"
+    many = left_out_line({f".{i}": 20 - i for i in range(12)})
+    assert many.startswith("174 files left out: .0 (20), .1 (19), ")
+    assert many.endswith(".7 (13), 4 other kinds")
+    _touch(tmp_path / "a.bmp")
+    with pytest.raises(UsageError, match=r"no slide or patch image \(1 file left out: .bmp\)"):
+        search(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")

@@ -36,7 +36,9 @@ def test_a_slide_gives_all_its_files(slide_run: tuple[Path, RunResult, Recorder]
     assert result.exit_code == 0
     names = {p.name for p in folder.iterdir()}
     assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
-    assert {p.name for p in folder.parent.iterdir()} == {folder.name, "run.json", "summary.csv"}
+    assert {p.name for p in folder.parent.iterdir()} == {
+        folder.name, "run.json", "runs", "summary.csv",
+    }  # fmt: skip
     assert recorder.tiles == recorder.announced == read_summary(folder)["tiles"]["computed"]
 
 
