@@ -132,7 +132,8 @@ def hfrm_cam_kernel(
         acc = _dot(b_f, b_w, acc, UPCAST)  # [BLOCK_P, BLOCK_C] @ [BLOCK_C, J]
 
     o_n = tl.arange(0, NP)
-    b_bias = tl.load(bias + o_n, mask=(o_n < N) & (i_split == 0), other=0.0)
+    with_bias = tl.where(i_split == 0, N, 0)  # classes; the other parts add none
+    b_bias = tl.load(bias + o_n, mask=o_n < with_bias, other=0.0)
     m_out = m_p & (o_t >= edge) & (o_t < TILE_W - edge)
     p_image = (i_split * B + o_b)[:, None].to(tl.int64) * N + o_n[None, :]
     for r in tl.static_range(ROWS):
