@@ -72,6 +72,7 @@ def hfrm_cam_kernel(
     ROWS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    BLOCK_G: tl.constexpr,
     VECTOR: tl.constexpr,
     UNIT: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -79,7 +80,6 @@ def hfrm_cam_kernel(
     """CAM of one tile of rows from one part of the channels; the caller adds up the parts."""
     i_strip, i_column, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     J: tl.constexpr = ROWS * 16 * NP
-    BLOCK_G: tl.constexpr = 16
     TAPS_Y: tl.constexpr = 14 + ROWS
     NG: tl.constexpr = ROWS * NP if ROWS * NP > 16 else 16
     strips = tl.cdiv(H, ROWS)  # of one image
