@@ -78,10 +78,10 @@ def candidates(sm: int) -> tuple[Config, ...]:
 
 
 def shared_bytes(config: Config, classes: int = 4) -> int:
-    """Most dynamic shared memory that a build for 16-bit features takes, in bytes.
+    """Most dynamic shared memory that a build for 16-bit features takes, in bytes, to within 1 KiB.
 
     The two loops share it. Triton keeps `num_stages` tiles of the main loop at most, and one fewer
-    of the gated head's, whose gate is FP32.
+    of the gated head's, whose gate is FP32; on SM 10.0 barriers take 16 bytes more.
     """
     taps = config.block_c * (config.block_p + config.columns(classes)) * 2
     head = config.block_g * max(16, config.rows * padded_classes(classes)) * 2
