@@ -174,7 +174,7 @@ def test_candidates_fit_the_shared_memory(sm: int) -> None:
     configs = kernel_configs.candidates(sm)
     assert len(set(configs)) == len(configs) > 1
     for config in configs:
-        assert kernel_configs.shared_bytes(config) <= LIMITS[sm] - 1 << 10
+        assert kernel_configs.shared_bytes(config) <= (LIMITS[sm] - 1) << 10
 
 
 @pytest.mark.parametrize("sizes", MEASURED)
