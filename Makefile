@@ -7,19 +7,24 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# The Triton of the latest CUDA builds of torch (2.15), where [kernels] pins the one that builds
+# for older drivers: users have either, and all in between. The only place that names it.
+NEWEST_TRITON := 3.9.0
+TRITON := .triton-newest
 PYTHON ?=
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-checkpoint edge-check test lint format type kernels build gpu-check clean
+.PHONY: help demo demo-checkpoint edge-check test test-triton lint format type kernels build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
 	@echo "make demo-checkpoint  train the demo checkpoint anew on synthetic textures"
 	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions"
 	@echo "make test       the test suite"
+	@echo "make test-triton  some of the kernels' tests under the newest Triton (1 GB, once)"
 	@echo "make lint       ruff, its formatter in check mode, import directions"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make type       mypy, strict"
@@ -51,6 +56,11 @@ edge-check: demo
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The kernels' tests marked any_triton, under the newest Triton in a folder of its own.
+test-triton: $(VENV)/.installed-dev $(TRITON)/.$(NEWEST_TRITON)
+	PYTHONPATH="$(CURDIR)/$(TRITON)" $(BIN)/python -c 'import sys, triton; sys.exit(triton.__version__ != "$(NEWEST_TRITON)")'
+	PYTHONPATH="$(CURDIR)/$(TRITON)" $(BIN)/python -m pytest $(PYTEST_ARGS) -m any_triton tests/runtime/kernels
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +86,7 @@ gpu-check:
 	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu_check
 
 clean:
-	rm -rf $(VENV) .venv-edge build dist *.egg-info demo/out .coverage runtime/kernels/cubins
+	rm -rf $(VENV) .venv-edge $(TRITON) build dist *.egg-info demo/out .coverage runtime/kernels/cubins
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -102,3 +112,9 @@ $(VENV)/.installed-dev: pyproject.toml setup.py $(VENV)/.created
 	$(PIP_INSTALL) --editable '.[export,train,dev]'
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP_INSTALL) --editable '.[kernels]'  # CUDA builds of torch bring theirs
 	@touch $@ $(VENV)/.installed-demo
+
+$(TRITON)/.$(NEWEST_TRITON): $(VENV)/.created
+	@echo "downloading Triton $(NEWEST_TRITON), 290 MB"
+	rm -rf $(TRITON)
+	$(PIP_INSTALL) --no-deps --target $(TRITON) triton==$(NEWEST_TRITON)
+	@touch $@

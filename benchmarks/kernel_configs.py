@@ -1,8 +1,15 @@
-"""Times of `hfrm_cam` with other block sizes than those of its plan: what tuning starts from."""
+"""Times of `hfrm_cam` with other block sizes than those of its plan: what tuning starts from.
+
+    python -m sshr_deploy.benchmarks.kernel_configs [SM]...
+
+compiles the candidates, without a GPU, and prints what each takes; it fails where one spills.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -26,27 +33,87 @@ from sshr_deploy.benchmarks.kernels import (
     ends_of_reference,
     random_level,
 )
+from sshr_deploy.runtime.kernels.compile import assemble, compile_to_ptx, resources
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
-from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config
-
-CONFIGS = (
-    Config(2, 128, 64, 8, 3),
-    Config(2, 128, 64, 8, 4),
-    Config(2, 128, 32, 8, 4),
-    Config(2, 256, 64, 8, 3),
-    Config(2, 256, 64, 16, 3),
-    Config(1, 256, 64, 8, 3),
-    Config(1, 128, 64, 4, 4),
-    Config(4, 128, 64, 8, 3),
-    Config(2, 64, 64, 4, 4),
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
+    Config,
+    cam_variant,
+    choose_config,
+    padded_classes,
 )
-"""Candidates for SM 9.0 and four classes; the first is the plan's."""
+from sshr_deploy.runtime.kernels.manifest import sm_text
+
+CONFIGS: Mapping[int, tuple[Config, ...]] = {
+    89: (
+        Config(2, 128, 32, 8, 3, 32),
+        Config(2, 128, 32, 8, 4, 32),
+        Config(2, 128, 32, 8, 5),
+    ),
+    90: (
+        Config(2, 128, 64, 8, 3, 64),
+        Config(2, 128, 64, 8, 4),
+        Config(2, 128, 64, 8, 4, 64),
+        Config(2, 128, 32, 8, 4, 64),
+        Config(1, 256, 64, 8, 3),
+        Config(1, 256, 64, 8, 3, 64),
+        Config(1, 128, 64, 4, 4, 64),
+        Config(2, 64, 64, 4, 4, 64),
+    ),
+    100: (
+        Config(2, 128, 64, 8, 4),
+        Config(2, 128, 64, 8, 4, 64),
+        Config(1, 128, 64, 4, 4, 64),
+    ),
+    120: (
+        Config(2, 128, 32, 8, 3, 32),
+        Config(2, 128, 32, 8, 4, 32),
+        Config(2, 128, 32, 8, 5),
+    ),
+}
+"""Candidates for FP16 features and four classes by SM, beside the plan's own; none spills."""
+
+
+def candidates(sm: int) -> tuple[Config, ...]:
+    """What is timed on SM `sm` with FP16 features and four classes: the plan's choice first."""
+    return (choose_config(sm, "fp16", 4), *CONFIGS.get(sm, ()))
+
+
+def shared_bytes(config: Config, classes: int = 4) -> int:
+    """Most dynamic shared memory that a build for 16-bit features takes, in bytes, to within 1 KiB.
+
+    The two loops share it. Triton keeps `num_stages` tiles of the main loop at most, and one fewer
+    of the gated head's, whose gate is FP32; on SM 10.0 barriers take 16 bytes more.
+    """
+    taps = config.block_c * (config.block_p + config.columns(classes)) * 2
+    head = config.block_g * max(16, config.rows * padded_classes(classes)) * 2
+    gated = config.block_p * config.block_g * (2 + 4)
+    return max(config.num_stages * taps, (config.num_stages - 1) * (gated + head) + head)
+
+
+def describe_candidate(config: Config, sm: int) -> tuple[str, bool]:
+    """What a candidate takes of SM `sm` by its compiler, in one line, and whether it spills.
+
+    Raises:
+        KernelError: it does not compile.
+    """
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    variant = cam_variant(config, "fp16", "nhwc", 4, 4)
+    compiled = compile_to_ptx(variant, sm)
+    _, report = assemble(compiled, variant.fuse_multiply_add, get_ptxas(sm).path)
+    used = resources(report)
+    spilled = used["spill_store_bytes"] + used["spill_load_bytes"]
+    sizes = " ".join(f"{key} {value}" for key, value in asdict(config).items())
+    return (
+        f"SM {sm_text(sm):4} {sizes}: {used['registers']} registers, "
+        f"{compiled.shared_bytes} bytes shared, {spilled} bytes spilled"
+    ), spilled > 0
 
 
 def measure_configs(
     *,
     device: torch.device,
-    configs: Sequence[Config] = CONFIGS,
+    configs: Sequence[Config] | None = None,
     shape: tuple[int, int, int] = (512, 28, 28),
     batches: Sequence[int] = (32, 1),
     dtype: str = "fp16",
@@ -55,11 +122,16 @@ def measure_configs(
 ) -> list[dict[str, Any]]:
     """Times by batch size and configuration, on features in channels_last.
 
+    `configs` of None are those of `candidates`, for the device.
+
     A configuration that the device has no room for is listed with the reason instead of a time.
 
     Raises:
         SshrDeployError: a result misses its bound.
     """
+    if configs is None:
+        major, minor = torch.cuda.get_device_capability(device)
+        configs = candidates(10 * major + minor)
     ceilings = measure_ceilings(device, DTYPES[dtype])
     rows = []
     for batch in batches:
@@ -93,3 +165,23 @@ def measure_configs(
             figures = statistics(samples)
             rows[int(index)] |= figures | cost.against(figures["median_ms"], ceilings)
     return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what each candidate takes of the SMs named (90 for 9.0), or of all; 1 if one spills."""
+    parser = argparse.ArgumentParser(description="What each candidate takes of a GPU; none needed.")
+    parser.add_argument("sm", nargs="*", type=int, help=f"of {', '.join(map(str, CONFIGS))}")
+    sms = parser.parse_args(arguments).sm or list(CONFIGS)
+    if unknown := [sm for sm in sms if sm not in CONFIGS]:
+        parser.error(f"no candidates for SM {unknown[0]}; there are some for {[*CONFIGS]}")
+    spills = 0
+    for sm in sms:
+        for config in candidates(sm):
+            line, spilled = describe_candidate(config, sm)
+            print(line, flush=True)
+            spills += spilled
+    return 1 if spills else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,12 +34,15 @@ from sshr_deploy.runtime.kernels.manifest import (
     Cubin,
     KernelManifest,
     load_manifest,
+    sm_text,
     write_manifest,
 )
 
 OPS = ("hfrm_cam", "hfrm_pool", "cam_to_mask")
 SMS = (75, 80, 86, 89, 90, 100, 120)
 FOLDER = Path(__file__).parent / "cubins"
+_PINNED_CUDA = 12
+"""Major version of the assemblers in the Triton that the extra [kernels] pins."""
 
 
 def build(folder: Path, sms: Sequence[int] = SMS, jobs: int | None = None) -> KernelManifest:
@@ -169,6 +172,28 @@ def _remove(folder: Path, files: Iterable[str]) -> None:
                 path.parent.rmdir()
 
 
+def newer_driver(manifest: KernelManifest) -> str | None:
+    """One line where the kernels need a driver of a later CUDA than those of the pinned Triton.
+
+    Machine code loads on drivers of the assembler's major CUDA version or a later one (CUDA
+    Compatibility, "Minor Version Compatibility"). Triton 3.7 and later use that of CUDA 13
+    for some SMs.
+    """
+    newer = [cubin for cubin in manifest.cubins if _major(cubin) > _PINNED_CUDA]
+    if not newer:
+        return None
+    sms = ", ".join(dict.fromkeys(sm_text(cubin.sm) for cubin in newer))
+    return (
+        f"note: Triton {manifest.triton} assembled the kernels for SM {sms} with CUDA "
+        f"{max(newer, key=_major).ptxas}: they need a driver of CUDA {max(map(_major, newer))} or "
+        "later; the Triton of the extra [kernels] builds for those of CUDA 12, too"
+    )
+
+
+def _major(cubin: Cubin) -> int:
+    return int(cubin.ptxas.partition(".")[0])
+
+
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("give the path of a folder")
@@ -202,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(describe(cubin))
     size = sum((options.out / cubin.file).stat().st_size for cubin in manifest.cubins)
     print(f"{len(manifest.cubins)} kernels, {size / 1e6:.1f} MB in {options.out}, none spills")
+    note = newer_driver(manifest)
+    if note is not None:
+        print(note, file=sys.stderr)
     return 0
 
 

@@ -19,7 +19,7 @@ def _mend_loop_bounds() -> None:
     """Let loops run to a bound that is known at run time.
 
     Triton before 3.7.1 takes such a bound, an array of one element, as an int in a way that NumPy
-    refuses from 2.4 on.
+    refuses from 2.4 on; later ones do it as here.
     """
     original = interpreter._patch_lang_tensor
 
@@ -30,5 +30,5 @@ def _mend_loop_bounds() -> None:
     interpreter._patch_lang_tensor = patched
 
 
-if interpreting() and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+if interpreting():
     _mend_loop_bounds()

@@ -17,7 +17,7 @@ from sshr_deploy.cli import app
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam as right
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
-from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, choose_config
 from tests.kernels_anywhere import DEVICE
 
 pytest.importorskip("triton")
@@ -154,6 +154,36 @@ def test_config_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_configs, "run", lambda *arguments: 1.01 * run(*arguments))
     with pytest.raises(SshrDeployError, match="no speed is reported"):
         kernel_configs.measure_configs(**settings, configs=configs, on_step=_quiet)
+
+
+LIMITS = {89: 99, 90: 227, 100: 227, 120: 99}
+"""Shared memory of a block in KiB, CUDA Programming Guide, "Compute Capabilities"."""
+MEASURED = {
+    (2, 128, 64, 8, 3, 16): 98304,
+    (2, 128, 64, 8, 3, 64): 104448,
+    (2, 128, 32, 8, 4, 64): 155648,
+    (2, 256, 64, 16, 3, 64): 202752,
+    (4, 128, 64, 8, 3, 16): 147456,
+    (2, 64, 64, 4, 4, 64): 98304,
+}
+"""Bytes that Triton 3.6 gives builds for SM 9.0."""
+
+
+@pytest.mark.parametrize("sm", kernel_configs.CONFIGS)
+def test_candidates_fit_the_shared_memory(sm: int) -> None:
+    configs = kernel_configs.candidates(sm)
+    assert len(set(configs)) == len(configs) > 1
+    for config in configs:
+        assert kernel_configs.shared_bytes(config) <= (LIMITS[sm] - 1) << 10
+
+
+@pytest.mark.parametrize("sizes", MEASURED)
+def test_shared_memory_is_what_the_compiler_takes(sizes: tuple[int, ...]) -> None:
+    assert kernel_configs.shared_bytes(Config(*sizes)) == MEASURED[sizes]
+
+
+def test_an_sm_without_candidates_times_the_plan() -> None:
+    assert kernel_configs.candidates(75) == (choose_config(75, "fp16", 4),)
 
 
 def test_a_config_without_room_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ class Config:
     """Channels a step."""
     num_warps: int
     num_stages: int
+    block_g: int = 16
+    """Channels a step of the gated head, 16 or more."""
 
     def columns(self, classes: int) -> int:
         """Width of the accumulator, of which 15/16 and classes / padded classes are used."""
@@ -251,6 +253,7 @@ def cam_variant(
             "ROWS": config.rows,
             "BLOCK_P": config.block_p,
             "BLOCK_C": config.block_c,
+            "BLOCK_G": config.block_g,
             "VECTOR": vector,
             "UNIT": unit,
             "UPCAST": upcast,

@@ -72,6 +72,7 @@ def hfrm_cam_kernel(
     ROWS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    BLOCK_G: tl.constexpr,
     VECTOR: tl.constexpr,
     UNIT: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -79,7 +80,6 @@ def hfrm_cam_kernel(
     """CAM of one tile of rows from one part of the channels; the caller adds up the parts."""
     i_strip, i_column, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     J: tl.constexpr = ROWS * 16 * NP
-    BLOCK_G: tl.constexpr = 16
     TAPS_Y: tl.constexpr = 14 + ROWS
     NG: tl.constexpr = ROWS * NP if ROWS * NP > 16 else 16
     strips = tl.cdiv(H, ROWS)  # of one image
@@ -132,7 +132,8 @@ def hfrm_cam_kernel(
         acc = _dot(b_f, b_w, acc, UPCAST)  # [BLOCK_P, BLOCK_C] @ [BLOCK_C, J]
 
     o_n = tl.arange(0, NP)
-    b_bias = tl.load(bias + o_n, mask=(o_n < N) & (i_split == 0), other=0.0)
+    with_bias = tl.where(i_split == 0, N, 0)  # classes; the other parts add none
+    b_bias = tl.load(bias + o_n, mask=o_n < with_bias, other=0.0)
     m_out = m_p & (o_t >= edge) & (o_t < TILE_W - edge)
     p_image = (i_split * B + o_b)[:, None].to(tl.int64) * N + o_n[None, :]
     for r in tl.static_range(ROWS):

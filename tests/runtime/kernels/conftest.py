@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sshr_deploy.benchmarks.gpu_timing import without_tf32
 from tests.kernels_anywhere import DEVICE, torch
 
-pytest.importorskip("triton")
+interpreter = pytest.importorskip("triton.runtime.interpreter")
+MASK_PLACE = {"create_masked_load": 1, "create_masked_store": 2}
+"""Where the mask is among the arguments of the interpreter's builder."""
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +26,24 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def only_masks_of_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter of Triton 3.9 takes no others, that of 3.6 takes anything."""
+    if DEVICE == "cuda":
+        return
+    builder = interpreter.InterpreterBuilder
+    for name, place in MASK_PLACE.items():
+        monkeypatch.setattr(builder, name, _with_checked_mask(getattr(builder, name), place))
+
+
+def _with_checked_mask(original: Callable[..., Any], place: int) -> Callable[..., Any]:
+    def checked(self: Any, *arguments: Any, **named: Any) -> Any:
+        assert arguments[place].data.dtype == np.bool_
+        return original(self, *arguments, **named)
+
+    return checked
 
 
 @pytest.fixture(autouse=True)

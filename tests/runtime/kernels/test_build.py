@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 from sshr_deploy.errors import KernelError, UsageError
 from sshr_deploy.runtime.kernels import build
 from sshr_deploy.runtime.kernels import compile as compile_
-from sshr_deploy.runtime.kernels.manifest import load_manifest
+from sshr_deploy.runtime.kernels.manifest import load_manifest, write_manifest
+from tests.runtime.kernels.kernel_folder import make_kernels
 
 
 def run_fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +38,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.any_triton
 def test_build_and_build_again(tmp_path: Path) -> None:
     done = run_fresh(BUILD_MASKS, str(tmp_path), "75", "90", "75")
     assert done.returncode == 0, done.stderr
@@ -89,6 +92,7 @@ def test_a_kernel_that_spills_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.any_triton
 @pytest.mark.parametrize("op", build.OPS)
 def test_signatures_are_those_of_the_kernels(op: str) -> None:
     kernels = import_module(f"sshr_deploy.runtime.kernels.{op}.triton")
@@ -102,6 +106,19 @@ def test_signatures_are_those_of_the_kernels(op: str) -> None:
             assert set(names[count:]) == set(variant.constants)
             integers = {n for n, kind in variant.signature.items() if kind == "i32"}
             assert variant.multiples_of_16 <= integers
+
+
+def test_code_that_needs_a_newer_driver_is_named(tmp_path: Path) -> None:
+    folder = make_kernels(tmp_path / "cubins")
+    manifest = load_manifest(folder)
+    assert build.newer_driver(manifest) is None
+    newer = [replace(c, ptxas="13.4.59" if c.sm >= 90 else "12.9.86") for c in manifest.cubins]
+    write_manifest(folder, replace(manifest, triton="3.9.0", cubins=tuple(newer)))
+    assert build.newer_driver(load_manifest(folder)) == (
+        "note: Triton 3.9.0 assembled the kernels for SM 9.0, 10.0, 12.0 with CUDA 13.4.59: they "
+        "need a driver of CUDA 13 or later; the Triton of the extra [kernels] builds for those of "
+        "CUDA 12, too"
+    )
 
 
 PTX = """.version 8.7

@@ -158,6 +158,7 @@ def test_scores_agree_to_the_last_bit(size: tuple[int, int], device: str) -> Non
     assert (labels != expected).sum() == 0
 
 
+@pytest.mark.any_triton
 def test_equal_probabilities_keep_the_first_class(device: str) -> None:
     cams, _ = random_inputs(Case(1, 4, (28, 28), (20, 15), 0.0), 5)
     prob = np.array([[0.1, 0.4, 0.2, 0.4]], np.float32)
@@ -165,6 +166,7 @@ def test_equal_probabilities_keep_the_first_class(device: str) -> None:
     assert set(np.unique(labels)) == {0, 1}
 
 
+@pytest.mark.any_triton
 def test_gate_is_above_not_at_the_threshold(device: str) -> None:
     cams, _ = random_inputs(Case(1, 3, (28, 28), (20, 15), 0.0), 6)
     at = float(np.float32(0.3))
@@ -210,6 +212,7 @@ def test_faint_cams_feel_the_epsilon(device: str) -> None:
     assert np.array_equal(_kernel(cams, prob, device, threshold=0.0, size=(33, 65)), expected)
 
 
+@pytest.mark.any_triton
 def test_where_all_kept_classes_are_zero_class_0_stands(device: str) -> None:
     cam = np.zeros((1, 3, 28, 28), np.float32)
     cam[0, 2, :14] = 1
@@ -225,6 +228,7 @@ def test_every_label_is_written(device: str) -> None:
     assert labels.max() < 4
 
 
+@pytest.mark.any_triton
 def test_non_contiguous_inputs_are_read_right(device: str) -> None:
     cams, prob = random_inputs(Case(2, 4, (28, 28), (20, 15), 0.0), 9)
     expected = naive_scores(cams, prob, threshold=0.5, size=(20, 15)).argmax(1)

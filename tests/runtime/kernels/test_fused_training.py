@@ -44,6 +44,7 @@ def _compare(precision: Precision, device: str) -> tuple[float, dict[str, float]
     return relative_rms_error(logits, expected), errors
 
 
+@pytest.mark.any_triton
 def test_fused_and_pooled_give_the_same_logits_and_gradients(device: str) -> None:
     of_logits, of_gradients = _compare(Precision.FP32, device)
     assert of_logits < RELATIVE_RMS[torch.float32]

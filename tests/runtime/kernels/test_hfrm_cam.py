@@ -100,6 +100,7 @@ def test_equals_the_specification_at_56_px(case: MakeCase, dtype: torch.dtype) -
     given.check(run(given.feature, given.gate, w.head, w.context, w.bias, larger))
 
 
+@pytest.mark.any_triton
 @pytest.mark.parametrize("classes", range(1, 17))
 def test_every_class_count(case: MakeCase, classes: int) -> None:
     given = case((1, 5, 7, 5), classes)
@@ -108,6 +109,7 @@ def test_every_class_count(case: MakeCase, classes: int) -> None:
     given.check(cam)
 
 
+@pytest.mark.any_triton
 @pytest.mark.parametrize("dtype", [FP16, BF16])
 @pytest.mark.parametrize("classes", [8, 9, 16])
 def test_many_classes_on_matrix_units(case: MakeCase, classes: int, dtype: torch.dtype) -> None:
@@ -170,6 +172,17 @@ def test_rows_a_lane_and_split_channels(case: MakeCase, rows: int, splits: int) 
     given.check(run(*arguments, config, splits=splits))
     plan = make_plan(config, (2, 40, 9, 11), given.feature.stride(), 4, 8, splits=splits)
     assert plan.splits == splits
+
+
+@pytest.mark.any_triton
+@pytest.mark.parametrize("block_g", [32, 64])
+def test_every_step_of_the_gated_head(case: MakeCase, block_g: int) -> None:
+    """Parts of 48 and 24 channels: the last step of each is cut short."""
+    given = case((1, 72, 3, 6), 4, FP16)
+    config = Config(2, 32, 16, 4, 2, block_g)
+    weights = given.pack(config.rows)
+    arguments = (given.feature, given.gate, weights.head, weights.context, weights.bias)
+    given.check(run(*arguments, config, splits=2))
 
 
 def test_equal_calls_give_equal_bits(case: MakeCase) -> None:

@@ -85,6 +85,7 @@ def test_means_and_gradients_are_those_of_the_definition(
     assert got[2].stride() == arguments[0].stride()
 
 
+@pytest.mark.any_triton
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", RELATIVE_RMS, ids=str)
 def test_every_type_and_layout(dtype: torch.dtype, layout: str, device: str) -> None:
@@ -107,6 +108,7 @@ def test_a_huge_tap_drowns_no_others(device: str) -> None:
     assert relative_rms_error(got, expected) < RELATIVE_RMS[torch.float32]
 
 
+@pytest.mark.any_triton
 def test_results_repeat_to_the_bit(device: str) -> None:
     arguments = _pool_arguments((2, 5, 9, 9), torch.float32, device)
     first, second = (_values_and_gradients(op.hfrm_pool, arguments) for _ in range(2))
@@ -140,6 +142,7 @@ def test_a_gradient_that_nobody_wants_is_not_computed(
     assert launched == [f"{name}_kernel" for name in expected]
 
 
+@pytest.mark.any_triton
 def test_logits_and_all_gradients_are_those_of_the_plain_module(device: str) -> None:
     arguments = _logits_arguments(device)
     results = []
