@@ -15,13 +15,20 @@ from sshr_deploy.cli.options import (
     BatchOption,
     EngineOption,
     ForceMppOption,
+    LargeOption,
     ModelOption,
     MppOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
 )
-from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
+from sshr_deploy.runtime.settings import (
+    EngineChoice,
+    InferSettings,
+    LargeImages,
+    Mode,
+    TissueChoice,
+)
 
 
 def infer(
@@ -29,7 +36,7 @@ def infer(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A slide, a patch image (PNG, JPEG), or a folder of them, searched recursively.",
+            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
         ),
     ],
     model: ModelOption,
@@ -41,6 +48,7 @@ def infer(
     ] = Mode.REFERENCE,
     mpp: MppOption = None,
     force_mpp: ForceMppOption = False,
+    large: LargeOption = LargeImages.TILES,
     tissue: Annotated[
         TissueChoice,
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
@@ -58,11 +66,11 @@ def infer(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Segment slides and patches.
+    """Segment slides and images.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each patch image mask.png, overlay.png and summary.json; for the run run.json
-    and summary.csv. A second run with the same settings does only what is left.
+    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json; for the run
+    run.json and summary.csv. A second run with the same settings does only what is left.
     """
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
@@ -70,7 +78,7 @@ def infer(
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
+    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite, large=large)
     bundle = load_bundle(model)
     with open_engine(
         bundle,

@@ -22,7 +22,6 @@ from sshr_deploy.runtime.writers.overlay import (
     blend,
     write_label_png,
     write_overlay,
-    write_rgb_png,
 )
 
 PROFILE = load_profile("luad")
@@ -184,9 +183,3 @@ def test_label_png_refuses_labels_without_a_colour(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="label 5 in a mask of 4 classes"):
         write_label_png(tmp_path / "m.png", np.full((2, 2), 5, np.uint8), profile=PROFILE)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_rgb_png_round_trip(tmp_path: Path) -> None:
-    rgb = _thumbnail(11, 17)
-    write_rgb_png(tmp_path / "p.png", rgb)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p.png")), rgb)
