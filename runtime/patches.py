@@ -19,10 +19,14 @@ PATCH_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 MAX_IMAGE_PIXELS = 25_000_000
 """An image is held whole (75 MB); larger ones are for the slide readers, which need not."""
 MIN_SIDE_PX = 32
-"""A seventh of a patch's side: enlarged to a patch, less shows no tissue."""
+"""A seventh of a patch's side: of less, enlarged to a patch, no cell can be told."""
 MAX_ASPECT = 20
 """A strip longer than this times its width is no field of tissue; in a patch it is a smear."""
 
+_TOO_LARGE = (
+    f"above the {MAX_IMAGE_PIXELS // 1_000_000} Mpx of a PNG or JPEG image; cut it into smaller "
+    "images, or convert it to a pyramidal TIFF, which infer takes as a slide"
+)
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PALETTE = 3
 
@@ -48,7 +52,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return over_white(rgba[..., :3], rgba[..., 3])
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # above 179 Mpx Pillow does not tell the size
+        raise InputError(f"{path} is {_TOO_LARGE}") from error
+    except (OSError, SyntaxError, ValueError) as error:
         # Pillow raises SyntaxError for broken PNG chunks.
         reason = first_line(error)
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
@@ -75,10 +81,7 @@ def _check_size(path: Path, width_px: int, height_px: int) -> None:
             f"{size}, one side more than {MAX_ASPECT} times the other; cut it into shorter images"
         )
     if width_px * height_px > MAX_IMAGE_PIXELS:
-        raise InputError(
-            f"{size}, above the {MAX_IMAGE_PIXELS // 1_000_000} Mpx of a PNG or JPEG image; cut it "
-            "into smaller images, or convert it to a pyramidal TIFF, which infer takes as a slide"
-        )
+        raise InputError(f"{size}, {_TOO_LARGE}")
 
 
 class _Silence:

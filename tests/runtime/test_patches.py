@@ -167,7 +167,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
     header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + path.read_bytes()[24:29]
     checked = header + struct.pack(">I", zlib.crc32(header))
     path.write_bytes(path.read_bytes()[:12] + checked + path.read_bytes()[33:])
-    with pytest.raises(InputError, match=r"bomb\.png"):
+    with pytest.raises(InputError, match=r"bomb\.png is above the 25 Mpx .* which infer takes"):
         read_image(path)
 
 
