@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import ExportError, InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.discovery import Input, find_inputs
-from sshr_deploy.runtime.evaluation import LargeImages
-from sshr_deploy.runtime.evaluation.evaluate import Part, parts_of
+from sshr_deploy.runtime.image_parts import Part, parts_of
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.runtime.slides import choose_level, open_slide, read_area, resolve_mpp
 from sshr_deploy.runtime.tiling import TileGrid
 from sshr_deploy.runtime.tissue import TissueMap, detect_tissue, thumbnail

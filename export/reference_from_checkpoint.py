@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, predict
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.evaluation import LargeImages
-from sshr_deploy.runtime.evaluation.evaluate import parts_of
 from sshr_deploy.runtime.evaluation.split import read_split, read_truth
+from sshr_deploy.runtime.image_parts import parts_of
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image, resize_to_patch
 from sshr_deploy.runtime.reference_set import ReferenceSet
 from sshr_deploy.runtime.sessions.session import CAM_NAMES, CamBatch
+from sshr_deploy.runtime.settings import LargeImages
 
 MAX_PATCHES = 64
 """Patches without label maps: more would only cost time, the figures are worst cases already."""

@@ -1,79 +1,114 @@
-"""Patch images, a batch at a time, exactly as the published inference does them."""
+"""One image (PNG, JPEG) from its file to its results."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.masks import gate, reference_mask
+from sshr_deploy.runtime.image_parts import Prediction, is_large, model_scale
 from sshr_deploy.runtime.names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
+from sshr_deploy.runtime.patches import MIN_SIDE_PX, read_image
 from sshr_deploy.runtime.progress import Stages
-from sshr_deploy.runtime.sessions import CamBatch, Session
-from sshr_deploy.runtime.summary import class_table
-from sshr_deploy.runtime.writers.overlay import blend, write_label_png, write_rgb_png
+from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.slides import Mpp
+from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
+from sshr_deploy.runtime.summary import IMAGE_MPP_SOURCE, class_table
+from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
 
 
 @dataclass(frozen=True)
 class PatchJob:
-    """One patch image that was read: its pixels and the folder of its results."""
+    """One image that was read: its pixels and the folder of its results."""
 
+    path: Path
     rgb: NDArray[np.uint8]  # [H, W, 3]
-    patch: NDArray[np.uint8]  # [224, 224, 3]
     folder: Path
 
 
-def infer_patches(jobs: Sequence[PatchJob], session: Session) -> tuple[CamBatch, float]:
-    """CAMs of a batch of images, and the seconds each took.
+def read_patch(path: Path, profile: Profile, settings: InferSettings) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] of an image that can be segmented.
 
     Raises:
-        SessionError: the engine fails.
+        InputError: it cannot be read (see `read_image`), or at the user's pixel size it is too
+            coarse or too small for the model.
     """
-    start = time.perf_counter()
-    cams = session.infer(np.stack([job.patch for job in jobs]))
-    return cams, (time.perf_counter() - start) / len(jobs)
+    rgb = read_image(path)
+    if settings.mpp_um is not None:
+        _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
+    return rgb
 
 
 def finish_patch(
-    job: PatchJob, cams: CamBatch, index: int, profile: Profile, infer_s: float
+    job: PatchJob, prediction: Prediction, profile: Profile, settings: InferSettings
 ) -> dict[str, Any]:
-    """Write label map and overlay of image `index` of a batch.
+    """Write label map and overlay of an image.
 
-    Returns what `summary.json` says. Areas are None: an image file states no pixel size.
+    Returns what `summary.json` says. Areas are None without a pixel size in the settings: an image
+    file states none.
 
     Raises:
         OutputError: a result cannot be written.
     """
     stages = Stages()
-    height, width = job.rgb.shape[:2]
-    with stages.stage("mask"):
-        mask = reference_mask(
-            cams,
-            index,
-            profile,
-            height_px=height,
-            width_px=width,
-        )
+    mask, mpp_um = prediction.mask, settings.mpp_um
+    height, width = mask.shape
+    counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
+    classes = class_table(profile, counts.tolist(), mpp_um)
     with stages.stage("write"):
         write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
-        write_rgb_png(job.folder / OVERLAY_NAME, blend(job.rgb, mask, profile))
-    counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
-    on = gate(cams.prob[index], profile.gate_threshold)
-    classes = class_table(profile, counts.tolist(), mpp_um=None)
-    for entry, prob, is_on in zip(classes, cams.prob[index].tolist(), on.tolist(), strict=True):
-        entry |= {"probability": prob, "on": is_on}
-    seconds = stages.seconds()
-    total = seconds.pop("total") + infer_s
+        write_overlay(
+            job.folder / OVERLAY_NAME,
+            job.rgb,
+            mask,
+            profile=profile,
+            shares={c["name"]: c["share"] for c in classes},
+            title=job.path.name,
+            thumbnail_mpp_um=mpp_um,
+            share_of="image",
+        )
+    for entry, prob, on in zip(
+        classes, prediction.prob.tolist(), prediction.on.tolist(), strict=True
+    ):
+        entry |= {"probability": prob, "on": on}
+    area_mm2 = None if mpp_um is None else round(sum(c["area_mm2"] for c in classes), 9)
+    large = is_large(height, width, model_scale(profile, mpp_um))
     return {
-        "mask": {"width_px": width, "height_px": height, "mpp_um": None},
-        "tissue_area_mm2": None,
+        "mpp": None if mpp_um is None else asdict(Mpp(mpp_um, mpp_um, IMAGE_MPP_SOURCE)),
+        "mask": {"width_px": width, "height_px": height, "mpp_um": mpp_um},
+        "tiles": {"computed": prediction.parts, "total": prediction.parts},
+        "large": settings.large.value if large else None,
+        "tissue_area_mm2": area_mm2,
         "classes": classes,
         "files": list(PATCH_RESULTS),
-        "seconds": {"infer": round(infer_s, 4), **seconds, "total": round(total, 4)},
+        "seconds": _seconds(prediction, stages.seconds()),
+    }
+
+
+def _check_scale(path: Path, size_px: tuple[int, ...], mpp_um: float, model_mpp_um: float) -> None:
+    if mpp_um > MAX_ENLARGEMENT * model_mpp_um * (1 + LEVEL_TOLERANCE):
+        raise InputError(
+            f"{path} is too coarse for this model: its pixels are {mpp_um:.4g} um by --mpp, the "
+            f"model needs {model_mpp_um:.4g}; give a finer image, or its true pixel size"
+        )
+    height, width = (side * mpp_um / model_mpp_um for side in size_px)
+    if min(height, width) < MIN_SIDE_PX:
+        raise InputError(
+            f"{path} is {width:.0f} x {height:.0f} px at the model's {model_mpp_um:.4g} um (--mpp "
+            f"{mpp_um:.4g}); give an image of at least {MIN_SIDE_PX} such px on each side"
+        )
+
+
+def _seconds(prediction: Prediction, written: dict[str, float]) -> dict[str, float]:
+    total = prediction.infer_s + prediction.mask_s + written["total"]
+    return {
+        "infer": round(prediction.infer_s, 4),
+        "mask": round(prediction.mask_s, 4),
+        "write": written["write"],
+        "total": round(total, 4),
     }

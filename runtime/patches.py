@@ -1,4 +1,4 @@
-"""Patch images (PNG, JPEG): read and resized as the published inference does."""
+"""Images (PNG, JPEG): read and resized to a patch as the published inference does."""
 
 from __future__ import annotations
 
@@ -13,39 +13,75 @@ from PIL import Image
 
 from sshr_deploy.errors import InputError, first_line
 from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.slides.reader import bits_text, over_white, wrong_samples
 
 PATCH_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-MAX_PATCH_PIXELS = 25_000_000
-"""Larger images are no patches: shrunk to 224 x 224 nothing of them would be left."""
+MAX_IMAGE_PIXELS = 25_000_000
+"""An image is held whole (75 MB); larger ones are for the slide readers, which need not."""
+MIN_SIDE_PX = 32
+"""A seventh of a patch's side: of less, enlarged to a patch, no cell can be told."""
+MAX_ASPECT = 20
+"""A strip longer than this times its width is no field of tissue; in a patch it is a smear."""
 
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+_TOO_LARGE = (
+    f"above the {MAX_IMAGE_PIXELS // 1_000_000} Mpx of a PNG or JPEG image; cut it into smaller "
+    "images, or convert it to a pyramidal TIFF, which infer takes as a slide"
+)
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_PALETTE = 3
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of an image file; alpha is dropped, as published.
+    """RGB uint8 [H, W, 3] of an image file; grey and palettes become RGB, transparency white.
 
     Raises:
-        InputError: not an 8-bit PNG or JPEG that can be decoded, or larger than 25 Mpx.
+        InputError: not an 8-bit PNG or JPEG that can be decoded, in CMYK, larger than 25 Mpx, a
+            side under 32 px, or one side more than 20 times the other.
     """
     try:
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a PNG or JPEG image")
+        _check_samples(path)
         with _without_warnings, Image.open(path, formats=("PNG", "JPEG")) as image:
-            width, height = image.size
-            if width * height > MAX_PATCH_PIXELS:
-                raise InputError(
-                    f"{path} is {width} x {height} px, too large for one patch; "
-                    "cut it into patches, or convert it to a pyramidal TIFF and give that"
-                )
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise InputError(f"{path} has mode {image.mode}; convert it to 8-bit RGB")
-            return np.asarray(image.convert("RGB"))
+            _check_size(path, *image.size)
+            if image.mode == "CMYK":
+                raise wrong_samples(path, "stores its colours as CMYK")
+            if not image.has_transparency_data:
+                return np.asarray(image.convert("RGB"))
+            rgba = np.asarray(image.convert("RGBA"))
+            return over_white(rgba[..., :3], rgba[..., 3])
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # above 179 Mpx Pillow does not tell the size
+        raise InputError(f"{path} is {_TOO_LARGE}") from error
+    except (OSError, SyntaxError, ValueError) as error:
         # Pillow raises SyntaxError for broken PNG chunks.
         reason = first_line(error)
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
+
+
+def _check_samples(path: Path) -> None:
+    """Pillow cuts 16-bit RGB down to 8 bits without a word: ask the file, not Pillow's mode."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    if len(head) < 26 or not head.startswith(_PNG_MAGIC):
+        return  # JPEG, or what Pillow will refuse
+    bits, colour_type = head[24], head[25]  # of IHDR, always the first chunk
+    if bits in (1, 2, 4, 16) and colour_type != _PNG_PALETTE:
+        raise wrong_samples(path, bits_text(bits))
+
+
+def _check_size(path: Path, width_px: int, height_px: int) -> None:
+    short, long = sorted((width_px, height_px))
+    size = f"{path} is {width_px} x {height_px} px"
+    if short < MIN_SIDE_PX:
+        raise InputError(f"{size}; give an image of at least {MIN_SIDE_PX} px on each side")
+    if long > MAX_ASPECT * short:
+        raise InputError(
+            f"{size}, one side more than {MAX_ASPECT} times the other; cut it into shorter images"
+        )
+    if width_px * height_px > MAX_IMAGE_PIXELS:
+        raise InputError(f"{size}, {_TOO_LARGE}")
 
 
 class _Silence:

@@ -34,13 +34,31 @@ class Reporter(Protocol):
         """`inputs` slides and patches were found."""
 
     def input_started(self, path: Path, tiles: int) -> None:
-        """A slide begins, with so many tiles to compute; patches count as one tile each."""
+        """A slide begins, with so many tiles to compute; the parts of an image count as
+        tiles."""
 
     def tiles_done(self, tiles: int) -> None:
         """So many more tiles of the current input are computed."""
 
     def input_finished(self, result: InputResult) -> None:
         """An input ended."""
+
+
+class PartsProgress:
+    """Tells a reporter how many parts are done of images that come one after the other."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._path: Path | None = None
+        self._done = 0
+
+    def __call__(self, path: Path, done: int, parts: int) -> None:
+        """`done` of the `parts` of the image at `path` are computed."""
+        if path != self._path:
+            self._path, self._done = path, 0
+            self._reporter.input_started(path, parts)
+        self._reporter.tiles_done(done - self._done)
+        self._done = done
 
 
 class Stages:

@@ -8,15 +8,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sshr_deploy.atomic import write_json
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime import discovery, patch_job, slide_job
 from sshr_deploy.runtime.discovery import Found, Input, search
+from sshr_deploy.runtime.image_parts import predict_images
 from sshr_deploy.runtime.names import ERROR_NAME, SUMMARY_NAME
-from sshr_deploy.runtime.patches import read_image, resize_to_patch
-from sshr_deploy.runtime.progress import InputResult, Reporter
+from sshr_deploy.runtime.progress import InputResult, PartsProgress, Reporter
 from sshr_deploy.runtime.result_folders import ResultFolders, file_sizes, is_whole, read_summary
 from sshr_deploy.runtime.run_folder import write_run
 from sshr_deploy.runtime.run_lock import RunLock, run_lock
@@ -116,6 +119,12 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
     return RunResult(run.results, written.document, written.files, stopped_by or written.failure)
 
 
+class _Image(NamedTuple):
+    item: Input
+    fingerprint: str
+    job: patch_job.PatchJob
+
+
 class _Run:
     def __init__(self, work: Work, session: Session, context: Context, reporter: Reporter) -> None:
         self.out = work.out
@@ -154,29 +163,38 @@ class _Run:
             self._finish(item, fingerprint, summary)
 
     def _patches(self, items: Sequence[Input]) -> None:
-        size = self.context.settings.batch
-        for start in range(0, len(items), size):
-            ready: list[tuple[Input, str, patch_job.PatchJob]] = []
-            for item in items[start : start + size]:
-                with self._guarded(item):
-                    fingerprint = _fingerprint(item.path)
-                    if not self._skip(item, fingerprint):
-                        rgb = read_image(item.path)
-                        folder = self._fresh_folder(item)
-                        job = patch_job.PatchJob(rgb, resize_to_patch(rgb), folder)
-                        ready.append((item, fingerprint, job))
-            if ready:
-                self._patch_batch(ready)
+        profile, settings = self.context.profile, self.context.settings
+        progress = PartsProgress(self.reporter)
+        predictions = predict_images(
+            self._readable(items),
+            self.session,
+            profile,
+            settings.large,
+            settings.batch,
+            mpp_um=settings.mpp_um,
+            on_parts=lambda image, done, parts: progress(image.item.path, done, parts),
+        )
+        for image, prediction in predictions:
+            with self._guarded(image.item):
+                progress(image.item.path, prediction.parts, prediction.parts)
+                summary = patch_job.finish_patch(image.job, prediction, profile, settings)
+                self._finish(image.item, image.fingerprint, summary)
 
-    def _patch_batch(self, ready: Sequence[tuple[Input, str, patch_job.PatchJob]]) -> None:
-        cams, infer_s = patch_job.infer_patches([job for _, _, job in ready], self.session)
-        for index, (item, fingerprint, job) in enumerate(ready):
+    def _readable(self, items: Sequence[Input]) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
+        """The images that are left to do, read one by one; failures are recorded."""
+        for item in items:
+            image = None
             with self._guarded(item):
-                self.reporter.input_started(item.path, 1)
-                profile = self.context.profile
-                summary = patch_job.finish_patch(job, cams, index, profile, infer_s)
-                self.reporter.tiles_done(1)
-                self._finish(item, fingerprint, summary)
+                fingerprint = _fingerprint(item.path)
+                if not self._skip(item, fingerprint):
+                    folder = self._fresh_folder(item)  # what an earlier run left goes first
+                    rgb = patch_job.read_patch(
+                        item.path, self.context.profile, self.context.settings
+                    )
+                    job = patch_job.PatchJob(item.path, rgb, folder)
+                    image = _Image(item, fingerprint, job)
+            if image is not None:
+                yield image, image.job.rgb
 
     @contextmanager
     def _guarded(self, item: Input) -> Iterator[None]:

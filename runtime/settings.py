@@ -24,6 +24,15 @@ class TissueChoice(StrEnum):
     """Every tile, glass too."""
 
 
+class LargeImages(StrEnum):
+    """What becomes of an image (PNG, JPEG) with a side above 1.5 patch sides (336 px)."""
+
+    TILES = "tiles"
+    """Cut evenly into parts of about a patch's size, each treated as published."""
+    WHOLE = "whole"
+    """Shrunk to one patch, as published."""
+
+
 class EngineChoice(StrEnum):
     """What runs the network; see `sshr_deploy.runtime.sessions`."""
 
@@ -44,7 +53,7 @@ class InferSettings:
 
     mode: Mode = Mode.REFERENCE
     mpp_um: float | None = None
-    """Level-0 pixel size for slides whose file states none, in um."""
+    """Level-0 pixel size for slides whose file states none, and of all images, in um."""
     force_mpp: bool = False
     """Use `mpp_um` even where the file has its own."""
     tissue: TissueChoice = TissueChoice.AUTO
@@ -52,9 +61,11 @@ class InferSettings:
     """Patches in one call of the engine."""
     overwrite: bool = False
     """Compute again what an earlier run finished."""
+    large: LargeImages = LargeImages.TILES
+    """How large images are taken; slides are always cut."""
 
     def key(self) -> dict[str, object]:
-        """The settings that change every result; the pixel size changes only some."""
+        """The settings that change every result; `mpp_um` and `large` change only some."""
         return {"mode": self.mode.value, "tissue": self.tissue.value}
 
 

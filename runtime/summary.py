@@ -28,6 +28,12 @@ _LIBRARIES = (
 )
 
 
+_RUN_FIELDS = ("folder", "mpp", "tiles", "seconds")
+"""What `run.json` repeats of each `summary.json`."""
+IMAGE_MPP_SOURCE = "--mpp (images state none)"
+"""Where the pixel size of a PNG or JPEG comes from; its dots per inch are those of a screen."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What all results of a run share."""
@@ -49,7 +55,8 @@ class Context:
     def key(self, fingerprint: str, summary: dict[str, Any]) -> dict[str, Any]:
         """Identity of a result: the same key means that computing it again would change nothing.
 
-        `summary` is that of the result; `--mpp` counts only where it was used, or would be now.
+        `summary` is that of the result; `--mpp` counts only where it was used, or would be now,
+        and `--large` only for images that are large.
         """
         settings = self.settings
         key = {
@@ -62,9 +69,13 @@ class Context:
             "qualified": self.engine.unqualified is None,
             **settings.key(),
         }
-        source = summary.get("mpp", {}).get("source")  # None for a patch
-        if source is not None and (source != "file" or settings.force_mpp):
+        source = (summary.get("mpp") or {}).get("source")  # None for an image without --mpp
+        if source in (None, IMAGE_MPP_SOURCE):
+            key["mpp_um"] = settings.mpp_um
+        elif source != "file" or settings.force_mpp:
             key |= {"mpp_um": settings.mpp_um, "force_mpp": settings.force_mpp}
+        if summary.get("large") is not None:
+            key["large"] = settings.large.value
         return key
 
     def provenance(self) -> dict[str, Any]:
@@ -174,5 +185,5 @@ def input_entry(result: InputResult) -> dict[str, Any]:
         "kind": result.kind,
         "status": result.status,
         "reason": result.reason,
-        **{k: summary[k] for k in ("folder", "mpp", "seconds") if k in summary},
+        **{k: summary[k] for k in _RUN_FIELDS if k in summary},
     }

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sshr_deploy.errors import DatasetError, InputError, ProfileError, first_line
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.patches import MAX_PATCH_PIXELS, PATCH_SUFFIXES, read_image
+from sshr_deploy.runtime.patches import MAX_IMAGE_PIXELS, PATCH_SUFFIXES, read_image
 
 _SPLIT_NAMES = ("val", "test")
 _MASK_MODES = frozenset({"1", "L", "P"})
@@ -102,7 +102,7 @@ def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a PNG mask")
         with Image.open(path, formats=("PNG",)) as image:
-            if image.width * image.height > MAX_PATCH_PIXELS:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise InputError(f"{path} is {image.width} x {image.height} px, above 25 Mpx")
             if image.mode not in _MASK_MODES:
                 raise InputError(

@@ -105,6 +105,23 @@ def one_line_reason(error: Exception) -> str:
     return reason
 
 
+def wrong_samples(path: Path, problem: str) -> InputError:
+    """The one refusal of bit depths and colours that would have to be guessed at.
+
+    `problem` continues the path: "has 16 bits a sample". Nothing is converted silently: whether
+    white is 65535 or 4095, and which ink profile a file means, is not in it.
+    """
+    return InputError(
+        f"{path} {problem}; SSHR needs 8-bit RGB brightfield, convert it to that with glass near "
+        "255"
+    )
+
+
+def bits_text(bits: int) -> str:
+    """What `wrong_samples` says of a bit depth."""
+    return f"has {bits} bit{'s' if bits != 1 else ''} a sample"
+
+
 def downsamples_of(level_sizes_px: Sequence[tuple[int, int]]) -> tuple[float, ...]:
     """Level-0 pixels per pixel of each level, from the sizes alone.
 

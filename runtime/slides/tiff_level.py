@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
-from sshr_deploy.runtime.slides.reader import over_white, white
+from sshr_deploy.runtime.slides.reader import bits_text, over_white, white, wrong_samples
 from sshr_deploy.runtime.slides.tiff_metadata import INCOMPLETE_FIX
 
 _VIRTUAL_STRIP_ROWS = 256
 """An uncompressed image is read in strips of this many rows, however it was written."""
 _MAX_CHUNK_BYTES = 1 << 30
 """A tile or strip that decodes to more would have to be held in memory whole."""
-_MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 _NEEDS = "SSHR needs 8-bit RGB brightfield"
 _CONVERT_FIX = "convert it to a tiled pyramid, for example with `vips tiffsave --tile --pyramid`"
@@ -96,7 +96,8 @@ def tiff_level(path: Path, page: Any) -> TiffLevel:
     """Describe a page (tifffile.TiffPage or TiffFrame) after checking that SSHR can use it.
 
     Raises:
-        InputError: not 8-bit RGB or grey, chunks too large to decode, or data beyond the file.
+        InputError: not 8-bit RGB, grey or palette, chunks too large to decode, or data beyond the
+            file.
     """
     keyframe = page.keyframe
     _check_pixels(path, keyframe)
@@ -118,6 +119,9 @@ def tiff_level(path: Path, page: Any) -> TiffLevel:
 def to_rgb(pixels: NDArray[np.uint8], keyframe: Any) -> NDArray[np.uint8]:
     """Samples [H, W, 1-4] as TIFF stores them → RGB [H, W, 3], transparency over white."""
     colors = 1 if keyframe.photometric in (_MINISWHITE, _MINISBLACK) else 3
+    if keyframe.photometric == _PALETTE:  # [3, 256] of 16 bits, TIFF 6.0 ColorMap
+        palette = (keyframe.colormap >> 8).astype(np.uint8).T
+        pixels, colors = np.concatenate([palette[pixels[..., 0]], pixels[..., 1:]], axis=2), 3
     if keyframe.photometric == _MINISWHITE:
         pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], axis=2)
     rgb = np.repeat(pixels[..., :1], 3, axis=2) if colors == 1 else pixels[..., :3]
@@ -137,14 +141,14 @@ def _check_pixels(path: Path, keyframe: Any) -> None:
     bits = keyframe.bitspersample
     problem = None
     if bits != 8 or keyframe.dtype != np.uint8:
-        problem = f"has {bits} bits a sample"
-    elif keyframe.imagedepth != 1:
+        raise wrong_samples(path, bits_text(bits))
+    if keyframe.imagedepth != 1:
         problem = "is a volume"
-    elif keyframe.photometric in (_MINISWHITE, _MINISBLACK):
+    elif keyframe.photometric in (_MINISWHITE, _MINISBLACK, _PALETTE):
         if keyframe.samplesperpixel - len(keyframe.extrasamples) != 1:
             problem = f"has {keyframe.samplesperpixel} channels that are not colours"
     elif keyframe.photometric not in (_RGB, _YCBCR):
-        problem = f"stores its colours as {_photometric_name(keyframe)}"
+        raise wrong_samples(path, f"stores its colours as {_photometric_name(keyframe)}")
     elif keyframe.photometric == _YCBCR and keyframe.compression not in _JPEG_COMPRESSIONS:
         problem = "stores its colours as YCbCr without JPEG"
     elif keyframe.samplesperpixel not in (3, 4):
@@ -154,7 +158,8 @@ def _check_pixels(path: Path, keyframe: Any) -> None:
 
 
 def _photometric_name(keyframe: Any) -> str:
-    return str(getattr(keyframe.photometric, "name", keyframe.photometric)).lower()
+    name = str(getattr(keyframe.photometric, "name", keyframe.photometric)).lower()
+    return "CMYK" if name == "separated" else name
 
 
 def _check_extent(path: Path, page: Any) -> None:

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 _INK = (34, 34, 34)
 _PALE_INK = (120, 120, 120)
-_SHARE_NOTE = "% of tissue area"
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -56,7 +55,12 @@ class _Layout:
 
 
 def draw_legend(
-    entries: Sequence[LegendEntry], *, title: str, width_px: int, mpp_um: float
+    entries: Sequence[LegendEntry],
+    *,
+    title: str,
+    width_px: int,
+    mpp_um: float | None,
+    share_of: str = "tissue",
 ) -> Image.Image:
     """Draw the strip.
 
@@ -64,7 +68,8 @@ def draw_legend(
         entries: the classes in their order, filled row by row into as many columns as fit.
         title: one line; shortened in the middle when it is too long.
         width_px: wanted width; the strip is wider where the longest entry needs it.
-        mpp_um: um per pixel of the picture above, for the scale bar.
+        mpp_um: um per pixel of the picture above, for the scale bar; None leaves it out.
+        share_of: what the shares are of, "tissue" or "image".
 
     Returns:
         RGB image, at least `width_px` wide.
@@ -74,8 +79,10 @@ def draw_legend(
     height = row * (layout.rows(len(entries)) + 1) + 2 * pad
     image = Image.new("RGB", (layout.width_px, height), "white")
     draw = ImageDraw.Draw(image)
-    bar_left = _draw_scale_bar(draw, layout, width_px, mpp_um, middle_y=pad + row // 2)
-    _draw_title(draw, layout, title, right=bar_left - pad, middle_y=pad + row // 2)
+    middle_y, right = pad + row // 2, layout.width_px - pad
+    if mpp_um is not None:
+        right = _draw_scale_bar(draw, layout, width_px, mpp_um, middle_y) - pad
+    _draw_title(draw, layout, title, f"% of {share_of} area", right, middle_y)
     for index, entry in enumerate(entries):
         line, column = divmod(index, layout.columns)
         left = pad + column * layout.column_px
@@ -109,14 +116,14 @@ def _layout(entries: Sequence[LegendEntry], width_px: int) -> _Layout:
 
 
 def _draw_title(
-    draw: ImageDraw.ImageDraw, layout: _Layout, title: str, right: int, middle_y: int
+    draw: ImageDraw.ImageDraw, layout: _Layout, title: str, note: str, right: int, middle_y: int
 ) -> None:
     left, font = layout.unit_px, layout.font
     shown = shorten(drawable(title), font, right - left)
     draw.text((left, middle_y), shown, _INK, font, anchor="lm")
     left += math.ceil(font.getlength(shown)) + layout.unit_px
-    if left + font.getlength(_SHARE_NOTE) <= right:
-        draw.text((left, middle_y), _SHARE_NOTE, _PALE_INK, font, anchor="lm")
+    if left + font.getlength(note) <= right:
+        draw.text((left, middle_y), note, _PALE_INK, font, anchor="lm")
 
 
 def _draw_entry(

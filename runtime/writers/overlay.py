@@ -1,4 +1,4 @@
-"""Pictures of a mask: the overlay on a slide's thumbnail, and a patch's label image."""
+"""Pictures of a mask: the overlay on a slide's thumbnail or an image, and an image's labels."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ def write_overlay(
     profile: Profile,
     shares: Mapping[str, float | None],
     title: str,
-    thumbnail_mpp_um: float,
+    thumbnail_mpp_um: float | None,
+    share_of: str = "tissue",
 ) -> None:
     """Write a PNG: the thumbnail with the classes' colours over the tissue, a legend strip below.
 
     The mask covers the same area as the thumbnail and is brought to its size (nearest pixel).
     Background pixels keep the thumbnail's colours; a thin darker line runs along the classes'
-    boundaries. The strip holds the title, a scale bar, and each class's name, colour and share. It
-    is wider than the thumbnail where names need it.
+    boundaries. The strip holds the title, a scale bar where the pixel size is known, and each
+    class's name, colour and share. It is wider than the thumbnail where names need it.
 
     Args:
         path: file to write; replaced when it exists.
         thumbnail: [h, w, 3] uint8 RGB.
         mask: [H, W] uint8, labels 0 to N-1, N background; may be a memory map, it is only read.
         profile: class names and colours.
-        shares: by class name, its fraction (0 to 1) of the tissue area; absent or None shows no
-            number.
+        shares: by class name, its fraction (0 to 1) of the area of `share_of`; absent or None
+            shows no number.
         title: text above the legend, shortened to fit.
-        thumbnail_mpp_um: um per thumbnail pixel.
+        thumbnail_mpp_um: um per thumbnail pixel; None where it is not known.
+        share_of: what the shares are fractions of, "tissue" or "image".
 
     Raises:
         OutputError: the file cannot be written.
@@ -51,7 +53,9 @@ def write_overlay(
     height, width = thumbnail.shape[:2]
     picture = blend(thumbnail, _resize_labels(mask, height, width), profile)
     entries = [LegendEntry(c.name, c.rgb, shares.get(c.name)) for c in profile.classes]
-    legend = draw_legend(entries, title=title, width_px=width, mpp_um=thumbnail_mpp_um)
+    legend = draw_legend(
+        entries, title=title, width_px=width, mpp_um=thumbnail_mpp_um, share_of=share_of
+    )
     sheet = Image.new("RGB", (max(width, legend.width), height + legend.height), "white")
     sheet.paste(Image.fromarray(picture), ((sheet.width - width) // 2, 0))
     sheet.paste(legend, (0, height))
@@ -75,19 +79,6 @@ def write_label_png(path: Path, mask: NDArray[np.uint8], *, profile: Profile) ->
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.putpalette([channel for rgb in profile.palette for channel in rgb])
     _save_png(image, path)
-
-
-def write_rgb_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB picture, such as a patch's `blend`, as PNG.
-
-    Args:
-        path: file to write; replaced when it exists.
-        rgb: [h, w, 3] uint8.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    _save_png(Image.fromarray(rgb), path)
 
 
 def blend(

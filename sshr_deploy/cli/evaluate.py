@@ -15,13 +15,13 @@ from sshr_deploy.cli.options import (
     BatchOption,
     CheckpointProfileOption,
     EngineOption,
+    LargeOption,
     PrecisionOption,
     QuietOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.evaluation import LargeImages
-from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.settings import EngineChoice, LargeImages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,13 +57,7 @@ def evaluate(
         ),
     ],
     profile: CheckpointProfileOption = None,
-    large: Annotated[
-        LargeImages,
-        typer.Option(
-            help="Images with a side above 336 px; tiles: cut evenly into parts of about 224 px, "
-            "whole: shrunk to one patch of 224 px, as published."
-        ),
-    ] = LargeImages.TILES,
+    large: LargeOption = LargeImages.TILES,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,

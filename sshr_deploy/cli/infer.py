@@ -15,13 +15,20 @@ from sshr_deploy.cli.options import (
     BatchOption,
     EngineOption,
     ForceMppOption,
+    LargeOption,
     ModelOption,
     MppOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
 )
-from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
+from sshr_deploy.runtime.settings import (
+    EngineChoice,
+    InferSettings,
+    LargeImages,
+    Mode,
+    TissueChoice,
+)
 
 
 def infer(
@@ -29,7 +36,7 @@ def infer(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A slide, a patch image (PNG, JPEG), or a folder of them, searched recursively.",
+            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
         ),
     ],
     model: ModelOption,
@@ -41,6 +48,7 @@ def infer(
     ] = Mode.REFERENCE,
     mpp: MppOption = None,
     force_mpp: ForceMppOption = False,
+    large: LargeOption = LargeImages.TILES,
     tissue: Annotated[
         TissueChoice,
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
@@ -58,10 +66,10 @@ def infer(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Segment slides and patches.
+    """Segment slides and images.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each patch image mask.png, overlay.png and summary.json. summary.csv and
+    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
     run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
     the same settings does only what is left; two at once into one folder are refused.
     """
@@ -72,7 +80,7 @@ def infer(
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
+    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite, large=large)
     with prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.settings import EngineChoice, LargeImages
 
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
@@ -70,11 +70,21 @@ MppOption = Annotated[
     typer.Option(
         "--mpp",
         help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states none "
-        "(or an impossible one).",
+        "(or an impossible one), and for all images (PNG, JPEG), which state none: with it they "
+        "are brought to the model's pixel size and get areas in mm2; without it they are taken "
+        "to have that size.",
         show_default="what the file states",
+    ),
+]
+LargeOption = Annotated[
+    LargeImages,
+    typer.Option(
+        "--large",
+        help="Images (PNG, JPEG) with a side above 336 px; tiles: cut evenly into parts of about "
+        "224 px, whole: shrunk to one patch of 224 px, as published.",
     ),
 ]
 ForceMppOption = Annotated[
     bool,
-    typer.Option("--force-mpp", help="Use --mpp even where the file states its own pixel size."),
+    typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
 ]

@@ -157,8 +157,8 @@ def test_every_problem_of_a_split_has_its_line(small_bundle_dir: Path, tmp_path:
     for part in ("img", "mask"):
         (tmp_path / part).mkdir()
     for name in ("a", "b", "c"):
-        Image.new("RGB", (8, 8)).save(tmp_path / "img" / f"{name}.png")
-    Image.new("L", (8, 8), 9).save(tmp_path / "mask" / "c.png")
+        Image.new("RGB", (32, 32)).save(tmp_path / "img" / f"{name}.png")
+    Image.new("L", (32, 32), 9).save(tmp_path / "mask" / "c.png")
     done = run(tmp_path, "--model", small_bundle_dir, "--quiet")
     assert (done.returncode, done.stdout) == (2, "")
     *problems, last = done.stderr.splitlines()

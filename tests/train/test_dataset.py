@@ -15,7 +15,7 @@ from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.train.dataset import fingerprint, read_training_set
 
 
-def _save(path: Path, side: int = 8) -> Path:
+def _save(path: Path, side: int = 32) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((side, side, 3), 200, np.uint8)).save(path)
     return path

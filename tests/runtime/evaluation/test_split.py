@@ -13,7 +13,7 @@ from sshr_deploy.runtime.evaluation.split import labels_of, read_mask, read_spli
 EXPECTED = "expected are 0 to 2 for the classes and 3 for background"
 
 
-def add(split: Path, name: str, labels: np.ndarray | None, mode: str = "P", size: int = 8) -> None:
+def add(split: Path, name: str, labels: np.ndarray | None, mode: str = "P", size: int = 32) -> None:
     for part in ("img", "mask"):
         (split / part).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(len(name))
@@ -26,7 +26,7 @@ def add(split: Path, name: str, labels: np.ndarray | None, mode: str = "P", size
     mask.save(split / "mask" / f"{Path(name).stem}.png")
 
 
-def labels(size: int = 8, high: int = 4) -> np.ndarray:
+def labels(size: int = 32, high: int = 4) -> np.ndarray:
     return np.random.default_rng(size).integers(0, high, (size, size)).astype(np.uint8)
 
 
@@ -46,7 +46,7 @@ def test_images_by_name_with_their_masks(tmp_path: Path, profile: Profile) -> No
     assert [i.name for i in items] == ["a.JPG", "b [1 0 1].png"]
     for item in items:
         rgb, mask = read_truth(item, profile.num_classes)
-        assert rgb.shape == (8, 8, 3)
+        assert rgb.shape == (32, 32, 3)
         assert rgb.dtype == mask.dtype == np.uint8
         assert np.array_equal(mask, labels())
 
@@ -54,12 +54,15 @@ def test_images_by_name_with_their_masks(tmp_path: Path, profile: Profile) -> No
 def test_every_problem_is_listed_at_once(tmp_path: Path, profile: Profile) -> None:
     add(tmp_path, "good.png", labels())
     add(tmp_path, "alone.png", None)
-    add(tmp_path, "size.png", labels(9))
-    add(tmp_path, "value.png", np.full((8, 8), 7, np.uint8), mode="L")
-    add(tmp_path, "colour.png", np.zeros((8, 8, 3), np.uint8), mode="RGB")
-    add(tmp_path, "deep.png", np.zeros((8, 8), np.uint16), mode="I;16")
+    add(tmp_path, "size.png", labels(33))
+    add(tmp_path, "value.png", np.full((32, 32), 7, np.uint8), mode="L")
+    add(tmp_path, "colour.png", np.zeros((32, 32, 3), np.uint8), mode="RGB")
+    add(tmp_path, "deep.png", np.zeros((32, 32), np.uint16), mode="I;16")
     add(tmp_path, "x[1 0].png", labels())
     add(tmp_path, "both.png", labels())
+    add(tmp_path, "tiny.png", labels(8), size=8)
+    add(tmp_path, "strip.png", labels(700)[:32], size=32)
+    Image.new("RGB", (700, 32)).save(tmp_path / "img" / "strip.png")
     (tmp_path / "img" / "both.png").write_bytes(b"no image")
     (tmp_path / "mask" / "both.png").write_bytes(b"no mask")
     Image.fromarray(labels()).save(tmp_path / "mask" / "orphan.png")
@@ -67,17 +70,19 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, profile: Profile) -> No
     expected = {
         "alone.png has no mask": 1,
         "orphan.png has no image": 1,
-        "size.png is 9 x 9 px, its image 8 x 8 px": 1,
+        "size.png is 33 x 33 px, its image 32 x 32 px": 1,
         f"value.png holds label 7; {EXPECTED}": 1,
         "colour.png has mode RGB; save the mask as an 8-bit palette or grey PNG": 1,
         "deep.png has mode I;16": 1,
         "x[1 0].png has 2 labels, profile wsss4luad has 3 classes": 1,
         "both.png cannot be read as": 2,
+        "tiny.png is 8 x 8 px; give an image of at least 32 px on each side": 1,
+        "strip.png is 700 x 32 px, one side more than 20 times the other": 1,
     }
     for text, count in expected.items():
         assert sum(text in line for line in found) == count, (text, found)
     assert len(found) == sum(expected.values())
-    with pytest.raises(DatasetError, match=r"9 problems, the first: .*alone\.png has no mask"):
+    with pytest.raises(DatasetError, match=r"11 problems, the first: .*alone\.png has no mask"):
         read_split(tmp_path, profile)
 
 
@@ -109,8 +114,8 @@ def test_folders_without_a_split_say_what_one_is(tmp_path: Path, profile: Profil
 def test_a_file_changed_after_the_check_is_an_error(tmp_path: Path, profile: Profile) -> None:
     add(tmp_path, "a.png", labels())
     (item,) = read_split(tmp_path, profile)
-    Image.fromarray(labels(5)).save(item.mask)
-    with pytest.raises(InputError, match="5 x 5 px, its image 8 x 8 px"):
+    Image.fromarray(labels(35)).save(item.mask)
+    with pytest.raises(InputError, match="35 x 35 px, its image 32 x 32 px"):
         read_truth(item, profile.num_classes)
 
 
@@ -124,7 +129,7 @@ def test_palette_masks_of_few_bits_keep_their_labels(tmp_path: Path, bits: int) 
 
 
 def test_labels_come_from_the_name_or_else_from_the_mask(tmp_path: Path, profile: Profile) -> None:
-    truth = np.full((8, 8), 3, np.uint8)
+    truth = np.full((32, 32), 3, np.uint8)
     truth[0, 0], truth[7, 7] = 0, 2
     add(tmp_path, "a.png", truth)
     add(tmp_path, "b-[0, 1, 0].png", truth)

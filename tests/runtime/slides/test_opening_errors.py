@@ -69,7 +69,7 @@ UNUSABLE: dict[str, tuple[tuple[int, ...], type, dict[str, Any], str]] = {
     "16-bit": ((60, 80, 3), np.uint16, {"photometric": "rgb"}, "16 bits a sample"),
     "16-bit tiled": ((60, 80, 3), np.uint16, {"photometric": "rgb", "tile": (32, 32)}, "16 bits"),
     "float": ((60, 80), np.float32, {"photometric": "minisblack"}, "32 bits a sample"),
-    "cmyk": ((60, 80, 4), np.uint8, {"photometric": "separated"}, "separated"),
+    "cmyk": ((60, 80, 4), np.uint8, {"photometric": "separated"}, "CMYK"),
     "stack": ((5, 60, 80, 3), np.uint8, {"photometric": "rgb"}, "5 planes"),
     "fluorescence": ((4, 60, 80), np.uint8,
                      {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "ome": True,

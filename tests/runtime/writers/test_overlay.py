@@ -22,7 +22,6 @@ from sshr_deploy.runtime.writers.overlay import (
     blend,
     write_label_png,
     write_overlay,
-    write_rgb_png,
 )
 
 PROFILE = load_profile("luad")
@@ -163,6 +162,15 @@ def test_scale_bar_is_as_long_as_it_says() -> None:
     assert longest_run == 500 / 2.5  # 0.5 mm: the longest nice length in a quarter of 2.5 mm
 
 
+def test_without_a_pixel_size_there_is_no_scale_bar() -> None:
+    entries = [LegendEntry("a", (200, 0, 0), 1.0)]
+    for mpp_um in (2.5, None):
+        picture = np.asarray(draw_legend(entries, title="", width_px=1000, mpp_um=mpp_um))
+        title_line = picture[20:55]  # the font is 20 px high, the line 35
+        assert (title_line == 34).all(-1).any() == (mpp_um is not None)
+        assert _has_color(picture, (200, 0, 0))
+
+
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_label_png_holds_labels_and_palette(tmp_path: Path, count: int) -> None:
     classes = tuple(TissueClass(name=f"c{i}", color=f"#{i:02x}10ff") for i in range(count))
@@ -184,9 +192,3 @@ def test_label_png_refuses_labels_without_a_colour(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="label 5 in a mask of 4 classes"):
         write_label_png(tmp_path / "m.png", np.full((2, 2), 5, np.uint8), profile=PROFILE)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_rgb_png_round_trip(tmp_path: Path) -> None:
-    rgb = _thumbnail(11, 17)
-    write_rgb_png(tmp_path / "p.png", rgb)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p.png")), rgb)
