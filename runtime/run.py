@@ -20,6 +20,7 @@ from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.progress import InputResult, Reporter
 from sshr_deploy.runtime.sessions import Session
 from sshr_deploy.runtime.slides import check_mpp
+from sshr_deploy.runtime.stain import check_stain
 from sshr_deploy.runtime.summary import Context, csv_rows, now_utc, run_document
 
 
@@ -141,6 +142,8 @@ class _Run:
                     fingerprint = _fingerprint(item.path)
                     if not self._skip(item, fingerprint):
                         rgb = read_image(item.path)
+                        any_stain = self.context.settings.any_stain
+                        check_stain(item.path, rgb, any_stain=any_stain)
                         folder = self._fresh_folder(item)
                         job = patch_job.PatchJob(rgb, resize_to_patch(rgb), folder)
                         ready.append((item, fingerprint, job))

@@ -52,6 +52,9 @@ class InferSettings:
     """Patches in one call of the engine."""
     overwrite: bool = False
     """Compute again what an earlier run finished."""
+    any_stain: bool = False
+    """Segment what does not look like H&E too. It decides which results there are, not what they
+    hold, so it is no part of their key."""
 
     def key(self) -> dict[str, object]:
         """The settings that change every result; the pixel size changes only some."""

@@ -12,6 +12,7 @@ import typer
 from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
+    AnyStainOption,
     BatchOption,
     EngineOption,
     ForceMppOption,
@@ -45,6 +46,7 @@ def infer(
         TissueChoice,
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
+    any_stain: AnyStainOption = False,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,
@@ -70,7 +72,7 @@ def infer(
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
+    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite, any_stain)
     bundle = load_bundle(model)
     with open_engine(
         bundle,

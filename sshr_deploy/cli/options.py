@@ -69,9 +69,16 @@ MppOption = Annotated[
     float | None,
     typer.Option(
         "--mpp",
-        help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states none "
+        help="Pixel size in um per level-0 pixel (0.05 to 80), for slides whose file states none "
         "(or an impossible one).",
         show_default="what the file states",
+    ),
+]
+AnyStainOption = Annotated[
+    bool,
+    typer.Option(
+        "--any-stain",
+        help="Segment what does not look like H&E too, every tile of it; refused otherwise.",
     ),
 ]
 ForceMppOption = Annotated[
