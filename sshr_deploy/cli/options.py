@@ -78,7 +78,7 @@ AnyStainOption = Annotated[
     bool,
     typer.Option(
         "--any-stain",
-        help="Segment what does not look like H&E too, every tile of it; refused otherwise.",
+        help="Segment inputs that do not look like H&E too, every tile of them; else they are refused.",
     ),
 ]
 ForceMppOption = Annotated[

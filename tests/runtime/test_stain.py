@@ -33,7 +33,9 @@ def slide(demo_slide: Path) -> Rgb:
     """The whole demo slide (CC0) at 4 um/px."""
     with openslide.OpenSlide(demo_slide) as reader:
         whole = np.asarray(reader.read_region((0, 0), 0, reader.dimensions).convert("RGB"))
-    return cv2.resize(whole, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return cv2.resize(whole, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA).astype(
+        np.uint8
+    )
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def make_font(path: Path, characters: str) -> Path:
     builder.setupGlyphOrder(names)
     builder.setupCharacterMap(dict(zip(map(ord, characters), names[1:], strict=True)))
     builder.setupGlyf(glyphs)
-    builder.setupHorizontalMetrics({name: (1000, 50) for name in names})
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 50)))
     builder.setupHorizontalHeader(ascent=1000, descent=-200)
     builder.setupNameTable({"familyName": "Bars", "styleName": "Regular"})
     builder.setupOS2(sTypoAscender=1000, usWinAscent=1000, usWinDescent=200)
