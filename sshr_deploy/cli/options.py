@@ -78,7 +78,7 @@ AnyStainOption = Annotated[
     bool,
     typer.Option(
         "--any-stain",
-        help="Segment inputs that do not look like H&E too, every tile of them; else they are refused.",
+        help="Segment what does not look like H&E as well, every tile of it; else it is refused.",
     ),
 ]
 ForceMppOption = Annotated[
