@@ -166,7 +166,7 @@ def _look(rgb: NDArray[np.uint8]) -> _Look:
     )
     eosin = he & (red < _EOSIN_MAX_RED_SHARE * green)
     brown = (blue - green > _BROWN_MIN_OD) & (blue > red) & coloured
-    count = max(1, np.count_nonzero(coloured))
+    count = max(1, int(coloured.sum()))
     return _Look(
         glass=float(glass.mean()),
         dark=float((luminance < _DARK_LUMINANCE).mean()),
@@ -174,10 +174,10 @@ def _look(rgb: NDArray[np.uint8]) -> _Look:
         deep=float(deep.mean()),
         deep_spread=float(np.percentile(spread[deep], 99)) if deep.any() else 0.0,
         coloured=float(coloured.mean()),
-        he=np.count_nonzero(he) / count,
-        eosin=np.count_nonzero(eosin) / count,
-        haematoxylin=np.count_nonzero(he & ~eosin) / count,
-        brown=np.count_nonzero(brown) / count,
+        he=int(he.sum()) / count,
+        eosin=int(eosin.sum()) / count,
+        haematoxylin=int((he & ~eosin).sum()) / count,
+        brown=int(brown.sum()) / count,
     )
 
 
@@ -197,7 +197,8 @@ def _white_level(
     if glass.mean() < _GLASS_SHARE:
         return np.full(3, _DEFAULT_WHITE, np.float32)
     bright = glass & (luminance >= np.median(luminance[glass]))
-    return np.median(rgb[bright], axis=0).astype(np.float32)
+    white: NDArray[np.float32] = np.median(rgb[bright], axis=0).astype(np.float32)
+    return white
 
 
 def _densities(
