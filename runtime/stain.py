@@ -148,7 +148,7 @@ class _Look:
 
 def _look(rgb: NDArray[np.uint8]) -> _Look:
     rgb = _shrunk(rgb)
-    luminance = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    luminance = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     lowest = rgb.min(axis=2)
     spread = rgb.max(axis=2) - lowest
     glass = (lowest >= _GLASS_MIN_LEVEL) & (spread <= _GLASS_MAX_TINT)
