@@ -54,7 +54,7 @@ _MIN_OD = 0.3
 """Natural optical density of the strongest channel from which a hue can be told."""
 _MIN_SPREAD = 20.0
 """Levels between the channels from which a hue can be told."""
-_MAX_LUMINANCE = 180.0
+_MAX_LUMINANCE = 200.0
 """Levels; above it a tint is that of the glass or the camera."""
 _MIN_STAIN_OD = 0.05
 _MIN_STAIN_SHARE = 0.18
@@ -62,8 +62,10 @@ _MAX_RED_SHARE = 1.25
 """Hue of haematoxylin and eosin, as `tissue.py` tells it from dirt and ink."""
 _MIN_HE_SHARE = 0.10
 _MIN_BACKGROUND_SHARE = 0.2
+_MIN_COLOURED_SHARE = 0.02
 """Of the coloured pixels where there is less glass than this: H&E 0.87 and above, inverted 0.00 in
-the median. With more glass they may be those of ink, which the tissue detection leaves out."""
+the median. With more glass they may be those of ink, which the tissue detection leaves out,
+and with fewer coloured pixels than the last of these shares those of dirt on tinted glass."""
 
 _EOSIN_MAX_RED_SHARE = 0.75
 """Red over green density: eosin 0.07, haematoxylin 0.93, their even mixture 0.43."""
@@ -117,7 +119,11 @@ def stain_concern(rgb: NDArray[np.uint8]) -> str | None:
         return "it has no colours, only greys"
     if look.coloured < _MIN_SHARE:
         return None
-    if look.glass < _MIN_BACKGROUND_SHARE and look.he < _MIN_HE_SHARE:
+    if (
+        look.glass < _MIN_BACKGROUND_SHARE
+        and look.he < _MIN_HE_SHARE
+        and look.coloured >= _MIN_COLOURED_SHARE
+    ):
         return "its colours are not those of haematoxylin and eosin"
     if look.brown >= max(_MIN_BROWN_SHARE, _MIN_BROWN_OVER_EOSIN * look.eosin) and (
         look.haematoxylin >= _MIN_HAEMATOXYLIN_SHARE
