@@ -18,6 +18,7 @@ from sshr_deploy.runtime.progress import Stages
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
+from sshr_deploy.runtime.stain import check_stain
 from sshr_deploy.runtime.summary import IMAGE_MPP_SOURCE, class_table
 from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
 
@@ -29,19 +30,22 @@ class PatchJob:
     path: Path
     rgb: NDArray[np.uint8]  # [H, W, 3]
     folder: Path
+    stain_concern: str | None
+    """What speaks against H&E, where `--any-stain` let it pass."""
 
 
-def read_patch(path: Path, profile: Profile, settings: InferSettings) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of an image that can be segmented.
+def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettings) -> PatchJob:
+    """Read an image that can be segmented; its results go to `folder`.
 
     Raises:
-        InputError: it cannot be read (see `read_image`), or at the user's pixel size it is too
-            coarse or too small for the model.
+        InputError: it cannot be read (see `read_image`), is no H&E (see `check_stain`), or at the
+            user's pixel size is too coarse or too small for the model.
     """
     rgb = read_image(path)
+    concern = check_stain(path, rgb, any_stain=settings.any_stain)
     if settings.mpp_um is not None:
         _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
-    return rgb
+    return PatchJob(path, rgb, folder, concern)
 
 
 def finish_patch(
@@ -83,6 +87,7 @@ def finish_patch(
         "mask": {"width_px": width, "height_px": height, "mpp_um": mpp_um},
         "tiles": {"computed": prediction.parts, "total": prediction.parts},
         "large": settings.large.value if large else None,
+        "stain_concern": job.stain_concern,
         "tissue_area_mm2": area_mm2,
         "classes": classes,
         "files": list(PATCH_RESULTS),

@@ -188,10 +188,8 @@ class _Run:
                 fingerprint = _fingerprint(item.path)
                 if not self._skip(item, fingerprint):
                     folder = self._fresh_folder(item)  # what an earlier run left goes first
-                    rgb = patch_job.read_patch(
-                        item.path, self.context.profile, self.context.settings
-                    )
-                    job = patch_job.PatchJob(item.path, rgb, folder)
+                    profile, settings = self.context.profile, self.context.settings
+                    job = patch_job.read_patch(item.path, folder, profile, settings)
                     image = _Image(item, fingerprint, job)
             if image is not None:
                 yield image, image.job.rgb

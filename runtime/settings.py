@@ -63,6 +63,9 @@ class InferSettings:
     """Compute again what an earlier run finished."""
     large: LargeImages = LargeImages.TILES
     """How large images are taken; slides are always cut."""
+    any_stain: bool = False
+    """Segment what does not look like H&E too. It decides which results there are, not what they
+    hold, so it is no part of their key."""
 
     def key(self) -> dict[str, object]:
         """The settings that change every result; `mpp_um` and `large` change only some."""

@@ -27,6 +27,7 @@ from sshr_deploy.runtime.slides import (
     read_area,
     resolve_mpp,
 )
+from sshr_deploy.runtime.stain import check_stain
 from sshr_deploy.runtime.stitching import MaskStore
 from sshr_deploy.runtime.summary import class_table
 from sshr_deploy.runtime.tiling import Tile, TileGrid
@@ -52,7 +53,8 @@ def segment_slide(
     a few batches, a thumbnail, and the regions of 8192 x 8192 mask pixels.
 
     Raises:
-        InputError: the slide cannot be read, or its pixel size is not known (MissingMppError).
+        InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
+            is plainly not H&E.
         OutputError: a result cannot be written.
         SessionError: the engine fails.
     """
@@ -65,7 +67,10 @@ def segment_slide(
         grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, profile.mpp_um)
         with stages.stage("tissue"):
             picture = _Picture(*thumbnail(reader, mpp))
-            tissue = _tissue_map(picture, mpp, settings.tissue)
+            concern = check_stain(path, picture.rgb, any_stain=settings.any_stain)
+            # tissue is found by the colours of H&E, so without them every tile counts
+            choice = settings.tissue if concern is None else TissueChoice.ALL
+            tissue = _tissue_map(picture, mpp, choice)
             tiles = grid.tiles_with_tissue(tissue)
         reporter.input_started(path, len(tiles))
         with MaskStore(folder, grid, profile.num_classes) as store:
@@ -88,6 +93,7 @@ def segment_slide(
         "mpp": asdict(mpp),
         "mask": {"width_px": grid.width_px, "height_px": grid.height_px, "mpp_um": grid.mpp_um},
         "tiles": {"computed": len(tiles), "total": grid.rows * grid.columns},
+        "stain_concern": concern,
         "tissue_area_mm2": round(sum(c["area_mm2"] for c in classes), 9),
         "classes": classes,
         "regions": regions,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from sshr_deploy.atomic import atomic_path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.scores import scores_from
-from sshr_deploy.runtime.writers.legend import drawable, shorten
+from sshr_deploy.runtime.writers.fonts import Font, Lettering, lettering_for
+from sshr_deploy.runtime.writers.legend import shorten
 from sshr_deploy.runtime.writers.overlay import blend
 
 CELL_PX = 320
@@ -32,7 +33,6 @@ _COLUMNS = ("image", "truth", "prediction")
 _NOTE = "Background of the truth is not scored and is left bare."
 _RULE = (214, 214, 214)
 _Entry = tuple[str, tuple[int, int, int]]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -86,22 +86,24 @@ def write_sheet(path: Path, samples: Sequence[Sample], profile: Profile, title: 
     """
     cell = max([_MIN_CELL_PX, *(s.rgb.shape[1] for s in samples)])
     width = 3 * cell + 4 * _GAP_PX
-    font, title_font = ImageFont.load_default(_FONT_PX), ImageFont.load_default(_TITLE_PX)
-    entries = [(drawable(c.name), c.rgb) for c in profile.classes]
+    names = [c.name for c in profile.classes] + [s.name for s in samples]
+    lettering, title_lettering = lettering_for(names, _FONT_PX), lettering_for([title], _TITLE_PX)
+    font = lettering.font
+    entries = [(lettering.shown(c.name), c.rgb) for c in profile.classes]
     legend = _legend_lines(entries, font, width - 2 * _GAP_PX)
     height = 3 * _GAP_PX + _LINE_PX * (3 + len(legend)) + sum(_row_px(s) for s in samples)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    shown = shorten(drawable(title), title_font, width - 2 * _GAP_PX)
+    shown = shorten(title_lettering.shown(title), title_lettering.font, width - 2 * _GAP_PX)
     top = _GAP_PX
-    draw.text((_GAP_PX, top + _LINE_PX // 2), shown, _INK, title_font, anchor="lm")
+    draw.text((_GAP_PX, top + _LINE_PX // 2), shown, _INK, title_lettering.font, anchor="lm")
     top += _LINE_PX
     for column, text in enumerate(_COLUMNS):
         left = _GAP_PX + column * (cell + _GAP_PX)
         draw.text((left, top + _LINE_PX // 2), text, _PALE_INK, font, anchor="lm")
     top += _LINE_PX
     for sample in samples:
-        _draw_sample(sheet, draw, font, sample, profile, top, cell)
+        _draw_sample(sheet, draw, lettering, sample, profile, top, cell)
         top += _row_px(sample)
     _draw_legend(draw, font, legend, top + _GAP_PX)
     note_y = top + _GAP_PX + _LINE_PX * len(legend) + _LINE_PX // 2
@@ -117,7 +119,7 @@ def _row_px(sample: Sample) -> int:
 def _draw_sample(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
-    font: _Font,
+    lettering: Lettering,
     sample: Sample,
     profile: Profile,
     top: int,
@@ -129,10 +131,12 @@ def _draw_sample(
     caption = "background only"
     if sample.pixel_accuracy is not None:
         caption = f"pixel accuracy {sample.pixel_accuracy:.3f}   mean IoU {sample.mean_iou:.3f}"
-    middle = top + _LINE_PX // 2
+    font, middle = lettering.font, top + _LINE_PX // 2
     draw.text((right, middle), caption, _INK, font, anchor="rm")
     room = right - font.getlength(caption) - 3 * _GAP_PX
-    draw.text((_GAP_PX, middle), shorten(drawable(sample.name), font, room), _INK, font, "lm")
+    draw.text(
+        (_GAP_PX, middle), shorten(lettering.shown(sample.name), font, room), _INK, font, "lm"
+    )
     pictures = (
         sample.rgb,
         blend(sample.rgb, sample.truth, profile),
@@ -143,7 +147,7 @@ def _draw_sample(
         sheet.paste(Image.fromarray(picture), (left, top + _LINE_PX))
 
 
-def _legend_lines(entries: Sequence[_Entry], font: _Font, room_px: int) -> list[list[_Entry]]:
+def _legend_lines(entries: Sequence[_Entry], font: Font, room_px: int) -> list[list[_Entry]]:
     """As many entries in a line as fit."""
     lines: list[list[_Entry]] = [[]]
     used = 0
@@ -158,12 +162,12 @@ def _legend_lines(entries: Sequence[_Entry], font: _Font, room_px: int) -> list[
     return lines
 
 
-def _entry_px(name: str, font: _Font) -> int:
+def _entry_px(name: str, font: Font) -> int:
     return _SWATCH_PX + math.ceil(font.getlength(name)) + 2 * _GAP_PX
 
 
 def _draw_legend(
-    draw: ImageDraw.ImageDraw, font: _Font, lines: Sequence[Sequence[_Entry]], top: int
+    draw: ImageDraw.ImageDraw, font: Font, lines: Sequence[Sequence[_Entry]], top: int
 ) -> None:
     half = _FONT_PX // 2
     for index, line in enumerate(lines):

@@ -55,10 +55,14 @@ def choose_level(reader: SlideReader, mpp: Mpp, target_mpp_um: float) -> int:
     """
     finest_um = max(mpp.x_um, mpp.y_um)
     if finest_um > MAX_ENLARGEMENT * target_mpp_um * (1 + LEVEL_TOLERANCE):
+        fix = (
+            "if the file states a wrong pixel size, give the true one with --mpp and --force-mpp"
+            if mpp.source == "file"
+            else f"the size comes from {mpp.source}: check it"
+        )
         raise InputError(
             f"{reader.path} is too coarse for this model: its finest level is {finest_um:.4g} "
-            f"um/px, the model needs {target_mpp_um:.4g}; if the file states a wrong pixel size, "
-            "give the true one with --mpp and --force-mpp"
+            f"um/px, the model needs {target_mpp_um:.4g}; {fix}"
         )
     limit_um = target_mpp_um * (1 + LEVEL_TOLERANCE)
     fitting = [

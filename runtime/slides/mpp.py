@@ -10,8 +10,10 @@ from sshr_deploy.runtime.slides.reader import SlideReader
 
 MIN_MPP_UM = 0.05
 """Half the pixel of a 100x objective; smaller values are unit mistakes."""
-MAX_MPP_UM = 20.0
-"""Larger values are screen resolutions (72 dpi = 353 um) or overview images, not scans."""
+MAX_MPP_UM = 80.0
+"""Larger values are resolutions of screens and printers (72 dpi is 353 um, 300 dpi 85 um) that
+picture editors write. A scanner's overview of a slide 75 mm long has 1,000 pixels or more, of at
+most 75 um: that is no scan to segment, but a true size, which `choose_level` calls too coarse."""
 MAX_ANISOTROPY = 1.10
 """Scanners' x and y pixel sizes differ by well under 1 %; more is a broken header."""
 
@@ -35,7 +37,7 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
         force: use `mpp_um` even where the file has a plausible value (`--force-mpp`).
 
     Raises:
-        UsageError: `mpp_um` is not between 0.05 and 20 um, or `force` without it.
+        UsageError: `mpp_um` is not between 0.05 and 80 um, or `force` without it.
         MissingMppError: the file has no plausible value and there is no `mpp_um`.
     """
     check_mpp(mpp_um, force=force)
@@ -52,9 +54,11 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
         if stated is None
         else f"says its pixels are {_show(stated)}, which cannot be right for a slide"
     )
+    objective = reader.file_magnification
+    stated_too = "" if objective is None else f" (the file says it is a {objective:g}x scan)"
     raise MissingMppError(
-        f"{reader.path} {problem}: give the pixel size in um with --mpp "
-        "(about 0.25 for a 40x scan, 0.5 for 20x)"
+        f"{reader.path} {problem}: look it up in the scanner's settings or its report"
+        f"{stated_too}, and give it in um per pixel with --mpp"
     )
 
 
@@ -62,7 +66,7 @@ def check_mpp(mpp_um: float | None, *, force: bool) -> None:
     """Refuse a user's pixel size that no slide can have, before any slide is opened.
 
     Raises:
-        UsageError: `mpp_um` is not between 0.05 and 20 um, or `force` without it.
+        UsageError: `mpp_um` is not between 0.05 and 80 um, or `force` without it.
     """
     if mpp_um is not None and not _in_range(mpp_um):
         raise UsageError(
@@ -74,7 +78,7 @@ def check_mpp(mpp_um: float | None, *, force: bool) -> None:
 
 
 def is_plausible(mpp_um: tuple[float, float]) -> bool:
-    """Whether (x, y) can be the pixel size of a slide scan."""
+    """Whether a scanner can have written (x, y) as the pixel size of a scan or an overview."""
     x, y = mpp_um
     return _in_range(x) and _in_range(y) and max(x, y) <= MAX_ANISOTROPY * min(x, y)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,10 +36,12 @@ def open_slide(path: Path) -> SlideReader:
     first channel of a fluorescence image for the slide.
 
     Raises:
-        InputError: missing, empty, unreadable, damaged, of no known kind, or a TIFF that is not
-            8-bit RGB or grey; one line that names the file and what to do.
+        InputError: missing, empty, unreadable, damaged, of no known kind, a TIFF that is not
+            8-bit RGB or grey, or beside a pipe that OpenSlide would open; one line that names the
+            file and what to do.
     """
     magic = _first_bytes(path)
+    _refuse_pipes_beside(path)
     try:
         slide = OpenSlideReader(path)
     except openslide.OpenSlideError as error:
@@ -62,10 +65,12 @@ def companions(path: Path) -> frozenset[Path]:
     A MIRAX file `x.mrxs` has a folder `x`; a Hamamatsu `.vms` or `.vmu` names its JPEG and other
     files in its text; a DICOM slide has a file a level, all of one series, and OpenSlide opens the
     whole slide from any of them. Empty for all other formats, and where the file cannot be read:
-    opening it will say so.
+    opening it will say so. Only regular files are opened: a pipe would block.
     """
     suffix = path.suffix.lower()
     with suppress(OSError):
+        if not path.is_file():
+            return frozenset()
         if suffix == ".mrxs":
             folder = path.with_suffix("")
             return frozenset({folder} if folder.is_dir() else ())
@@ -77,14 +82,20 @@ def companions(path: Path) -> frozenset[Path]:
 
 
 def _named_files(path: Path) -> frozenset[Path]:
+    return frozenset(file for file in _names_in(path) if file.is_file())
+
+
+def _names_in(path: Path) -> list[Path]:
+    """Paths beside a `.vms` or `.vmu` file that its lines `key=name` may mean."""
     text = path.read_text("utf-8", errors="replace")
     names = {line.partition("=")[2].strip() for line in text.splitlines() if "=" in line}
-    named = {path.with_name(name) for name in names if name and Path(name).name == name}
-    return frozenset(file for file in named if file.is_file())
+    return [path.with_name(name) for name in sorted(names) if name and Path(name).name == name]
 
 
 def _rest_of_series(path: Path) -> frozenset[Path]:
-    others = [p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path]
+    others = [
+        p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path and p.is_file()
+    ]
     series = _series_uid(path) if others else None
     return frozenset(p for p in others if series is not None and _series_uid(p) == series)
 
@@ -96,6 +107,37 @@ def _series_uid(path: Path) -> str | None:
         return str(header.SeriesInstanceUID)
     except Exception:  # a parser of untrusted files raises nearly anything; opening will say what
         return None
+
+
+def _refuse_pipes_beside(path: Path) -> None:
+    """Refuse a slide beside whose files OpenSlide would wait for a pipe or device for ever.
+
+    It opens each entry of a DICOM file's folder to find the series, whatever its name, and what a
+    MIRAX folder or a `.vms` names.
+    """
+    suffix = path.suffix.lower()
+    entries: list[Path] = []
+    with suppress(OSError):  # opening the slide will say what is wrong
+        if suffix == ".dcm":
+            entries = list(path.parent.iterdir())
+        elif suffix == ".mrxs":
+            entries = list(path.with_suffix("").iterdir())
+        elif suffix in (".vms", ".vmu"):
+            entries = _names_in(path)
+    for entry in entries:
+        if _would_block(entry):
+            raise InputError(
+                f"{path} cannot be opened beside {entry}, a pipe or device that OpenSlide would "
+                "wait for; move it to another folder"
+            )
+
+
+def _would_block(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to nothing: opening it fails at once
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def _better_reader(slide: OpenSlideReader) -> SlideReader:
@@ -131,6 +173,8 @@ def _refusal(path: Path, magic: bytes, error: openslide.OpenSlideError) -> Input
 def _first_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a slide; give a file or the folder above it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe or device, not a file; give a slide")
     fix = "check the path and your rights to the file"
     with mapped_read_errors(path, "cannot be read", fix), path.open("rb") as file:
         magic = file.read(4)

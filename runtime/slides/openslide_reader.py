@@ -52,6 +52,9 @@ class OpenSlideReader(Closing):
             properties.get(openslide.PROPERTY_NAME_MPP_X),
             properties.get(openslide.PROPERTY_NAME_MPP_Y),
         )
+        self.file_magnification = _magnification(
+            properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        )
 
     def read_region(
         self, level: int, l_x: int, l_y: int, width_px: int, height_px: int
@@ -95,7 +98,14 @@ def _flatten(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _mpp(x: str | None, y: str | None) -> tuple[float, float] | None:
     try:
-        values = float(x or ""), float(y or "")
+        return float(x or ""), float(y or "")
     except ValueError:
         return None
-    return values if all(math.isfinite(v) and v > 0 for v in values) else None
+
+
+def _magnification(power: str | None) -> float | None:
+    try:
+        value = float(power or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None

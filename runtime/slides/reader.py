@@ -44,6 +44,11 @@ class SlideReader(Protocol):
         """Pixel size of level 0 in um (x, y) as the file states it, not judged; None if missing."""
         ...
 
+    @property
+    def file_magnification(self) -> float | None:
+        """Magnification of the objective as the file states it (20 for 20x); None if missing."""
+        ...
+
     def read_region(
         self, level: int, l_x: int, l_y: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:

@@ -59,6 +59,22 @@ def tiff_mpp_um(
     return unit / x, unit / y
 
 
+def ome_magnification(tiff: tifffile.TiffFile) -> float | None:
+    """NominalMagnification of the objective where OME-XML names exactly one; else None."""
+    if not (tiff.is_ome and tiff.ome_metadata):
+        return None
+    stated = {
+        element.get("NominalMagnification", "")
+        for element in ElementTree.fromstring(tiff.ome_metadata).iter()
+        if element.tag.rpartition("}")[2] == "Objective"
+    }
+    try:
+        (value,) = map(float, stated)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
 def _ome_mpp(xml: str, size_px: tuple[int, int]) -> tuple[float, float] | None:
     for element in ElementTree.fromstring(xml).iter():
         if element.tag.rpartition("}")[2] != "Pixels":

@@ -21,7 +21,11 @@ from sshr_deploy.runtime.slides.reader import (
     white,
 )
 from sshr_deploy.runtime.slides.tiff_level import TiffLevel, tiff_level
-from sshr_deploy.runtime.slides.tiff_metadata import check_pages_complete, tiff_mpp_um
+from sshr_deploy.runtime.slides.tiff_metadata import (
+    check_pages_complete,
+    ome_magnification,
+    tiff_mpp_um,
+)
 
 _CACHE_BYTES = 128 << 20
 """Decoded chunks kept: a row of 256-px tiles of a slide 174,000 px wide."""
@@ -57,6 +61,7 @@ class TifffileReader(Closing):
             )
             self.level_downsamples = downsamples_of(self.level_sizes_px)
             self.file_mpp_um = tiff_mpp_um(self._tiff, base.page.keyframe, self.level_sizes_px[0])
+            self.file_magnification = ome_magnification(self._tiff)
         except BaseException:
             self._tiff.close()
             raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from sshr_deploy.runtime.writers.fonts import Font, Lettering, lettering_for
 
 _INK = (34, 34, 34)
 _PALE_INK = (120, 120, 120)
@@ -23,11 +24,6 @@ class LegendEntry:
     share: float | None
 
     @property
-    def label(self) -> str:
-        """The name as it can be drawn."""
-        return drawable(self.name)
-
-    @property
     def percent(self) -> str:
         """The share as text; a class that is there never shows as 0.0%."""
         if self.share is None:
@@ -39,12 +35,16 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class _Layout:
-    font: _Font
+    lettering: Lettering
     unit_px: int  # font size, the measure of all gaps
     columns: int
     column_px: int
     percent_px: int
     width_px: int
+
+    @property
+    def font(self) -> Font:
+        return self.lettering.font
 
     @property
     def row_px(self) -> int:
@@ -74,7 +74,7 @@ def draw_legend(
     Returns:
         RGB image, at least `width_px` wide.
     """
-    layout = _layout(entries, width_px)
+    layout = _layout(entries, title, width_px)
     pad, row = layout.unit_px, layout.row_px
     height = row * (layout.rows(len(entries)) + 1) + 2 * pad
     image = Image.new("RGB", (layout.width_px, height), "white")
@@ -97,14 +97,15 @@ def nice_length_um(longest_um: float) -> float:
 
 
 def length_text(length_um: float) -> str:
-    """A length with its unit: "50 um", "0.2 mm", "5 mm". The built-in font has no Greek letter."""
+    """A length with its unit: "50 um", "0.2 mm", "5 mm". Pillow's own font has no Greek letter."""
     return f"{length_um / 1000:g} mm" if length_um >= 100 else f"{length_um:g} um"
 
 
-def _layout(entries: Sequence[LegendEntry], width_px: int) -> _Layout:
+def _layout(entries: Sequence[LegendEntry], title: str, width_px: int) -> _Layout:
     unit = min(30, max(14, round(width_px / 50)))
-    font = ImageFont.load_default(unit)
-    name_px = max(math.ceil(font.getlength(e.label)) for e in entries)
+    lettering = lettering_for([title, *(e.name for e in entries)], unit)
+    font = lettering.font
+    name_px = max(math.ceil(font.getlength(lettering.shown(e.name))) for e in entries)
     percent_px = math.ceil(max(font.getlength(e.percent) for e in entries))
     entry_px = 2 * unit + name_px + unit + percent_px  # swatch, name, gap, share
     column_px = entry_px + 2 * unit
@@ -112,14 +113,14 @@ def _layout(entries: Sequence[LegendEntry], width_px: int) -> _Layout:
     columns = min(len(entries), max(1, (room + 2 * unit) // column_px))
     columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # even rows
     width = max(width_px, 24 * unit, entry_px + 2 * unit)
-    return _Layout(font, unit, columns, column_px, percent_px, width)
+    return _Layout(lettering, unit, columns, column_px, percent_px, width)
 
 
 def _draw_title(
     draw: ImageDraw.ImageDraw, layout: _Layout, title: str, note: str, right: int, middle_y: int
 ) -> None:
     left, font = layout.unit_px, layout.font
-    shown = shorten(drawable(title), font, right - left)
+    shown = shorten(layout.lettering.shown(title), font, right - left)
     draw.text((left, middle_y), shown, _INK, font, anchor="lm")
     left += math.ceil(font.getlength(shown)) + layout.unit_px
     if left + font.getlength(note) <= right:
@@ -133,7 +134,8 @@ def _draw_entry(
     half = unit // 2
     swatch = (left, middle_y - half, left + round(1.4 * unit), middle_y + half)
     draw.rectangle(swatch, fill=entry.rgb, outline=(0, 0, 0))
-    draw.text((left + 2 * unit, middle_y), entry.label, _INK, layout.font, anchor="lm")
+    name = layout.lettering.shown(entry.name)
+    draw.text((left + 2 * unit, middle_y), name, _INK, layout.font, anchor="lm")
     right = left + layout.column_px - 2 * unit
     draw.text((right, middle_y), entry.percent, _INK, layout.font, anchor="rm")
 
@@ -156,7 +158,7 @@ def _draw_scale_bar(
     return bar_left
 
 
-def shorten(text: str, font: _Font, room_px: float) -> str:
+def shorten(text: str, font: Font, room_px: float) -> str:
     """The text, with "..." for its middle where it is wider than `room_px`."""
     if font.getlength(text) <= room_px:
         return text
@@ -166,9 +168,3 @@ def shorten(text: str, font: _Font, room_px: float) -> str:
         if font.getlength(shorter) <= room_px:
             return shorter
     return ""
-
-
-def drawable(text: str) -> str:
-    """One line in ASCII, which is all that Pillow's built-in font draws: "é" as "e", others "?"."""
-    bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join("".join(bare).encode("ascii", "replace").decode("ascii").split())

@@ -12,6 +12,7 @@ import typer
 from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
+    AnyStainOption,
     BatchOption,
     EngineOption,
     ForceMppOption,
@@ -53,6 +54,7 @@ def infer(
         TissueChoice,
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
+    any_stain: AnyStainOption = False,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,
@@ -80,7 +82,9 @@ def infer(
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite, large=large)
+    settings = InferSettings(
+        mode, mpp, force_mpp, tissue, batch, overwrite, large=large, any_stain=any_stain
+    )
     with prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))

@@ -69,7 +69,7 @@ MppOption = Annotated[
     float | None,
     typer.Option(
         "--mpp",
-        help="Pixel size in um per level-0 pixel (0.05 to 20), for slides whose file states none "
+        help="Pixel size in um per level-0 pixel (0.05 to 80), for slides whose file states none "
         "(or an impossible one), and for all images (PNG, JPEG), which state none: with it they "
         "are brought to the model's pixel size and get areas in mm2; without it they are taken "
         "to have that size.",
@@ -82,6 +82,13 @@ LargeOption = Annotated[
         "--large",
         help="Images (PNG, JPEG) with a side above 336 px; tiles: cut evenly into parts of about "
         "224 px, whole: shrunk to one patch of 224 px, as published.",
+    ),
+]
+AnyStainOption = Annotated[
+    bool,
+    typer.Option(
+        "--any-stain",
+        help="Segment what does not look like H&E as well, every tile of it; else it is refused.",
     ),
 ]
 ForceMppOption = Annotated[

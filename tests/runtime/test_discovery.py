@@ -10,6 +10,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImage
 
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of, left_out_line, search
+from sshr_deploy.runtime.slides import companions
+from tests.runtime.slides.synthetic import smooth_noise, unblocked, write_dicom
 
 
 def _touch(path: Path, content: bytes = b"") -> None:
@@ -104,6 +106,24 @@ def test_a_pipe_is_no_input(tmp_path: Path) -> None:
     assert "is a pipe or device" in failures[0].reason
     with pytest.raises(UsageError, match="is a pipe or device"):
         find_inputs(tmp_path / "pipe.svs", tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_beside_a_dicom_file_is_not_opened(link: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_dicom(folder / "a.dcm", smooth_noise(64, 64), mpp_um=0.5)
+    pipe = tmp_path / "pipe" if link else folder / "b.dcm"
+    os.mkfifo(pipe)
+    if link:
+        (folder / "b.dcm").symlink_to(pipe)
+    (folder / "c.dcm").symlink_to(tmp_path / "nothing")
+    with unblocked(pipe):
+        found, failures = find_inputs(folder, tmp_path / "out")
+        assert companions(folder / "a.dcm") == companions(folder / "b.dcm") == frozenset()
+    assert [i.relative.as_posix() for i in found] == ["a.dcm", "c.dcm"]
+    assert ["is a pipe or device" in f.reason for f in failures] == [True]
 
 
 def test_a_dicom_slide_of_many_files_is_one_input(tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
 from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import clipped_box, downsamples_of, white
@@ -55,6 +64,7 @@ class ArrayReader(Closing):
         self.level_sizes_px = tuple((level.shape[1], level.shape[0]) for level in levels)
         self.level_downsamples = downsamples_of(self.level_sizes_px)
         self.file_mpp_um = file_mpp_um
+        self.file_magnification: float | None = None
         self.reads: list[tuple[int, int, int, int, int]] = []
 
     def read_region(self, level: int, l_x: int, l_y: int, width_px: int, height_px: int) -> Rgb:
@@ -113,3 +123,59 @@ def write_ome(
         tiff.write(levels[0], subifds=len(levels) - 1, metadata=metadata, **options)
         for level in levels[1:]:
             tiff.write(level, subfiletype=1, **options)
+
+
+def write_dicom(path: Path, rgb: Rgb, mpp_um: float, series: str = "1.2.3") -> None:
+    """A DICOM slide of one level and one JPEG frame, as OpenSlide asks for it."""
+    frame = io.BytesIO()
+    Image.fromarray(rgb).save(frame, "JPEG", quality=95)
+    height, width = rgb.shape[:2]
+    measures = Dataset()
+    measures.PixelSpacing = [mpp_um / 1000, mpp_um / 1000]
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = UID(f"{series}.1")
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    data.SOPClassUID, data.SOPInstanceUID = VLWholeSlideMicroscopyImageStorage, f"{series}.1"
+    data.SeriesInstanceUID, data.Modality = series, "SM"
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.DimensionOrganizationType, data.NumberOfFrames = "TILED_FULL", 1
+    data.SamplesPerPixel, data.PlanarConfiguration = 3, 0
+    data.PhotometricInterpretation = "YBR_FULL_422"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.Rows, data.Columns = height, width
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = height, width
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.PixelData = encapsulate([frame.getvalue()])
+    data["PixelData"].VR = "OB"
+    data.save_as(path, enforce_file_format=True)
+
+
+@contextmanager
+def unblocked(pipe: Path) -> Iterator[None]:
+    """Fail instead of waiting for ever where the block opens a pipe to read it.
+
+    A writer that is not there yet comes after a moment, and its coming is the proof: opening a pipe
+    to write without waiting succeeds only while someone reads or waits to read.
+    """
+    done, opened = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            try:
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # ENXIO: nobody reads
+                continue
+            opened.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    assert not opened.is_set(), f"{pipe} was opened"

@@ -16,7 +16,14 @@ from PIL import Image
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.reader import mapped_read_errors
-from tests.runtime.slides.synthetic import pyramid, smooth_noise, write_ome, write_svs
+from tests.runtime.slides.synthetic import (
+    pyramid,
+    smooth_noise,
+    unblocked,
+    write_dicom,
+    write_ome,
+    write_svs,
+)
 
 SMALL_REGION = Path(__file__).parents[3] / "demo" / "data" / "CMU-1-Small-Region.svs"
 
@@ -124,6 +131,30 @@ def test_a_damaged_tile_names_level_and_place(source: str, tmp_path: Path) -> No
     message = refusal(path)
     assert "cannot be read at level 0, x " in message
     assert "copy it again" in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders")
+@pytest.mark.parametrize("name", ["b.dcm", ".notes"])
+def test_a_pipe_beside_a_dicom_slide_is_never_waited_for(name: str, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", smooth_noise(64, 64), mpp_um=0.5)
+    read_all(tmp_path / "a.dcm")
+    os.mkfifo(tmp_path / name)
+    with unblocked(tmp_path / name):
+        message = refusal(tmp_path / "a.dcm")
+    assert f"beside {tmp_path / name}, a pipe or device" in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders")
+def test_pipes_where_a_slides_other_files_should_be(tmp_path: Path) -> None:
+    (tmp_path / "x.mrxs").write_bytes(b"MIRAX")
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / "x" / "Slidedat.ini")
+    (tmp_path / "y.vms").write_text("[Virtual Microscope Specimen]\nMapFile=map.jpg\n")
+    os.mkfifo(tmp_path / "map.jpg")
+    os.mkfifo(tmp_path / "z.svs")
+    for slide, pipe in [("x.mrxs", "x/Slidedat.ini"), ("y.vms", "map.jpg"), ("z.svs", "z.svs")]:
+        with unblocked(tmp_path / pipe):
+            assert "a pipe or device" in refusal(tmp_path / slide)
 
 
 @pytest.mark.skipif(

@@ -122,7 +122,6 @@ def test_nothing_in_the_legend_overlaps(
 
 def test_long_titles_and_any_script_fit() -> None:
     entries = [LegendEntry("nécrose 中", (200, 0, 0), None)]
-    assert entries[0].label == "necrose ?"
     for title in ("x" * 500, "Übersicht 中\udc80\n2", ""):
         picture = np.asarray(draw_legend(entries, title=title, width_px=300, mpp_um=2.0))
         assert (picture[:, :3] == 255).all() and (picture[:, -3:] == 255).all()
