@@ -12,7 +12,6 @@ from sshr_deploy.runtime.writers.fonts import Font, Lettering, lettering_for
 
 _INK = (34, 34, 34)
 _PALE_INK = (120, 120, 120)
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
