@@ -84,6 +84,11 @@ class Profile(_Frozen):
         return len(self.classes)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of labels 0 to N-1."""
+        return tuple(tissue.name for tissue in self.classes)
+
+    @property
     def palette(self) -> list[tuple[int, int, int]]:
         """RGB of labels 0 to N, the last being the background."""
         return [*(c.rgb for c in self.classes), _rgb(self.background_color)]
@@ -104,6 +109,16 @@ class Profile(_Frozen):
                 f"{self.num_classes} classes"
             )
         return flags
+
+
+def relabelled_from(own: Profile | None, profile: Profile) -> dict[str, Any] | None:
+    """What a network's classes are called by its own profile, for JSON.
+
+    None where `profile` calls them the same, or the network has no profile of its own.
+    """
+    if own is None or own.class_names == profile.class_names:
+        return None
+    return {"profile": own.name, "classes": list(own.class_names)}
 
 
 def shipped_profiles() -> list[str]:
