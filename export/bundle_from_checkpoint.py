@@ -24,6 +24,7 @@ from sshr_deploy.export.artifacts import (
     check_options,
     make_artifacts,
 )
+from sshr_deploy.export.calibration import check_calibration
 from sshr_deploy.export.int8_state import check_state, clear_state
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
 from sshr_deploy.export.plan_for_artifact import Step
@@ -68,9 +69,9 @@ def export_bundle(
     Raises:
         CheckpointError: see `load_checkpoint`.
         UsageError: `out` is in the way; the checkpoint has another number of classes, or carries
-            other names for them; no such target.
-        ExportError: a graph could not be made or misses its tolerance, or an engine cannot be built
-            from it.
+            other names for them; no such target; nothing to calibrate on.
+        ExportError: nothing can be read to calibrate on; a graph could not be made or misses its
+            tolerance, or an engine cannot be built from it.
         SessionError: an engine does not run here, or does not equal the reference.
     """
     options = options or ExportOptions()
@@ -80,6 +81,8 @@ def export_bundle(
     state = out.with_name(f"{out.name}.int8-search")
     if Precision.INT8 in options.precisions:
         check_state(state)
+        if options.calibration is not None:
+            check_calibration(options.calibration)
     carried = check_labels(checkpoint, profile, relabel=relabel)
     on_step(f"reading {checkpoint}")
     model = load_checkpoint(checkpoint)
