@@ -11,11 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
 
 from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import load_bundle
-from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
 from sshr_deploy.export import artifacts
 from sshr_deploy.export.artifacts import ExportOptions
@@ -36,8 +34,6 @@ from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.qualification import relative_rms_error
 from sshr_deploy.runtime.sessions import CAM_NAMES, open_session
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from sshr_deploy.runtime.settings import EngineChoice, InferSettings
-from sshr_deploy.runtime.summary import Context
 
 
 def test_the_graph_is_what_the_bundle_promises(small_bundle_dir: Path) -> None:
@@ -259,50 +255,6 @@ def test_the_profile_must_fit_the_checkpoint(small_checkpoint: Path, tmp_path: P
         export_bundle(small_checkpoint, load_profile("luad"), tmp_path / "b", shipped_patches())
     with pytest.raises(CheckpointError, match="No such file"):
         export_bundle(tmp_path / "no.pth", load_profile("luad"), tmp_path / "b", shipped_patches())
-
-
-@pytest.mark.usefixtures("exported_before")
-def test_other_class_names_are_recorded_with_those_of_the_training(
-    small_checkpoint: Path, profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trained = load_profile("luad")
-    trained = trained.model_copy(update={"name": "mine", "classes": trained.classes[:3]})
-    checkpoint, one = tmp_path / "own.safetensors", PatchSet(shipped_patches().images[:1], "one")
-    header = {"profile": trained.model_dump_json()}
-    save_checkpoint(load_checkpoint(small_checkpoint), checkpoint, metadata=header)
-    with pytest.raises(UsageError, match="but profile wsss4luad has tumour, stroma, normal; leave"):
-        export_bundle(checkpoint, profile, tmp_path / "b", one)
-    assert not (tmp_path / "b").exists()
-    said: list[str] = []
-    bundle = export_bundle(
-        checkpoint, profile, tmp_path / "b", one, relabel=True, on_step=said.append
-    )
-    assert bundle.manifest.carried_profile == trained
-    names = ["tumour epithelium", "necrosis", "lymphocyte"]
-    assert bundle.manifest.relabelled_from == {"profile": "mine", "classes": names}
-    assert any(text.startswith(f"renaming the classes, which were {names[0]}") for text in said)
-    with open_engine(bundle, EngineChoice.ONNX_CPU, quiet=True) as session:
-        provenance = Context(bundle, session, InferSettings()).provenance()
-    assert provenance["relabelled_from"] == bundle.manifest.relabelled_from
-    assert f"the network was trained on {', '.join(names)}" in capsys.readouterr().err
-
-    own_scale = trained.model_copy(update={"mpp_um": 0.5})
-    said.clear()
-    bundle = export_bundle(checkpoint, own_scale, tmp_path / "c", one, on_step=said.append)
-    assert bundle.manifest.carried_profile == trained
-    assert bundle.manifest.relabelled_from is None
-    assert any("differs from the checkpoint's own in mpp_um;" in text for text in said)
-
-
-def test_a_truth_of_other_classes_does_not_qualify(profile: Profile, tmp_path: Path) -> None:
-    for part in ("val/img", "val/mask", "training"):
-        (tmp_path / part).mkdir(parents=True)
-    Image.new("RGB", (64, 64)).save(tmp_path / "val/img/a.png")
-    Image.new("L", (64, 64)).save(tmp_path / "val/mask/a.png")
-    (tmp_path / "training" / "x[1 0].png").touch()
-    with pytest.raises(UsageError, match="has 2 labels, profile wsss4luad has 3 classes"):
-        patches_from_folder(tmp_path / "val", profile)
-    assert len(patches_from_folder(tmp_path / "val", profile, relabel=True).images) == 1
 
 
 def test_patches_from_a_folder(tmp_path: Path, demo_slide: Path, profile: Profile) -> None:

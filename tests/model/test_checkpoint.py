@@ -207,7 +207,9 @@ def test_a_checkpoint_keeps_its_class_names_unless_they_may_change(
     words = r"trained on tumour epithelium, .*but profile bcss has tumour, .*; leave --profile out"
     with pytest.raises(UsageError, match=f"{words}, or add --relabel"):
         check_labels(path, bcss)
-    with pytest.raises(UsageError, match=r"leave --profile out$"):  # another count cannot be renamed
+    with pytest.raises(
+        UsageError, match=r"leave --profile out$"
+    ):  # another count cannot be renamed
         check_labels(path, three)
     assert check_labels(path, bcss, relabel=True) == luad
     other_order = luad.model_copy(update={"classes": luad.classes[::-1]})
