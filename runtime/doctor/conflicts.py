@@ -165,9 +165,9 @@ def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
         )
         if used != first.name:
             reason = f"CUDA's first GPU is {used}, the driver's is {first.name}; {fix}"
-            mend = (_set(facts, "CUDA_VISIBLE_DEVICES", first.uuid or str(first.index)),)
-            if order != "PCI_BUS_ID":
-                mend = (_unset(facts, "CUDA_DEVICE_ORDER"), *mend)
+            choose = _set(facts, "CUDA_VISIBLE_DEVICES", first.uuid or str(first.index))
+            by_bus = order == "PCI_BUS_ID"
+            mend = (choose,) if by_bus else (_unset(facts, "CUDA_DEVICE_ORDER"), choose)
             yield Conflict("another-first-gpu", reason, mend, ())
 
 
