@@ -24,6 +24,7 @@ from sshr_deploy.export.artifacts import (
     check_options,
     make_artifacts,
 )
+from sshr_deploy.export.calibration import check_calibration
 from sshr_deploy.export.int8_state import check_state, clear_state
 from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch
 from sshr_deploy.export.plan_for_artifact import Step
@@ -34,6 +35,7 @@ from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
     POSITION_KEY,
     PROFILE_KEY,
+    check_labels,
     load_checkpoint,
     read_header,
 )
@@ -54,19 +56,22 @@ def export_bundle(
     options: ExportOptions | None = None,
     *,
     overwrite: bool = False,
+    relabel: bool = False,
     on_step: Step = lambda _: None,
 ) -> Bundle:
     """Write the bundle `out`; it appears whole and qualified, or not at all.
 
     `on_step` is told what is being done, in a few words. With `overwrite` an earlier bundle at
-    `out` is replaced at the end; any other folder there is left alone.
+    `out` is replaced at the end; any other folder there is left alone. A checkpoint that carries a
+    profile keeps its class names, unless `relabel` allows `profile` to change them; the manifest
+    records what it carries wherever `profile` is another.
 
     Raises:
         CheckpointError: see `load_checkpoint`.
-        UsageError: `out` is in the way; the checkpoint has another number of classes; no such
-            target.
-        ExportError: a graph could not be made or misses its tolerance, or an engine cannot be built
-            from it.
+        UsageError: `out` is in the way; the checkpoint has another number of classes, or carries
+            other names for them; no such target; nothing to calibrate on.
+        ExportError: nothing can be read to calibrate on; a graph could not be made or misses its
+            tolerance, or an engine cannot be built from it.
         SessionError: an engine does not run here, or does not equal the reference.
     """
     options = options or ExportOptions()
@@ -76,6 +81,9 @@ def export_bundle(
     state = out.with_name(f"{out.name}.int8-search")
     if Precision.INT8 in options.precisions:
         check_state(state)
+        if options.calibration is not None:
+            check_calibration(options.calibration)
+    carried = check_labels(checkpoint, profile, relabel=relabel)
     on_step(f"reading {checkpoint}")
     model = load_checkpoint(checkpoint)
     if model.config.num_classes != profile.num_classes:
@@ -83,6 +91,8 @@ def export_bundle(
             f"{checkpoint} has {model.config.num_classes} classes, profile {profile.name} has "
             f"{profile.num_classes}; choose the profile it was trained with"
         )
+    if carried is not None and carried != profile:
+        on_step(_difference(carried, profile))
     try:
         scratch_name = out.with_name(f"{out.name}.scratch")
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
@@ -90,7 +100,7 @@ def export_bundle(
             write_reference(partial / REFERENCE_NAME, reference)
             shop = Workshop(model, profile, reference, partial, scratch, state, options, on_step)
             artifacts = make_artifacts(shop)
-            write_manifest(partial, _manifest(checkpoint, shop, artifacts))
+            write_manifest(partial, _manifest(checkpoint, carried, shop, artifacts))
             prove_here(load_bundle(partial), on_step)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
@@ -124,12 +134,33 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def _manifest(checkpoint: Path, shop: Workshop, artifacts: list[Artifact]) -> Manifest:
+def _difference(carried: Profile, profile: Profile) -> str:
+    """What the user is told of a profile that is not the checkpoint's own."""
+    if carried.class_names != profile.class_names:
+        names = ", ".join(carried.class_names)
+        return f"renaming the classes, which were {names}; the manifest records that"
+    fields = [
+        name
+        for name in Profile.model_fields
+        if name not in ("name", "title") and getattr(carried, name) != getattr(profile, name)
+    ]
+    if not fields:
+        return f"profile {profile.name} is the checkpoint's own under another name or title"
+    return (
+        f"profile {profile.name} differs from the checkpoint's own in {', '.join(fields)}; the "
+        "manifest records both"
+    )
+
+
+def _manifest(
+    checkpoint: Path, carried: Profile | None, shop: Workshop, artifacts: list[Artifact]
+) -> Manifest:
     model = shop.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         profile=shop.profile,
+        carried_profile=None if carried == shop.profile else carried,
         model=ModelFacts(
             width=model.config.width,
             num_classes=model.config.num_classes,

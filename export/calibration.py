@@ -66,11 +66,8 @@ def calibration_patches(
         UsageError: `source` is missing, of an unknown kind, or holds no slide or image.
         ExportError: none of them can be read, or none shows tissue.
     """
-    is_split = (source / "img").is_dir() and (source / "mask").is_dir()
-    folder = source / "img" if is_split else source
     rng = np.random.default_rng(seed)
-    found, failures = find_inputs(folder, folder)
-    skipped = [failure.reason for failure in failures]
+    found, skipped = _inputs(source)
     usable: list[tuple[Input, _Input]] = []
     for index in rng.permutation(len(found)).tolist():
         try:
@@ -96,11 +93,45 @@ def calibration_patches(
             continue
         served.append(item)
     if not patches:
-        why = skipped[0] if skipped else "nothing in it shows tissue"
-        raise ExportError(
-            f"{source} gives no patch to calibrate on: {why}; give slides or patches with tissue"
-        )
+        raise _no_patch(source, skipped)
     return CalibrationSet(np.stack(patches), _sentence(len(patches), served, source), (*skipped,))
+
+
+def check_calibration(source: Path) -> None:
+    """Refuse what `calibration_patches` cannot read, before the work that comes ahead of it.
+
+    One slide or image that opens is enough; whether it shows tissue is not asked.
+
+    Raises:
+        UsageError: `source` is missing, of an unknown kind, or holds no slide or image.
+        ExportError: none of them can be read.
+    """
+    found, skipped = _inputs(source)
+    for item in found:
+        try:
+            if item.kind == "slide":
+                with open_slide(item.path):
+                    return
+            read_image(item.path)
+            return
+        except InputError as error:
+            skipped.append(str(error))
+    raise _no_patch(source, skipped)
+
+
+def _inputs(source: Path) -> tuple[list[Input], list[str]]:
+    """What there is to calibrate on, and why folders could not be read, a line each."""
+    is_split = (source / "img").is_dir() and (source / "mask").is_dir()
+    folder = source / "img" if is_split else source
+    found, failures = find_inputs(folder, folder)
+    return found, [failure.reason for failure in failures]
+
+
+def _no_patch(source: Path, skipped: Sequence[str]) -> ExportError:
+    why = skipped[0] if skipped else "nothing in it shows tissue"
+    return ExportError(
+        f"{source} gives no patch to calibrate on: {why}; give slides or patches with tissue"
+    )
 
 
 class _Slide:

@@ -15,6 +15,7 @@ from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, predict
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.split import read_split, read_truth
+from sshr_deploy.runtime.evaluation.truth_classes import refuse_other_classes
 from sshr_deploy.runtime.image_parts import parts_of
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image, resize_to_patch
 from sshr_deploy.runtime.reference_set import ReferenceSet
@@ -47,21 +48,22 @@ def shipped_patches() -> PatchSet:
         )
 
 
-def patches_from_folder(folder: Path, profile: Profile) -> PatchSet:
+def patches_from_folder(folder: Path, profile: Profile, *, relabel: bool = False) -> PatchSet:
     """Patches to qualify on: a split with label maps (`img/` and `mask/`), or a folder of images.
 
     Images of a split are cut as `sshr-deploy evaluate` does; 128 parts are kept, evenly spaced. Of
-    images without label maps the first 64 by name are taken whole.
+    images without label maps the first 64 by name are taken whole. `relabel` takes the label maps
+    for those of the profile's classes, whatever they seem to be.
 
     Raises:
-        UsageError: there is no image.
+        UsageError: there is no image; or a truth of other classes, see `refuse_other_classes`.
         DatasetError: a split that cannot be used, see `read_split`.
         InputError: an image cannot be read.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give a folder of patch images")
     if (folder / "img").is_dir() and (folder / "mask").is_dir():
-        return _patches_from_split(folder, profile)
+        return _patches_from_split(folder, profile, relabel=relabel)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PATCH_SUFFIXES)[:MAX_PATCHES]
     if not paths:
         raise UsageError(f"{folder} holds no PNG or JPEG image; give a folder of patches")
@@ -94,10 +96,13 @@ def torch_cams(model: SSHR, patches: NDArray[np.uint8]) -> CamBatch:
     return CamBatch(*predict(model, patches))
 
 
-def _patches_from_split(folder: Path, profile: Profile) -> PatchSet:
+def _patches_from_split(folder: Path, profile: Profile, *, relabel: bool) -> PatchSet:
     images: list[NDArray[np.uint8]] = []
     truth: list[NDArray[np.uint8]] = []
-    for item in read_split(folder, profile):
+    items = read_split(folder, profile)
+    if not relabel:
+        refuse_other_classes(folder, items, profile)
+    for item in items:
         rgb, mask = read_truth(item, profile.num_classes)
         for part in parts_of(mask.shape[0], mask.shape[1], LargeImages.TILES):
             area = slice(part.top, part.bottom), slice(part.left, part.right)

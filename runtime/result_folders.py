@@ -111,7 +111,7 @@ class _Shape(BaseModel):
     classes: list[_Class]
     files: dict[str, int] | list[str]
     seconds: dict[str, float]
-    mpp: dict[str, Any] = {}
+    mpp: dict[str, Any] | None = None
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

@@ -84,6 +84,7 @@ class Context:
         return {
             "sshr_deploy": sshr_deploy.__version__,
             "profile": manifest.profile.name,
+            "relabelled_from": manifest.relabelled_from,
             "engine": asdict(self.engine),
             "bundle": {
                 "path": str(self.bundle.path),

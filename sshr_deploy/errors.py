@@ -3,9 +3,10 @@
     SshrDeployError
     ├── UsageError            wrong option, or an option and an input that do not fit
     ├── MissingExtraError     a package of an optional extra is not installed
-    ├── ProfileError          a profile that cannot be read or is inconsistent
-    ├── RecipeError           a training recipe that cannot be read or is inconsistent
-    ├── DatasetError          training or test files that cannot be used, all of them listed
+    ├── ListedError           several things may be wrong, all of them listed
+    │   ├── ProfileError      a profile that cannot be read or is inconsistent
+    │   ├── RecipeError       a training recipe that cannot be read or is inconsistent
+    │   └── DatasetError      training or test files that cannot be used
     ├── TrainingError         a run that cannot go on: the loss is not finite, a resume does not fit
     ├── CheckpointError       weights that are not an SSHR checkpoint
     ├── ExportError           the exported graph could not be made or did not qualify
@@ -56,16 +57,8 @@ class MissingExtraError(SshrDeployError):
         super().__init__(f"{package} is not installed: pip install 'sshr-deploy[{extra}]'")
 
 
-class ProfileError(SshrDeployError):
-    """A profile that cannot be read or is inconsistent."""
-
-
-class RecipeError(SshrDeployError):
-    """A training recipe that cannot be read or is inconsistent."""
-
-
-class DatasetError(SshrDeployError):
-    """Training or test files that cannot be used.
+class ListedError(SshrDeployError):
+    """Several things may be wrong at once.
 
     The text counts them and names the first; `problems` holds one line for each.
     """
@@ -73,6 +66,18 @@ class DatasetError(SshrDeployError):
     def __init__(self, text: str, problems: Sequence[str] = ()) -> None:
         super().__init__(text)
         self.problems = tuple(problems)
+
+
+class ProfileError(ListedError):
+    """A profile that cannot be read or is inconsistent."""
+
+
+class RecipeError(ListedError):
+    """A training recipe that cannot be read or is inconsistent."""
+
+
+class DatasetError(ListedError):
+    """Training or test files that cannot be used."""
 
 
 class TrainingError(SshrDeployError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.profiles import Profile
+from sshr_deploy.profiles import Profile, relabelled_from
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -158,6 +158,8 @@ class Manifest(Frozen):
     schema_version: Literal[2]
     created_utc: str
     profile: Profile
+    carried_profile: Profile | None = None
+    """What the checkpoint itself says, where the export was told otherwise."""
     model: ModelFacts
     tool_versions: dict[str, str]
     reference_file: str
@@ -165,6 +167,11 @@ class Manifest(Frozen):
     engine_options: EngineOptions = EngineOptions()
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     files: dict[str, FileEntry]
+
+    @property
+    def relabelled_from(self) -> dict[str, Any] | None:
+        """Profile and class names that the network was trained with, where others were given."""
+        return relabelled_from(self.carried_profile, self.profile)
 
     @field_validator("files")
     @classmethod

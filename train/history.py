@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+METRICS_NAME, EVENTS_NAME = "metrics.jsonl", "tensorboard"
+
+
 @dataclass(frozen=True)
 class ValScores:
     """Agreement with the val split, network in evaluation mode; shares and means 0-1."""
@@ -154,8 +157,8 @@ class History:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("tensorboard", "train") from error
-        self.path = folder / "metrics.jsonl"
-        self.events_dir = folder / "tensorboard"
+        self.path = folder / METRICS_NAME
+        self.events_dir = folder / EVENTS_NAME
         self._class_names = tuple(class_names)
         self._new_writer = SummaryWriter
         self._writer: SummaryWriter | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from sshr_deploy.atomic import (
     output_errors,
     partial_name,
     remove_abandoned,
+    remove_path,
     write_json,
 )
 from sshr_deploy.errors import TrainingError, UsageError, first_line
@@ -25,6 +26,7 @@ from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine import library_versions, processor_name
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
+from sshr_deploy.train.history import EVENTS_NAME, METRICS_NAME
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields
 from sshr_deploy.train.run_checkpoint import LAST_NAME
 
@@ -32,6 +34,8 @@ RUN_NAME = "run.json"
 _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors")
 _RUNNING = "running"
 _MUST_AGREE = ("profile", "recipe", "width", "training_set", "val_images")
+_BEFORE_CHECKPOINT = (RUN_NAME, METRICS_NAME, EVENTS_NAME)
+"""What a run has written that stopped before its first checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def check_job(job: TrainingJob) -> None:
     _refuse_if_running(job.out)
     if job.resume and not holds_run:
         raise UsageError(f"{job.out} holds no run to go on with; leave out --resume")
-    if not job.resume and (not _is_empty(job.out)):
+    begun_anew = holds_run and _holds_no_checkpoint(job.out)
+    if not job.resume and not begun_anew and not _is_empty(job.out):
         advice = "add --resume to go on with it, or " if holds_run else ""
         what = "holds a run" if holds_run else "exists and is not empty"
         raise UsageError(f"{job.out} {what}; {advice}choose another --out")
@@ -103,10 +108,13 @@ def describe_run(
 def taken(out: Path) -> Iterator[None]:
     """Mark the folder of a run as taken by this process while the block runs.
 
+    Folders that had to be made for it are gone afterwards where nothing was written into them.
+
     Raises:
         UsageError: another process has taken it.
         OutputError: nothing can be written there.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     check_writable(out / RUN_NAME)
     mark = out / partial_name(_RUNNING)
     with output_errors(mark):
@@ -116,6 +124,9 @@ def taken(out: Path) -> Iterator[None]:
         yield
     finally:
         mark.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _refuse_if_running(out: Path, but: Path | None = None) -> None:
@@ -130,10 +141,15 @@ def _refuse_if_running(out: Path, but: Path | None = None) -> None:
 def begin_run(job: TrainingJob, description: dict[str, Any]) -> None:
     """Write `run.json`, once everything else is ready; a resumed run keeps the one it has.
 
+    What an earlier run left that had no checkpoint goes.
+
     Raises:
         OutputError: it cannot be written.
     """
     if not job.resume:
+        for name in (METRICS_NAME, EVENTS_NAME):
+            with output_errors(job.out / name), suppress(FileNotFoundError):
+                remove_path(job.out / name)
         write_json(job.out / RUN_NAME, description)
 
 
@@ -159,9 +175,10 @@ def check_resumed(
             f"{path} cannot be read ({first_line(error)}); choose another --out"
         ) from error
     if differing:
+        anew = "leave out --resume to begin it anew (it has no checkpoint yet)"
         raise TrainingError(
             f"{job.out} was begun with another {' and '.join(differing).replace('_', ' ')}; "
-            "resume it with the same, or choose another --out"
+            f"resume it with the same, or {anew if begins else 'choose another --out'}"
         )
     if not same_tools:
         warn(f"{job.out} was begun on another device or with other versions; see its {RUN_NAME}")
@@ -171,6 +188,17 @@ def checkpoint_header(description: dict[str, Any]) -> dict[str, str]:
     """The part of a run's description that its checkpoints carry, each entry as JSON."""
     header = {k: json.dumps(description[k]) for k in ("profile", "recipe", "versions")}
     return {"title": description["profile"]["title"], **header}
+
+
+def _holds_no_checkpoint(out: Path) -> bool:
+    """Whether a run stopped in `out` before its first checkpoint, and nothing else is there."""
+    if not {path.name for path in out.iterdir()} <= set(_BEFORE_CHECKPOINT):
+        return False
+    try:
+        content = json.loads((out / RUN_NAME).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and set(_MUST_AGREE) <= set(content)  # `infer` has its own
 
 
 def _is_empty(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sshr_deploy.errors import RecipeError
-from sshr_deploy.profiles import describe_validation
+from sshr_deploy.profiles import invalid_fields
 from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -119,7 +119,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """Read a shipped recipe by name, or a user's own from a path that ends in `.toml`.
 
     Raises:
-        RecipeError: unknown name, unreadable file, or a field that is wrong (named).
+        RecipeError: unknown name, unreadable file, or fields that are wrong (all of them named).
     """
     content = read_named_toml(name_or_path, _SHIPPED, "recipe", RecipeError)
     return recipe_from(content, f"recipe {name_or_path}")
@@ -129,12 +129,12 @@ def recipe_from(content: dict[str, Any], origin: str) -> Recipe:
     """A recipe from its fields, as `recipe_fields` gives them.
 
     Raises:
-        RecipeError: a field is missing, unknown or wrong (named, after `origin`).
+        RecipeError: fields are missing, unknown or wrong (all of them named, after `origin`).
     """
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
-        raise RecipeError(f"{origin}: {describe_validation(error)}") from error
+        raise invalid_fields(error, origin, RecipeError) from error
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sshr_deploy.runtime.doctor.conflicts import NVIDIA_INDEX, ORT_TENSORRT_MAJOR, rtx_refuses
+from sshr_deploy.runtime.doctor.conflicts import (
+    DRIVERS,
+    NVIDIA_INDEX,
+    ORT_TENSORRT_MAJOR,
+    RTX_MEND,
+    rtx_refuses,
+)
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
 from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
@@ -16,13 +22,6 @@ COMMAND_PACKAGES = {
     "train": ("torch", "safetensors", "tensorboard", "matplotlib"),
 }
 """What each command needs of the extra of its name; `export` needs an onnxruntime too."""
-_ORT_FOR = {
-    "onnx-cpu": "'sshr-deploy[cpu]'",
-    "onnx-cuda": "'sshr-deploy[gpu]'",
-    "onnx-tensorrt": "'sshr-deploy[gpu]'",
-    "onnx-rtx": "'sshr-deploy[cpu]'",  # its provider comes with a plug-in
-}
-"""What brings the onnxruntime of each engine, for pip."""
 _MEND_PROVIDER = {
     "onnx-cpu": ("pip install --force-reinstall 'sshr-deploy[cpu]'",),
     "onnx-cuda": ("pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'",),
@@ -55,9 +54,9 @@ def _judge_engine(name: str, facts: Facts, conflicts: Sequence[Conflict]) -> Abi
     lacks = [Lack(conflict.reason, conflict.mend) for conflict in breaking]
     if not breaking:  # what a conflict breaks cannot be tried
         lacks += _gpu_lacks(name, facts)
-        lacks += _ort_lacks(name, facts) if name in PROVIDERS else _plan_lacks(name, facts)
-    if name != "onnx-cpu" and not facts.gpus:  # without a GPU nothing is gained by installing
-        lacks = [Lack(lack.reason) for lack in lacks]
+        others = _ort_lacks(name, facts) if name in PROVIDERS else _plan_lacks(name, facts)
+        # Without a GPU for it nothing is gained by installing.
+        lacks += [Lack(lack.reason) for lack in others] if lacks else others
     not_tried = None
     if not lacks and name != "onnx-cpu":
         builds = name != "onnx-cuda"
@@ -83,13 +82,13 @@ def _gpu_lacks(name: str, facts: Facts) -> Iterator[Lack]:
     if name == "onnx-cpu":
         return
     if not facts.gpus:
-        yield Lack(facts.no_gpu)
+        yield Lack(facts.no_gpu, (f"# {facts.no_gpu}; drivers: {DRIVERS}",))
     elif name in ("tensorrt-rtx", "onnx-rtx") and (refusal := rtx_refuses(facts)) is not None:
-        yield Lack(refusal)
+        yield Lack(refusal, RTX_MEND)
 
 
 def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
-    ort, wanted = facts.onnxruntime, _ORT_FOR[name]
+    ort, wanted = facts.onnxruntime, _onnxruntime_for(facts)
     if not ort.packages:
         yield Lack("onnxruntime is not installed", (f"pip install {wanted}",))
         return
@@ -105,19 +104,31 @@ def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
         yield Lack(f"onnxruntime {ort.version}: {error}", _MEND_PROVIDER[name])
 
 
+def _onnxruntime_for(facts: Facts) -> str:
+    """What brings an onnxruntime, for pip; the same for all engines, as there can be only one.
+
+    That of [gpu] serves the CPU as well, and TensorRT-RTX's provider comes with a plug-in.
+    """
+    return "'sshr-deploy[gpu]'" if facts.gpus else "'sshr-deploy[cpu]'"
+
+
 def _plan_lacks(name: str, facts: Facts) -> Iterator[Lack]:
     """Of an engine that runs plans of TensorRT or TensorRT-RTX."""
     library = LIBRARIES[name]
-    install = f"pip install 'sshr-deploy[{library.extra}]'"
+    wanted = f"'sshr-deploy[{library.extra}]'"
+    if library.extra == "rtx" and _gpu_build_serves(facts):  # [rtx] would bring a second one
+        wanted = "tensorrt-rtx cuda-core cuda-bindings"
+    install, again = f"pip install {wanted}", f"pip install --force-reinstall {wanted}"
     if library.package not in facts.libraries:
         yield Lack(f"{library.package} is not installed", (install,))
     elif (error := facts.trial_error(name)) is not None:
-        again = f"pip install --force-reinstall 'sshr-deploy[{library.extra}]'"
         yield Lack(f"{library.package} does not work: {error}", (again,))
     if not {"cuda-core", "pycuda"} & facts.libraries.keys():
         yield Lack("cuda-core, which moves data to the GPU, is not installed", (install,))
     elif (error := facts.trial_error("cuda")) is not None:
-        yield Lack(error)
+        device = "pycuda" if "cuda-core" not in facts.libraries else "cuda-core cuda-bindings"
+        driver = f"# if that does not help, install NVIDIA's driver again: {DRIVERS}"
+        yield Lack(error, (f"pip install --force-reinstall {device}", driver))
 
 
 def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:
@@ -130,7 +141,8 @@ def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:
         lacks.append(Lack(f"the slide readers do not start: {answer.error}", again))
     lacks += [Lack(f"{name} does not import: {error}", again) for name, error in errors.items()]
     if not ready:
-        lacks.append(Lack("no engine is ready", ("pip install 'sshr-deploy[cpu]'",)))
+        on_cpu = next(engine for engine in engines if engine.name == "onnx-cpu")
+        lacks.append(Lack("no engine is ready", on_cpu.lacks[0].mend))
     tried = () if lacks else ("imported what reads slides and writes results",)
     return Ability("infer", tried, None, tuple(lacks))
 
@@ -144,22 +156,43 @@ def _judge_development(name: str, facts: Facts) -> Ability:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         reason = f"{', '.join(missing)} {verb} not installed"
-        others = [package for package in facts.onnxruntime.packages if package != "onnxruntime"]
+        mend: tuple[str, ...] = (f"pip install 'sshr-deploy[{name}]'",)
+        others = _other_onnxruntimes(facts)
         if name == "export" and others:
             reason += (
                 f"; [export] brings onnxruntime, which would overwrite {others[0]}: "
                 "use a virtual environment of its own"
             )
-        lacks.append(Lack(reason, (f"pip install 'sshr-deploy[{name}]'",)))
+        if name == "export" and _gpu_build_serves(facts):
+            mend = _in_an_environment_of_its_own(facts, *mend)
+        lacks.append(Lack(reason, mend))
     lacks += [
         Lack(f"{package} does not import: {error}", (f"pip install --force-reinstall {package}",))
         for package, error in _module_errors(facts)
         if package in packages
     ]
     if name == "export" and facts.onnxruntime.error is not None:
-        lacks.append(Lack(f"onnxruntime does not import: {facts.onnxruntime.error}"))
+        remove = f"pip uninstall -y {' '.join(facts.onnxruntime.packages)}"
+        mend = (remove, f"pip install {_onnxruntime_for(facts)}")
+        lacks.append(Lack(f"onnxruntime does not import: {facts.onnxruntime.error}", mend))
     tried = () if lacks else (f"imported {', '.join(packages)}",)
     return Ability(name, tried, None, tuple(lacks), tuple(_torch_notes(facts)))
+
+
+def _other_onnxruntimes(facts: Facts) -> list[str]:
+    """Installed packages that the package onnxruntime would overwrite."""
+    return [package for package in facts.onnxruntime.packages if package != "onnxruntime"]
+
+
+def _gpu_build_serves(facts: Facts) -> bool:
+    """Whether another package than onnxruntime is installed, or is what this machine wants."""
+    wanted = bool(facts.gpus) and not facts.onnxruntime.packages
+    return wanted or bool(_other_onnxruntimes(facts))
+
+
+def _in_an_environment_of_its_own(facts: Facts, command: str) -> tuple[str, ...]:
+    folder = "sshr-export\\Scripts\\" if facts.on_windows else "sshr-export/bin/"
+    return "python -m venv sshr-export", folder + command
 
 
 def _module_errors(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,8 @@ from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
 ORT_TENSORRT_MAJOR = "10"
 """Of the library that ONNX Runtime's TensorRT provider is linked with."""
+RTX_MEND = ("# no command can: use --engine tensorrt, onnx-cuda or onnx-cpu on this GPU",)
+"""Where TensorRT-RTX does not take the GPU."""
 _MIN_DRIVER = {11: 450, 12: 525, 13: 580}
 """By major version of CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility)."""
 _ENGINE_OF_PACKAGE = {
@@ -25,6 +27,7 @@ _ENGINE_OF_PACKAGE = {
 """Of packages whose names go on with the version of CUDA, "-cu13"."""
 _TELEMETRY_OFF = ("1", "true", "yes", "y", "on")
 """What onnxruntime 1.32 takes for yes, in any case; "0", "" and all else leave it on (tried)."""
+DRIVERS = "https://www.nvidia.com/drivers"
 NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 """For pip: where TensorRT's libraries are."""
 
@@ -109,7 +112,7 @@ def _gpu_not_on_list(facts: Facts) -> Iterator[Conflict]:
     reason = rtx_refuses(facts)
     installed = "tensorrt-rtx" in facts.libraries or has_rtx_plugin(facts.libraries)
     if reason is not None and installed:
-        yield Conflict("gpu-not-on-rtx-list", reason, (), ("tensorrt-rtx", "onnx-rtx"))
+        yield Conflict("gpu-not-on-rtx-list", reason, RTX_MEND, ("tensorrt-rtx", "onnx-rtx"))
 
 
 def _old_driver(facts: Facts) -> Iterator[Conflict]:
@@ -127,7 +130,7 @@ def _old_driver(facts: Facts) -> Iterator[Conflict]:
                 "old-driver",
                 f"{what} is built for CUDA {cuda}, which needs driver {needs} or newer; "
                 f"driver {driver} is installed: update NVIDIA's driver",
-                (),
+                (f"# install driver {needs} or newer: {DRIVERS}",),
                 stopped,
             )
 
@@ -146,7 +149,8 @@ def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
 
 def _hidden_gpus(facts: Facts) -> Iterator[Conflict]:
     if isinstance(reason := _first_gpu(facts), str):
-        yield Conflict("hidden-gpus", reason, (), GPU_ENGINES)
+        mend = (_unset(facts, "CUDA_VISIBLE_DEVICES"),)
+        yield Conflict("hidden-gpus", reason, mend, GPU_ENGINES)
 
 
 def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
@@ -161,7 +165,10 @@ def _another_first_gpu(facts: Facts) -> Iterator[Conflict]:
         )
         if used != first.name:
             reason = f"CUDA's first GPU is {used}, the driver's is {first.name}; {fix}"
-            yield Conflict("another-first-gpu", reason, (), ())
+            choose = _set(facts, "CUDA_VISIBLE_DEVICES", first.uuid or str(first.index))
+            by_bus = order == "PCI_BUS_ID"
+            mend = (choose,) if by_bus else (_unset(facts, "CUDA_DEVICE_ORDER"), choose)
+            yield Conflict("another-first-gpu", reason, mend, ())
 
 
 def _telemetry(facts: Facts) -> Iterator[Conflict]:
@@ -171,6 +178,15 @@ def _telemetry(facts: Facts) -> Iterator[Conflict]:
             "telemetry-on",
             f"ORT_DISABLE_TELEMETRY is {value!r}, with which onnxruntime 1.29 and later keeps a "
             "device id and sends events to Microsoft; unset it (sshr-deploy then sets it to 1)",
-            (),
+            (_unset(facts, "ORT_DISABLE_TELEMETRY"),),
             (),
         )
+
+
+def _unset(facts: Facts, name: str) -> str:
+    """For the shell of the machine: sh, or Windows' cmd."""
+    return f"set {name}=" if facts.on_windows else f"unset {name}"
+
+
+def _set(facts: Facts, name: str, value: str) -> str:
+    return f"{'set' if facts.on_windows else 'export'} {name}={value}"

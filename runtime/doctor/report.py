@@ -94,6 +94,11 @@ class Facts:
     """By name: engines, "cuda", and modules."""
     environ: Mapping[str, str]
 
+    @property
+    def on_windows(self) -> bool:
+        """Which shell and which paths the commands are for."""
+        return self.machine.platform.startswith("Windows")
+
     def trial_error(self, name: str) -> str | None:
         """Why a trial failed; None where it went well or was not made."""
         answer = self.trials.get(name)
@@ -110,7 +115,10 @@ class Lack:
 
     reason: str
     mend: tuple[str, ...] = ()
-    """Commands, one after the other; empty where `reason` says what to do."""
+    """Lines for a shell, one after the other: commands, or "# ..." where no command can do it.
+
+    Empty where another lack of the same engine has to be mended first.
+    """
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class Conflict:
     """Stable, for programs."""
     reason: str
     mend: tuple[str, ...]
+    """Lines for a shell, as in `Lack`."""
     breaks: tuple[str, ...]
     """Engines that cannot run because of it."""
 

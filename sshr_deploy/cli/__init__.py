@@ -19,7 +19,7 @@ from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.train import train
-from sshr_deploy.errors import DatasetError, OutputError, SshrDeployError, UsageError, one_line
+from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 
 _INTERRUPTED = 130  # typer's exit code where Ctrl-C ends a command that does not take it
 
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _fail(error: SshrDeployError, code: int) -> NoReturn:
-    if isinstance(error, DatasetError) and len(error.problems) > 1:
+    if isinstance(error, ListedError) and len(error.problems) > 1:
         for problem in error.problems:
             sys.stderr.write(one_line(problem) + "\n")
     sys.stderr.write(f"sshr-deploy: error: {error}\n")

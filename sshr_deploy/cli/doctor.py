@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.doctor.report import Ability, GpuFacts, Processor, Report
 
 _NAME_WIDTH = 13  # of the longest engine
+_TABLE_WIDTH = 60  # columns of a terminal; narrower ones get lines without frames
 
 
 def doctor(
@@ -50,7 +52,11 @@ def _print(report: Report, console: Console) -> None:
     from rich.text import Text
 
     console.print(_machine(report))
-    console.print(_abilities(report))
+    if console.width < _TABLE_WIDTH:
+        for line in _ability_lines(report):
+            console.print(Text(line))
+    else:
+        console.print(_abilities(report))
     for conflict in report.conflicts:
         stops = f" (stops {', '.join(conflict.breaks)})" if conflict.breaks else ""
         console.print(Text(f"conflict: {conflict.reason}{stops}"))
@@ -58,7 +64,7 @@ def _print(report: Report, console: Console) -> None:
     if mends:
         console.print("to mend:")
     for commands, names in mends.items():
-        console.print(Text(f"  {', '.join(names)}"))
+        console.print(Text(f"  {', '.join(dict.fromkeys(names))}"))
         for command in commands:
             console.print(Text(f"    {command}"), soft_wrap=True)
     if report.ready:
@@ -136,6 +142,13 @@ def _abilities(report: Report) -> RenderableType:
     return table
 
 
+def _ability_lines(report: Report) -> Iterator[str]:
+    """What the table says, for terminals that are too narrow for one."""
+    for ability in (*report.engines, *report.commands):
+        yield f"{ability.name}: {'ready' if ability.ready else 'not ready'}"
+        yield from (f"  {line}" for line in _told(ability, report))
+
+
 def _told(ability: Ability, report: Report) -> Iterator[str]:
     for lack in ability.lacks:
         yield "an NVIDIA GPU" if lack.reason == report.no_gpu else lack.reason
@@ -151,7 +164,7 @@ def _told(ability: Ability, report: Report) -> Iterator[str]:
 
 
 def _mends(report: Report) -> Mapping[tuple[str, ...], list[str]]:
-    """Commands, and what each mends."""
+    """Lines for a shell, and what each mends."""
     mends: dict[tuple[str, ...], list[str]] = {}
     for conflict in report.conflicts:
         if conflict.mend and not conflict.breaks:  # else its engines say it
@@ -160,6 +173,10 @@ def _mends(report: Report) -> Mapping[tuple[str, ...], list[str]]:
         for lack in ability.lacks:
             if lack.mend:
                 mends.setdefault(lack.mend, []).append(ability.name)
+    bundle = report.bundle
+    if bundle is not None and (bundle.error is not None or not report.usable):
+        again = f"sshr-deploy export CHECKPOINT --out {shlex.quote(bundle.path)} --overwrite"
+        mends.setdefault((again,), []).append("bundle")
     return mends
 
 

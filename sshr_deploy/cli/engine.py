@@ -39,6 +39,12 @@ def open_engine(
         builder=plan_builder(bundle.manifest.engine_options, tell),
         say=tell,
     )
+    trained_on = bundle.manifest.relabelled_from
+    if trained_on is not None:
+        say(
+            f"warning: the classes were renamed by the export (--relabel); the network was trained "
+            f"on {', '.join(trained_on['classes'])}"
+        )
     if session.info.unqualified is not None:
         say(f"warning: this network is not qualified here: {session.info.unqualified}")
     return session

@@ -18,6 +18,7 @@ from sshr_deploy.cli.options import (
     LargeOption,
     PrecisionOption,
     QuietOption,
+    RelabelOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
@@ -57,6 +58,7 @@ def evaluate(
         ),
     ],
     profile: CheckpointProfileOption = None,
+    relabel: RelabelOption = False,
     large: LargeOption = LargeImages.TILES,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
@@ -87,6 +89,7 @@ def evaluate(
     from sshr_deploy.runtime.evaluation.report import report
     from sshr_deploy.runtime.evaluation.sheet import write_sheet
     from sshr_deploy.runtime.evaluation.split import check_split, read_split
+    from sshr_deploy.runtime.evaluation.truth_classes import refuse_other_classes
 
     outputs = [path for path in (json_file, picture) if path is not None]
     if picture is not None and picture.suffix.lower() != ".png":
@@ -95,11 +98,13 @@ def evaluate(
     check_split(split)
     for path in outputs:
         check_writable(path)
-    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet)
+    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel)
     with _opened(model, profile, wanted) as (session, loaded, facts):
         if not quiet:
             say(f"checking the images and masks of {split}")
         images = read_split(split, loaded)
+        if not relabel:
+            refuse_other_classes(split, images, loaded)
         with counting(len(images), "images", quiet=quiet) as advance:
             evaluation = evaluate_split(
                 images, session, loaded, large=large, batch=batch, on_image=lambda _: advance()
@@ -137,6 +142,7 @@ class _Wanted(NamedTuple):
     batch: int
     allow_unqualified: bool
     quiet: bool
+    relabel: bool
 
 
 @contextmanager
@@ -152,7 +158,7 @@ def _opened(
                 f"--engine and --precision are for bundles, {model} runs in PyTorch; "
                 "leave them out, or export it and give the bundle"
             )
-        yield _checkpoint(model, profile)
+        yield _checkpoint(model, profile, relabel=wanted.relabel)
         return
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.profiles import load_profile
@@ -171,6 +177,7 @@ def _opened(
         "checkpoint_sha256": manifest.model.checkpoint_sha256,
         "width": manifest.model.width,
         "parameters": manifest.model.parameters,
+        "relabelled_from": manifest.relabelled_from,
     }
     with open_engine(
         bundle,
@@ -183,20 +190,22 @@ def _opened(
         yield session, manifest.profile, facts
 
 
-def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict[str, Any]]:
+def _checkpoint(
+    path: Path, profile: str | None, *, relabel: bool
+) -> tuple[Session, Profile, dict[str, Any]]:
     try:
         import torch
 
-        from sshr_deploy.model.checkpoint import load_checkpoint, read_profile
+        from sshr_deploy.model.checkpoint import check_labels, load_checkpoint, read_profile
         from sshr_deploy.train.model_session import ModelSession
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
-    from sshr_deploy.profiles import load_profile
+    from sshr_deploy.profiles import load_profile, relabelled_from
 
-    given = None if profile is None else load_profile(profile)
+    loaded = read_profile(path) if profile is None else load_profile(profile)
+    carried = check_labels(path, loaded, relabel=relabel)
     network = load_checkpoint(path)
-    loaded = given or read_profile(path)
     config = network.config
     if config.num_classes != loaded.num_classes:
         raise UsageError(
@@ -209,6 +218,7 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
         "checkpoint_sha256": file_entry(path).sha256,
         "width": config.width,
         "parameters": sum(p.numel() for p in network.parameters()),
+        "relabelled_from": relabelled_from(carried, loaded),
     }
     if torch.cuda.is_available():
         network = network.cuda()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption
+from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption, RelabelOption
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 
@@ -34,6 +34,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     profile: CheckpointProfileOption = None,
+    relabel: RelabelOption = False,
     precision: Annotated[
         list[Precision] | None,
         typer.Option(
@@ -155,7 +156,11 @@ def export(
         ),
         tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
     )
-    patches = shipped_patches() if qualify is None else patches_from_folder(qualify, loaded)
+    patches = (
+        shipped_patches()
+        if qualify is None
+        else patches_from_folder(qualify, loaded, relabel=relabel)
+    )
     try:
         bundle = export_bundle(
             checkpoint,
@@ -164,6 +169,7 @@ def export(
             patches,
             options,
             overwrite=overwrite,
+            relabel=relabel,
             on_step=lambda text: None if quiet else say(text),
         )
     except Int8RejectedError as error:

@@ -26,6 +26,14 @@ CheckpointProfileOption = Annotated[
         show_default="what the model carries",
     ),
 ]
+RelabelOption = Annotated[
+    bool,
+    typer.Option(
+        "--relabel",
+        help="Take the class names as given although the model was trained on others; results "
+        "record both.",
+    ),
+]
 WidthOption = Annotated[
     int,
     typer.Option(

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sshr_deploy.atomic import atomic_path
-from sshr_deploy.errors import CheckpointError, UsageError, first_line
+from sshr_deploy.errors import CheckpointError, ProfileError, UsageError, first_line
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.sshr import SSHR
 from sshr_deploy.profiles import Profile, profile_from
@@ -86,14 +86,60 @@ def read_profile(path: Path) -> Profile:
         CheckpointError: the file cannot be read, or its profile is no JSON.
         ProfileError: the profile is not valid.
     """
+    carried = carried_profile(path)
+    if carried is None:
+        raise UsageError(f"{path} does not say which classes it has; give --profile")
+    return carried
+
+
+def carried_profile(path: Path) -> Profile | None:
+    """The same; None where the checkpoint has none, as those of the authors.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its profile is no JSON.
+        ProfileError: the profile is not valid.
+    """
     text = read_header(path).get(PROFILE_KEY)
     if text is None:
-        raise UsageError(f"{path} does not say which classes it has; give --profile")
+        return None
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} holds an unusable profile; give --profile") from error
     return profile_from(content, f"profile in {path}")
+
+
+def check_labels(path: Path, profile: Profile, *, relabel: bool = False) -> Profile | None:
+    """Refuse to give the classes of a checkpoint other names, unless `relabel` wants that.
+
+    Scale, gate, weights and colours of `profile` may differ from those the checkpoint carries.
+
+    Returns:
+        The profile that it carries; None where it has none, or none that can be read.
+
+    Raises:
+        UsageError: the names differ, or cannot be compared.
+        CheckpointError: the file cannot be read.
+    """
+    read_header(path)  # whose own errors are not about labels
+    try:
+        carried = carried_profile(path)
+    except (CheckpointError, ProfileError) as error:
+        if relabel:
+            return None
+        raise UsageError(
+            f"{path} has a profile that cannot be read ({error}); add --relabel to take the "
+            f"classes of profile {profile.name}"
+        ) from error
+    if relabel or carried is None or carried.class_names == profile.class_names:
+        return carried
+    fix = "leave --profile out"
+    if carried.num_classes == profile.num_classes:
+        fix += ", or add --relabel to rename the classes"
+    raise UsageError(
+        f"{path} was trained on {', '.join(carried.class_names)} (profile {carried.name}), but "
+        f"profile {profile.name} has {', '.join(profile.class_names)}; {fix}"
+    )
 
 
 def save_checkpoint(

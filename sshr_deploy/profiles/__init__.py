@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sshr_deploy.errors import ProfileError
+from sshr_deploy.errors import ListedError, ProfileError
 from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _SHIPPED = resources.files("sshr_deploy.profiles")
@@ -84,6 +84,11 @@ class Profile(_Frozen):
         return len(self.classes)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of labels 0 to N-1."""
+        return tuple(tissue.name for tissue in self.classes)
+
+    @property
     def palette(self) -> list[tuple[int, int, int]]:
         """RGB of labels 0 to N, the last being the background."""
         return [*(c.rgb for c in self.classes), _rgb(self.background_color)]
@@ -106,6 +111,16 @@ class Profile(_Frozen):
         return flags
 
 
+def relabelled_from(own: Profile | None, profile: Profile) -> dict[str, Any] | None:
+    """What a network's classes are called by its own profile, for JSON.
+
+    None where `profile` calls them the same, or the network has no profile of its own.
+    """
+    if own is None or own.class_names == profile.class_names:
+        return None
+    return {"profile": own.name, "classes": list(own.class_names)}
+
+
 def shipped_profiles() -> list[str]:
     """Names of the profiles inside the package."""
     return shipped_names(_SHIPPED)
@@ -115,7 +130,7 @@ def load_profile(name_or_path: str) -> Profile:
     """Read a shipped profile by name, or a user's own from a path that ends in `.toml`.
 
     Raises:
-        ProfileError: unknown name, unreadable file, or a field that is wrong (named).
+        ProfileError: unknown name, unreadable file, or fields that are wrong (all of them named).
     """
     content = read_named_toml(name_or_path, _SHIPPED, "profile", ProfileError)
     return profile_from(content, f"profile {name_or_path}")
@@ -125,20 +140,39 @@ def profile_from(content: dict[str, Any], origin: str) -> Profile:
     """A profile from its fields, as `Profile.model_dump` gives them.
 
     Raises:
-        ProfileError: a field is missing, unknown or wrong (named, after `origin`).
+        ProfileError: fields are missing, unknown or wrong (all of them named, after `origin`).
     """
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        raise ProfileError(f"{origin}: {describe_validation(error)}") from error
+        raise invalid_fields(error, origin, ProfileError) from error
+
+
+def invalid_fields(
+    error: ValidationError, origin: str, error_type: type[ListedError]
+) -> ListedError:
+    """What to raise for fields that are missing, unknown or wrong; a line for each of them."""
+    first, *others = validation_problems(error)
+    if not others:
+        return error_type(f"{origin}: {first}")
+    text = f"{origin} has {len(others) + 1} problems, the first: {first}"
+    return error_type(text, [f"{origin}: {problem}" for problem in (first, *others)])
 
 
 def describe_validation(error: ValidationError) -> str:
     """The first problem of a pydantic error as one line: `classes.0.color: ...`."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = error.error_count() - 1
-    return (f"{where}: " if where else "") + first["msg"] + (f" (and {more} more)" if more else "")
+    first, *others = validation_problems(error)
+    return first + (f" (and {len(others)} more)" if others else "")
+
+
+def validation_problems(error: ValidationError) -> list[str]:
+    """Every problem of a pydantic error as one line: `classes.0.color: ...`."""
+    found = error.errors(include_url=False)
+    places = [".".join(str(part) for part in problem["loc"]) for problem in found]
+    return [
+        f"{place}: {problem['msg']}" if place else problem["msg"]
+        for place, problem in zip(places, found, strict=True)
+    ]
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

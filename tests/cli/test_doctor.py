@@ -16,7 +16,13 @@ from typer.testing import CliRunner
 from sshr_deploy.cli import app
 from sshr_deploy.runtime.doctor import examine as examine_module
 from sshr_deploy.runtime.doctor.examine import judge
-from sshr_deploy.runtime.doctor.report import Answer, ArtifactFacts, BundleFacts, Facts
+from sshr_deploy.runtime.doctor.report import (
+    Answer,
+    ArtifactFacts,
+    BundleFacts,
+    Facts,
+    OnnxRuntime,
+)
 from tests.runtime.doctor.fake_packages import put_metadata, put_module
 from tests.runtime.doctor.machines import (
     H100,
@@ -41,12 +47,13 @@ def run(*args: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def shown(
-    monkeypatch: pytest.MonkeyPatch, facts: Facts, bundle: BundleFacts | None = None
-) -> tuple[int, str]:
-    """Exit code and what a person sees in 80 columns, for a machine of `facts`."""
+    monkeypatch: pytest.MonkeyPatch, facts: Facts, bundle: BundleFacts | None = None,
+    columns: str = "80",
+) -> tuple[int, str]:  # fmt: skip
+    """Exit code and what a person sees in so many columns, for a machine of `facts`."""
     report = judge(facts, bundle)
     monkeypatch.setattr(examine_module, "examine", lambda model: report)
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", columns)
     done = CliRunner().invoke(app, ["doctor"])
     return done.exit_code, done.stdout
 
@@ -172,6 +179,23 @@ def test_a_bundle(
     assert got == code
     for word in words:
         assert word in sentence(text)
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_no_terminal_is_too_narrow_for_what_mends(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    facts = with_packages(laptop(), onnxruntime=None)
+    facts = replace(facts, onnxruntime=OnnxRuntime((), None, None, None, (), None))
+    bundle = BundleFacts("a b", "a b/model.onnx was changed", ())
+    code, text = shown(monkeypatch, facts, bundle, columns)
+    assert code == 1
+    for name in ("tensorrt", "onnx-cpu", "infer", "train"):
+        assert re.search(rf"^\W*{name}\b", text, re.MULTILINE), name
+    assert "onnxruntime is not installed" in sentence(text)
+    assert "pip install 'sshr-deploy[cpu]'" in text
+    assert "sshr-deploy export CHECKPOINT --out 'a b' --overwrite" in text
+    assert "drivers: https://www.nvidia.com/drivers" in text
 
 
 def test_names_of_others_are_not_markup(monkeypatch: pytest.MonkeyPatch) -> None:

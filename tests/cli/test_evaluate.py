@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from sshr_deploy.bundle import load_bundle
+from sshr_deploy.cli import app
+from sshr_deploy.errors import UsageError
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile
 
@@ -144,6 +148,36 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 def test_a_bundle_takes_its_own_profile_named_again(split: Path, small_bundle_dir: Path) -> None:
     done = run(split, "--model", small_bundle_dir, "--profile", "wsss4luad", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_other_classes_than_the_model_s_are_scored_with_relabel_alone(
+    split: Path, own_checkpoint: Path, small_bundle_dir: Path, profile: Profile, tmp_path: Path
+) -> None:
+    """The names of a profile that a checkpoint does not carry; label maps of two classes."""
+    renamed = tmp_path / "renamed.toml"
+    classes = "".join(f'[[classes]]\nname = "{n}"\ncolor = "#00000{n}"\n' for n in range(3))
+    renamed.write_text(f'name = "x"\ntitle = "X"\nmpp_um = 1\ngate_threshold = 0.2\n{classes}')
+    two = tmp_path / "data" / "val"
+    for part in ("img", "mask"):
+        shutil.copytree(split / part, two / part)
+    (tmp_path / "data" / "training").mkdir()
+    (tmp_path / "data" / "training" / "x[1 0].png").touch()
+    for arguments, words in (
+        ([split, "--model", own_checkpoint, "--profile", renamed], "was trained on tumour, stroma"),
+        ([two, "--model", small_bundle_dir], "x[1 0].png has 2 labels"),
+    ):
+        command = ["evaluate", *map(str, arguments), "--quiet", "--json", str(tmp_path / "out")]
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, UsageError)
+        assert words in str(done.exception) and "--relabel" in str(done.exception)
+        assert not (tmp_path / "out").exists()
+        done = CliRunner().invoke(app, [*command, "--relabel"])
+        assert done.exit_code == 0, done.exception
+        model = figures(tmp_path / "out")["model"]
+        names = [tissue.name for tissue in profile.classes]
+        expected = {"profile": "wsss4luad", "classes": names} if "trained" in words else None
+        assert model["relabelled_from"] == expected
+        (tmp_path / "out").unlink()
 
 
 def test_a_checkpoint_without_torch_names_the_extra(split: Path, own_checkpoint: Path) -> None:

@@ -195,6 +195,23 @@ def test_wrong_names_are_one_line(textures: Path, recipe: Path, tmp_path: Path, 
     assert not out.exists() or list(out.iterdir()) == []
 
 
+def test_every_mistake_in_a_recipe_or_a_profile_has_its_line(
+    textures: Path, recipe: Path, tmp_path: Path, here: Here
+) -> None:
+    bad = write_tiny_recipe(tmp_path / "bad.toml", epochs=0, momentum=2, lr=0.1)
+    *problems, summary = here.train(textures, bad, tmp_path / "run").splitlines()
+    assert [line.split(": ")[1] for line in problems] == ["epochs", "momentum", "lr"]
+    assert all(line.startswith(f"recipe {bad}: ") for line in problems)
+    assert f"error: recipe {bad} has 3 problems, the first: epochs: " in summary
+
+    own = tmp_path / "own.toml"
+    own.write_text('name = "own"\ntitle = "Own"\nmpp = 1\nclasses = []\n', "utf-8")
+    stderr = here.train(textures, recipe, tmp_path / "run", "--profile", own)
+    for field in ("mpp_um", "gate_threshold", "classes", "mpp"):
+        assert f"profile {own}: {field}: " in stderr
+    assert "has 4 problems" in stderr.splitlines()[-1]
+
+
 def test_results_of_others_are_never_touched(
     textures: Path, recipe: Path, tmp_path: Path, here: Here
 ) -> None:

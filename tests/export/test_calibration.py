@@ -8,8 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.export.calibration import calibration_patches
+from sshr_deploy.errors import ExportError, SshrDeployError, UsageError
+from sshr_deploy.export.artifacts import ExportOptions
+from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+from sshr_deploy.export.calibration import calibration_patches, check_calibration
+from sshr_deploy.export.reference_from_checkpoint import shipped_patches
+from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.slides import open_slide, read_area, resolve_mpp
@@ -144,3 +148,41 @@ def test_nothing_to_use_is_one_line(profile: Profile, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"glass\.png cannot be read") as caught:
         calibration_patches(tmp_path, profile)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing.svs", "cannot be read: No such file"),
+        ("empty", "holds no slide or patch image"),
+        ("notes.txt", "neither a slide nor a patch image"),
+        ("bad.png", "cannot be read as a PNG or JPEG"),
+        ("bad", "gives no patch to calibrate on: .*(bad.png|bad.svs)"),
+    ],
+)
+def test_what_cannot_be_calibrated_on_is_refused_before_the_checkpoint_is_read(
+    profile: Profile, tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    for file in ("notes.txt", "bad.png", "bad/bad.png", "bad/bad.svs"):
+        (tmp_path / file).write_text("no picture")
+    options = ExportOptions(precisions=(Precision.INT8,), calibration=tmp_path / name)
+    said: list[str] = []
+    with pytest.raises(SshrDeployError, match=words):
+        export_bundle(
+            tmp_path / "not.read", profile, tmp_path / "bundle", shipped_patches(), options,
+            on_step=said.append,
+        )  # fmt: skip
+    assert said == [] and not (tmp_path / "bundle").exists()
+
+
+def test_one_readable_input_is_enough_to_begin(
+    demo_slide: Path, stained: Rgb, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(ExportError):
+        check_calibration(tmp_path)
+    save(tmp_path / "good.png", stained)
+    check_calibration(tmp_path)
+    check_calibration(demo_slide)

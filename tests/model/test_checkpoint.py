@@ -9,9 +9,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sshr_deploy.errors import CheckpointError
+from sshr_deploy.errors import CheckpointError, UsageError
 from sshr_deploy.model import SSHR, ModelConfig
-from sshr_deploy.model.checkpoint import CONFIG_KEY, load_checkpoint, save_checkpoint
+from sshr_deploy.model.checkpoint import (
+    CONFIG_KEY,
+    PROFILE_KEY,
+    check_labels,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sshr_deploy.profiles import Profile, load_profile
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +191,49 @@ def test_other_state_dicts_and_missing_files_are_refused(tmp_path: Path) -> None
     ]:
         with pytest.raises(CheckpointError, match=named):
             load_checkpoint(tmp_path / name)
+
+
+def _carrying(model: SSHR, path: Path, text: str) -> Path:
+    save_checkpoint(model, path, metadata={PROFILE_KEY: text})
+    return path
+
+
+def test_a_checkpoint_keeps_its_class_names_unless_they_may_change(
+    model: SSHR, tmp_path: Path
+) -> None:
+    luad, bcss, three = (load_profile(name) for name in ("luad", "bcss", "wsss4luad"))
+    path = _carrying(model, tmp_path / "m.safetensors", luad.model_dump_json())
+    assert check_labels(path, luad) == luad
+    words = r"trained on tumour epithelium, .*but profile bcss has tumour, .*; leave --profile out"
+    with pytest.raises(UsageError, match=f"{words}, or add --relabel"):
+        check_labels(path, bcss)
+    with pytest.raises(
+        UsageError, match=r"leave --profile out$"
+    ):  # another count cannot be renamed
+        check_labels(path, three)
+    assert check_labels(path, bcss, relabel=True) == luad
+    other_order = luad.model_copy(update={"classes": luad.classes[::-1]})
+    with pytest.raises(UsageError, match="--relabel"):
+        check_labels(path, other_order)
+
+
+def test_all_but_the_names_may_differ_and_a_checkpoint_may_carry_none(
+    model: SSHR, profile: Profile, tmp_path: Path
+) -> None:
+    path = _carrying(model, tmp_path / "m.safetensors", profile.model_dump_json())
+    changed = profile.model_copy(update={"mpp_um": 0.5, "gate_threshold": 0.4, "name": "mine"})
+    assert check_labels(path, changed) == profile
+    save_checkpoint(model, path)
+    assert check_labels(path, profile) is None
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    assert check_labels(tmp_path / "m.pth", profile) is None
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{}"])
+def test_a_profile_that_cannot_be_read_is_not_passed_over(
+    model: SSHR, profile: Profile, tmp_path: Path, text: str
+) -> None:
+    path = _carrying(model, tmp_path / "m.safetensors", text)
+    with pytest.raises(UsageError, match=r"cannot be read .*; add --relabel"):
+        check_labels(path, profile)
+    assert check_labels(path, profile, relabel=True) is None

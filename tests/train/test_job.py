@@ -17,8 +17,8 @@ from sshr_deploy.errors import DatasetError, SshrDeployError, TrainingError, Usa
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.train.demo_dataset import write_dataset
-from sshr_deploy.train.history import EpochRow
-from sshr_deploy.train.recipe import load_recipe
+from sshr_deploy.train.history import EpochRow, StepNews
+from sshr_deploy.train.recipe import HfrmTraining, load_recipe
 from sshr_deploy.train.run import train
 from sshr_deploy.train.run_checkpoint import LAST_NAME
 from tests.train.watching import SGD, Watcher, make_job
@@ -111,7 +111,7 @@ def test_bad_files_stop_before_anything_is_written(dataset: Path, tmp_path: Path
     with pytest.raises(DatasetError) as caught:
         train(make_job(bad, tmp_path / "run"), Watcher())
     assert len(caught.value.problems) == 3  # of both folders
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -120,15 +120,75 @@ def test_bad_files_stop_before_anything_is_written(dataset: Path, tmp_path: Path
     [
         ({"init": Path("demo/profile.toml")}, "neither"),
         ({"recipe": replace(SGD, batch=14)}, "13 training patches are fewer"),
+        pytest.param(
+            {"recipe": replace(SGD, hfrm=HfrmTraining.FUSED)},
+            "needs an NVIDIA GPU and Triton",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel works here"),
+        ),
     ],
 )
-def test_a_run_that_cannot_begin_leaves_its_folder_free(
-    changes: dict[str, Any], why: str, dataset: Path, tmp_path: Path
-) -> None:
-    job = make_job(dataset, tmp_path / "run")
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    changes: dict[str, Any], why: str, dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    job = make_job(dataset, tmp_path / "new" / "run")
+    with pytest.raises(SshrDeployError, match=why):
+        train(replace(job, **changes), Watcher())
+    assert list(tmp_path.iterdir()) == []
+    job.out.mkdir(parents=True)  # the user's own stays
     with pytest.raises(SshrDeployError, match=why):
         train(replace(job, **changes), Watcher())
     assert list(job.out.iterdir()) == []
+
+
+class WithoutCheckpoint(Watcher):
+    """Stops a run before anything that it could go on from is written."""
+
+    def step_done(self, news: StepNews) -> None:
+        raise TrainingError("the loss is nan")
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_can_be_begun_anew(
+    dataset: Path, tmp_path: Path
+) -> None:
+    wild = make_job(dataset, tmp_path / "run", replace(SGD, learning_rate=1e6))
+    with pytest.raises(TrainingError, match="is nan"):
+        train(wild, WithoutCheckpoint())
+    assert [path.name for path in wild.out.iterdir()] == ["run.json"]
+    tame = make_job(dataset, wild.out)
+    with pytest.raises(TrainingError, match=r"another recipe; .*leave out --resume to begin it"):
+        train(replace(tame, resume=True), Watcher())
+    # As after an epoch whose last step overflowed, where there is no val split.
+    (wild.out / "metrics.jsonl").write_text("an old line\n")
+    (wild.out / "tensorboard").mkdir()
+    (wild.out / "tensorboard" / "events.of.the.old.run").touch()
+    train(tame, Watcher())
+    assert json.loads((tame.out / "run.json").read_text())["recipe"]["learning_rate"] == 0.01
+    assert "old" not in (tame.out / "metrics.jsonl").read_text()
+    assert "old" not in "".join(path.name for path in (tame.out / "tensorboard").iterdir())
+    with pytest.raises(UsageError, match="holds a run; add --resume"):
+        train(tame, Watcher())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", LAST_NAME, "best.safetensors"])
+def test_only_a_run_without_anything_to_lose_is_begun_anew(
+    name: str, dataset: Path, tmp_path: Path
+) -> None:
+    job = make_job(dataset, tmp_path / "run")
+    with pytest.raises(TrainingError):
+        train(job, WithoutCheckpoint())
+    (job.out / name).write_text("mine")
+    with pytest.raises(UsageError, match="holds a run; add --resume"):
+        train(job, Watcher())
+    assert (job.out / name).read_text() == "mine"
+
+
+def test_the_record_of_another_command_is_never_replaced(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"profile": "luad", "inputs": []}')  # as infer writes it
+    with pytest.raises(UsageError, match="choose another --out"):
+        train(make_job(dataset, tmp_path), Watcher())
+    assert "luad" in (tmp_path / "run.json").read_text()
 
 
 def test_a_val_split_that_cannot_be_used_stops_before_the_first_step(

@@ -87,6 +87,17 @@ def test_a_wrong_field_is_named(change: dict[str, Any], named: str) -> None:
         recipe_from(content, "recipe mine")
 
 
+def test_all_wrong_fields_are_listed_at_once() -> None:
+    content = {**recipe_fields(load_recipe("smoke")), "epochs": 0, "lr": 1, "momentum": 2}
+    del content["name"]
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(content, "recipe mine")
+    fields = [line.removeprefix("recipe mine: ").split(":")[0] for line in caught.value.problems]
+    assert sorted(fields) == ["epochs", "lr", "momentum", "name"]
+    assert str(caught.value).startswith("recipe mine has 4 problems, the first: ")
+    assert caught.value.problems[0].removeprefix("recipe mine") in str(caught.value)
+
+
 def test_unknown_names_and_bad_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="choose fast, paper, scratch, smoke"):
         load_recipe("papre")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from sshr_deploy.runtime.sessions import ENGINES
 from tests.runtime.doctor.machines import (
     H100,
     NO_GPU,
+    RTX,
+    cuda_answer,
     laptop,
     with_packages,
     with_trials,
@@ -54,8 +57,9 @@ def test_a_laptop_is_ready_for_the_cpu() -> None:
     assert (report.ready, report.usable) == (True, ("onnx-cpu",))
     for engine in report.engines[:-1]:
         assert engine.lacks[0].reason == NO_GPU
+        assert engine.lacks[0].mend == (f"# {NO_GPU}; drivers: https://www.nvidia.com/drivers",)
         # Nothing is gained by installing, and replacing the onnxruntime that works would harm.
-        assert all(lack.mend == () for lack in engine.lacks)
+        assert all(lack.mend == () for lack in engine.lacks[1:])
     assert "tensorrt is not installed" in [lack.reason for lack in report.engines[0].lacks]
 
 
@@ -63,8 +67,9 @@ def test_a_laptop_is_ready_for_the_cpu() -> None:
     ("name", "package", "command"),
     [
         ("tensorrt", "tensorrt", "pip install 'sshr-deploy[tensorrt]'"),
-        ("tensorrt-rtx", "tensorrt-rtx", "pip install 'sshr-deploy[rtx]'"),
-        ("tensorrt-rtx", "cuda-core", "pip install 'sshr-deploy[rtx]'"),
+        # [rtx] would bring a second onnxruntime beside onnxruntime-gpu.
+        ("tensorrt-rtx", "tensorrt-rtx", "pip install tensorrt-rtx cuda-core cuda-bindings"),
+        ("tensorrt-rtx", "cuda-core", "pip install tensorrt-rtx cuda-core cuda-bindings"),
     ],
 )
 def test_a_missing_package(name: str, package: str, command: str) -> None:
@@ -72,6 +77,9 @@ def test_a_missing_package(name: str, package: str, command: str) -> None:
     (lack,) = ability(facts, name).lacks
     assert f"{package}" in lack.reason and "not installed" in lack.reason
     assert lack.mend == (command,)
+    if name == "tensorrt-rtx":
+        facts = replace(facts, onnxruntime=laptop().onnxruntime)
+        assert ability(facts, name).lacks[0].mend == ("pip install 'sshr-deploy[rtx]'",)
 
 
 def test_pycuda_serves_instead_of_cuda_core() -> None:
@@ -79,16 +87,10 @@ def test_pycuda_serves_instead_of_cuda_core() -> None:
     assert ability(facts, "tensorrt").ready
 
 
-@pytest.mark.parametrize(
-    ("name", "install"),
-    [
-        ("onnx-cpu", "pip install 'sshr-deploy[cpu]'"),
-        ("onnx-cuda", "pip install 'sshr-deploy[gpu]'"),
-        ("onnx-tensorrt", "pip install 'sshr-deploy[gpu]'"),
-    ],
-)
-def test_no_onnxruntime_or_one_without_the_provider(name: str, install: str) -> None:
-    facts = workstation()
+@pytest.mark.parametrize("name", ["onnx-cpu", "onnx-cuda", "onnx-tensorrt"])
+def test_no_onnxruntime_or_one_without_the_provider(name: str) -> None:
+    """One command for all: there can be only one onnxruntime, and that of [gpu] serves them all."""
+    facts, install = workstation(), "pip install 'sshr-deploy[gpu]'"
     (lack,) = ability(replace(facts, onnxruntime=NO_ORT), name).lacks
     assert lack.mend == (install,)
     cpu_build = replace(laptop().onnxruntime, providers=("AzureExecutionProvider",))
@@ -104,7 +106,7 @@ def test_the_rtx_provider_is_a_plug_in() -> None:
     (lack,) = ability(without, "onnx-rtx").lacks
     assert lack.mend == ("pip install onnxruntime-ep-nv-tensorrt-rtx",)
     (lack,) = ability(replace(facts, onnxruntime=NO_ORT), "onnx-rtx").lacks
-    assert lack.mend == ("pip install 'sshr-deploy[cpu]'",)
+    assert lack.mend == ("pip install 'sshr-deploy[gpu]'",)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +138,11 @@ def test_libraries_that_do_not_work() -> None:
     failed = Answer({}, "its process ended with SIGSEGV")
     (lack,) = ability(with_trials(workstation(), tensorrt_rtx=failed), "tensorrt-rtx").lacks
     assert "its process ended with SIGSEGV" in lack.reason
-    assert lack.mend == ("pip install --force-reinstall 'sshr-deploy[rtx]'",)
+    assert lack.mend == ("pip install --force-reinstall tensorrt-rtx cuda-core cuda-bindings",)
     for name in ("tensorrt", "tensorrt-rtx"):
         (lack,) = ability(with_trials(workstation(), cuda=failed), name).lacks
         assert lack.reason == failed.error
+        assert lack.mend[0] == "pip install --force-reinstall cuda-core cuda-bindings"
 
 
 def test_what_a_conflict_breaks_is_not_ready() -> None:
@@ -180,7 +183,11 @@ def test_export_and_train_name_what_is_missing() -> None:
     (lack,) = ability(facts, "export").lacks
     assert lack.reason.startswith("torch, onnxscript are not installed; [export] brings")
     assert "would overwrite onnxruntime-gpu" in lack.reason
-    assert lack.mend == ("pip install 'sshr-deploy[export]'",)
+    install = "pip install 'sshr-deploy[export]'"
+    assert lack.mend == ("python -m venv sshr-export", f"sshr-export/bin/{install}")
+    on_windows = replace(facts, machine=replace(facts.machine, platform="Windows 11 AMD64"))
+    mend = ability(on_windows, "export").lacks[0].mend
+    assert mend[1] == f"sshr-export\\Scripts\\{install}"
     (lack,) = ability(facts, "train").lacks
     assert lack.reason == "torch is not installed"
     bare = replace(facts, onnxruntime=NO_ORT)
@@ -222,6 +229,55 @@ def test_vnni_is_a_note_where_it_is_known_to_be_missing() -> None:
         processor = replace(machine.processor, vnni=vnni)
         facts = replace(laptop(), machine=replace(machine, processor=processor))
         assert len(ability(facts, "onnx-cpu").notes) == notes
+
+
+FAILED = Answer({}, "no answer in 120 s")
+BROKEN_ORT = OnnxRuntime(("onnxruntime-gpu",), None, None, None, (), "no module named capi")
+MACHINES = {
+    "workstation": workstation(),
+    "H100": workstation(H100),
+    "laptop": laptop(),
+    "old driver": workstation(replace(RTX, driver="450.1")),
+    "hidden": replace(workstation(), environ={"CUDA_VISIBLE_DEVICES": "-1"}),
+    "a slice": replace(workstation(), environ={"CUDA_VISIBLE_DEVICES": "MIG-1"}),
+    "telemetry": replace(laptop(), environ={"ORT_DISABLE_TELEMETRY": "0"}),
+    "another GPU": with_trials(
+        replace(workstation(), environ={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}),
+        cuda=cuda_answer(replace(RTX, name="another")),
+    ),
+    "Windows": replace(
+        workstation(),
+        machine=replace(workstation().machine, platform="Windows 11 AMD64"),
+        environ={"CUDA_VISIBLE_DEVICES": ""},
+    ),
+    "all packages gone": replace(workstation(), libraries={}, onnxruntime=NO_ORT),
+    "bare laptop": replace(laptop(), libraries={}, onnxruntime=NO_ORT),
+    "onnxruntime broken": replace(workstation(), onnxruntime=BROKEN_ORT),
+    "all trials failed": replace(workstation(), trials=dict.fromkeys(workstation().trials, FAILED)),
+    "laptop, all failed": replace(laptop(), trials=dict.fromkeys(laptop().trials, FAILED)),
+}
+
+
+@pytest.mark.parametrize("facts", MACHINES.values(), ids=MACHINES)
+def test_whatever_is_not_ready_says_what_mends_it(facts: Facts) -> None:
+    report = judge(facts)
+    for item in (*report.engines, *report.commands):
+        assert item.ready or item.lacks[0].mend, item
+    for conflict in report.conflicts:
+        assert conflict.mend, conflict
+    lines = [line for c in report.conflicts for line in c.mend]
+    lines += [
+        line
+        for item in (*report.engines, *report.commands)
+        for lack in item.lacks
+        for line in lack.mend
+    ]
+    for line in lines:
+        assert re.match(r"(# |pip |python |sshr-export|unset |export \w+=|set \w+=)", line), line
+    # pyproject.toml: [gpu] is not beside [cpu], [rtx] or [export].
+    here = {line for line in lines if line.startswith("pip install 'sshr-deploy[")}
+    extras = {line.split("[")[1].split("]")[0] for line in here}
+    assert "gpu" not in extras or not extras & {"cpu", "rtx", "export"}, here
 
 
 def test_packages_are_those_of_the_extras(repo_root: Path) -> None:

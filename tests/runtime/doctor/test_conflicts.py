@@ -74,7 +74,10 @@ def test_the_provider_needs_tensorrt_10() -> None:
 
 def test_a_gpu_that_tensorrt_rtx_does_not_list() -> None:
     conflict = the_only(workstation(H100))
-    assert (conflict.name, conflict.mend) == ("gpu-not-on-rtx-list", ())
+    assert conflict.name == "gpu-not-on-rtx-list"
+    assert conflict.mend == (
+        "# no command can: use --engine tensorrt, onnx-cuda or onnx-cpu on this GPU",
+    )
     assert conflict.breaks == ("tensorrt-rtx", "onnx-rtx")
     assert "H100 80GB HBM3 has SM 9.0" in conflict.reason
     assert "8.0, 8.6, 8.9, 12.0, 12.1" in conflict.reason
@@ -107,6 +110,8 @@ def test_an_old_driver(driver: str, stopped: set[str]) -> None:
             found[0].reason
         )
         assert f"driver {driver} is installed" in found[0].reason
+        newer = "# install driver 580 or newer: https://www.nvidia.com/drivers"
+        assert {conflict.mend for conflict in found} == {(newer,)}
 
 
 def test_an_old_driver_is_enough_for_an_older_cuda_or_where_it_was_seen_to_run() -> None:
@@ -130,6 +135,7 @@ def test_hidden_gpus(value: str, hidden: bool) -> None:
     assert names == (["hidden-gpus"] if hidden else [])
     if hidden:
         assert the_only(facts).breaks == GPU_ENGINES
+        assert the_only(facts).mend == ("unset CUDA_VISIBLE_DEVICES",)
         assert f"CUDA_VISIBLE_DEVICES is {value.strip()!r}, " in the_only(facts).reason
 
 
@@ -157,6 +163,8 @@ def test_cuda_may_count_otherwise(environ: dict[str, str], fix: str | None) -> N
     assert (conflict.name, conflict.breaks) == ("another-first-gpu", ())
     assert fix in conflict.reason
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" not in conflict.reason  # `infer` sets that itself
+    unset = ("unset CUDA_DEVICE_ORDER",) if environ else ()
+    assert conflict.mend == (*unset, "export CUDA_VISIBLE_DEVICES=0")
 
 
 def test_the_list_is_asked_for_the_gpu_that_is_chosen() -> None:
@@ -182,6 +190,11 @@ def test_telemetry(value: str | None, on: bool) -> None:
     environ = {} if value is None else {"ORT_DISABLE_TELEMETRY": value}
     names = [conflict.name for conflict in find_conflicts(replace(laptop(), environ=environ))]
     assert names == (["telemetry-on"] if on else [])
+    if on:
+        windows = replace(laptop().machine, platform="Windows 11 AMD64")
+        facts = replace(laptop(), environ=environ)
+        assert the_only(facts).mend == ("unset ORT_DISABLE_TELEMETRY",)
+        assert the_only(replace(facts, machine=windows)).mend == ("set ORT_DISABLE_TELEMETRY=",)
 
 
 def test_what_stops_an_engine_comes_first() -> None:
