@@ -17,6 +17,7 @@ from sshr_deploy.cli.options import (
     EngineOption,
     PrecisionOption,
     QuietOption,
+    ThreadsOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
@@ -67,6 +68,7 @@ def evaluate(
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,
+    threads: ThreadsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
         Path | None,
@@ -100,7 +102,7 @@ def evaluate(
     _check_outputs(outputs, model, split)
     for path in outputs:
         check_writable(path)
-    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet)
+    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, threads)
     with _opened(model, profile, wanted) as (session, loaded, facts):
         if not quiet:
             say(f"checking the images and masks of {split}")
@@ -142,6 +144,7 @@ class _Wanted(NamedTuple):
     batch: int
     allow_unqualified: bool
     quiet: bool
+    threads: int | None
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def _opened(
                 f"--engine and --precision are for bundles, {model} runs in PyTorch; "
                 "leave them out, or export it and give the bundle"
             )
-        yield _checkpoint(model, profile)
+        yield _checkpoint(model, profile, wanted.threads)
         return
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.profiles import load_profile
@@ -184,11 +187,14 @@ def _opened(
         batch=wanted.batch,
         allow_unqualified=wanted.allow_unqualified,
         quiet=wanted.quiet,
+        threads=wanted.threads,
     ) as session:
         yield session, manifest.profile, facts
 
 
-def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict[str, Any]]:
+def _checkpoint(
+    path: Path, profile: str | None, threads: int | None
+) -> tuple[Session, Profile, dict[str, Any]]:
     try:
         import torch
 
@@ -198,6 +204,7 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
     from sshr_deploy.profiles import load_profile
+    from sshr_deploy.runtime.threads import choose_threads, use_threads
 
     given = None if profile is None else load_profile(profile)
     network = load_checkpoint(path)
@@ -208,6 +215,7 @@ def _checkpoint(path: Path, profile: str | None) -> tuple[Session, Profile, dict
             f"{path} has {config.num_classes} classes, profile {loaded.name} has "
             f"{loaded.num_classes}; give the --profile it was trained with"
         )
+    use_threads(choose_threads(config.width, threads))
     facts = {
         "kind": "checkpoint",
         "path": str(path),
