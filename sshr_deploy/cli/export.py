@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption
+from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption, ThreadsOption
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 
@@ -108,6 +108,7 @@ def export(
             "elsewhere: here each GPU gets its own.",
         ),
     ] = False,
+    threads: ThreadsOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")
     ] = False,
@@ -154,6 +155,7 @@ def export(
             hardware_compatible=hardware_compatible,
         ),
         tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
+        threads=threads,
     )
     patches = shipped_patches() if qualify is None else patches_from_folder(qualify, loaded)
     try:
@@ -178,6 +180,8 @@ def export(
 
 
 def _described(artifact: Artifact) -> str:
+    from sshr_deploy.export.int8_table import change_text
+
     q = artifact.qualification
     name = artifact.precision.upper()
     if artifact.quantisation is not None:
@@ -186,7 +190,7 @@ def _described(artifact: Artifact) -> str:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
     worst = max(q.cam_relative_error.values())
     gates = "gates equal" if q.gates_equal else f"gates equal in {q.gate_agreement:.1%} of patches"
-    iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({-q.iou.drop:+.4f})"
+    iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({change_text(q.iou.drop)})"
     return (
         f"{name} qualified on {q.patches} patches ({q.source}): CAM error {worst:.1e}, {gates}, "
         f"masks equal on {q.mask_agreement:.4%} of pixels{iou}"
