@@ -100,8 +100,8 @@ def measure_int8(
             {
                 "name": name,
                 **spread_of(samples[name]).figures(),
-                **_times("fp32", name, samples),
-                **_times("pytorch", name, samples),
+                **times_over("fp32", name, samples),
+                **times_over("pytorch", name, samples),
                 "samples_ms": samples[name],
                 "qualification": found[name].model_dump(mode="json"),
             }
@@ -117,14 +117,12 @@ def print_int8(report: dict[str, Any]) -> None:
         f"width {report['width']}, {report['scheme']}, ranges by {report['range_method']}, "
         f"on {machine_text(report['environment'], report['cpu_threads'])}"
     )
-    table = Table(
-        *("network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch"),
-        *("agreement", "CAM error", "mean IoU"),
-        box=None,
-        pad_edge=False,
-    )
+    headings = ["network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch", "agreement", "CAM error"]
+    with_truth = any(row["qualification"]["iou"] is not None for row in report["rows"])
+    table = Table(*headings, *["mean IoU"] * with_truth, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
+    table.columns[2].no_wrap = True  # it would lose its end
     for row in report["rows"]:
         found = row["qualification"]
         table.add_row(
@@ -135,7 +133,7 @@ def print_int8(report: dict[str, Any]) -> None:
             ratio_text(row["times_pytorch"]),
             f"{found['mask_agreement']:.3%}",
             f"{max(found['cam_relative_error'].values()):.1e}",
-            "" if found["iou"] is None else f"{found['iou']['mean_iou']:.4f}",
+            *([f"{found['iou']['mean_iou']:.4f}"] if found["iou"] else [""] * with_truth),
         )
     console.print(table)
     for reason in refusals(report["rows"]):
@@ -146,7 +144,7 @@ def print_int8(report: dict[str, Any]) -> None:
         console.print(f"int8 mix keeps {kept} in FP32", markup=False)
 
 
-def _times(base: str, name: str, samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def times_over(base: str, name: str, samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """How many times as fast as `base` the network `name` is."""
     if name == base:
         return {f"times_{base}": 1.0}

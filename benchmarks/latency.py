@@ -120,6 +120,7 @@ def print_latency(report: dict[str, Any]) -> None:
     table = Table("batch", "calls", *_COLUMNS.values(), "agreement", box=None, pad_edge=False)
     for column in table.columns:
         column.justify = "right"
+        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for row in report["rows"]:
         figures = [f"{row[key]:.1f}" if key in row else "-" for key in _COLUMNS]
         figures[1] += f"-{row['p75_ms']:.1f}"

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 
@@ -32,7 +33,8 @@ _CGROUP_QUOTAS = (
 )
 
 
-class Threads(NamedTuple):
+@dataclass(frozen=True)
+class Threads:
     """A number of CPU threads, and what chose it."""
 
     count: int

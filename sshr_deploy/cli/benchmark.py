@@ -295,6 +295,7 @@ def _print_table(
     table = Table(*headings, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for name, *figures in rows:
         table.add_row(str(name), *map(_shown, figures))
     console.print(title, table, sep="\n")

@@ -340,7 +340,7 @@ def test_a_rejected_mix_is_told_with_all_that_it_keeps() -> None:
     timed = Row("u8s8", "mse", "all but 5", kept, Verdict(0.99, None, 0), ms=2.0)
     table = Int8RejectedError("not faster", [timed]).table
     assert table.splitlines()[1:] == [
-        "all but 5     u8s8    mse       99.00%          -      0.00%  2.0",
+        "all but 5     u8s8    mse       99.00%         -      0.00%  2.0",
         "wide in the last row: a, b, c, d, e",
     ]
     assert "last row" not in Int8RejectedError("no mix", [replace(timed, ms=None)]).table
