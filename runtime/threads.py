@@ -87,7 +87,8 @@ def choose_threads(width: int, wish: int | None = None, *, processes: int = 1) -
 def use_threads(threads: Threads) -> None:
     """Let OpenCV, PyTorch if it is loaded, and sessions that are opened from now on have so many.
 
-    NumPy's matrix products and PyTorch's pool between operations do nothing in this package.
+    NumPy's matrix products and PyTorch's pool for whole operations have nothing to do in this
+    package, so their sizes are left alone.
     """
     global _in_use
     _in_use = threads

@@ -51,7 +51,7 @@ class TrainingJob:
     workers: int | None = None
     """Processes that decode patches; None chooses."""
     threads: int | None = None
-    """CPU threads; None takes those that a resumed run was begun with, or chooses."""
+    """CPU threads; None takes those that a resumed run was begun with, or chooses them."""
 
 
 def check_job(job: TrainingJob) -> None:
