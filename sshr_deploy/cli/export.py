@@ -119,8 +119,8 @@ def export(
     Every graph is compared with PyTorch FP32 first; if one misses its tolerance, nothing is
     written. FP32: CAMs within 1e-4 relative RMS error, equal class gates, masks equal on 99.95 % of
     pixels. FP16: masks equal on 99.5 %, mean IoU within 0.001. INT8 keeps as few layers wider as
-    its budget allows, and is refused if it is not faster here. An interrupted INT8 search goes on
-    when the same command is run again.
+    its budget allows, and is refused if it is not clearly faster here. An interrupted INT8 search
+    goes on when the same command is run again.
     """
     try:
         from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
