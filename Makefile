@@ -41,7 +41,7 @@ demo: $(VENV)/.installed-demo
 demo-checkpoint: $(VENV)/.installed-dev
 	rm -rf demo/out/dataset demo/out/run
 	$(BIN)/python -m sshr_deploy.train.demo_dataset demo/out/dataset
-	OMP_NUM_THREADS=1 $(BIN)/sshr-deploy train demo/out/dataset --profile demo/profile.toml --recipe demo/recipe.toml --width 8 --out demo/out/run
+	$(BIN)/sshr-deploy train demo/out/dataset --profile demo/profile.toml --recipe demo/recipe.toml --width 8 --threads 1 --out demo/out/run
 	$(BIN)/sshr-deploy evaluate demo/out/dataset/test --model demo/out/run/best.safetensors
 	cp demo/out/run/best.safetensors demo/checkpoint.safetensors
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import sshr_deploy
 from sshr_deploy.runtime.machine import library_versions, processor_text
+from sshr_deploy.runtime.threads import usable_cores
 
 _LIBRARIES = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "triton", "cuda-core"),
@@ -16,12 +18,25 @@ _LIBRARIES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Processor, cores, system and library versions; absent libraries are left out."""
+    """Processor, cores, load, system and library versions; absent libraries are left out.
+
+    The load is that of the last minute, in runnable threads, so it wants to be asked at the start.
+    """
     return {
         "sshr_deploy": sshr_deploy.__version__,
         "processor": processor_text(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "libraries": library_versions(_LIBRARIES),
     }
+
+
+def machine_text(environment: Mapping[str, Any], threads: int | None) -> str:
+    """ "AMD EPYC, 2 cores, load 0.3, 2 threads"; threads are left out where none are known."""
+    load = environment["load_average"]
+    parts = [environment["processor"], f"{environment['cores']} cores"]
+    parts += [] if load is None else [f"load {load:.1f}"]
+    parts += [] if threads is None else [f"{threads} threads"]
+    return ", ".join(parts)

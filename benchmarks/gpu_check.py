@@ -28,6 +28,7 @@ from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.gpu import find_gpus
+from sshr_deploy.runtime.spread import ratio_text
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TESTS = (
@@ -189,7 +190,8 @@ def table(report: dict[str, Any]) -> list[str]:
     for what in report.get("kernels", {}).get("not_measured", []):
         lines.append(f"not measured, out of time: {what}")
     for name, row in report.get("recipes", {}).get("steps", {}).items():
-        lines.append(f"recipe step {name:9} {row['median_ms']:9.3f} ms, {row['speed_up']:.2f}x")
+        faster = ratio_text(row["speed_up"])
+        lines.append(f"recipe step {name:9} {row['median_ms']:9.3f} ms, times as fast: {faster}")
     lines += [f"left out {name}: {reason}" for name, reason in report["left_out"].items()]
     return lines + [f"FAILED {name}: {reason}" for name, reason in report["failed"].items()]
 

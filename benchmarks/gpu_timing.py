@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sshr_deploy.runtime.spread import spread_of
+
 Call = Callable[[], object]
 
 _ROUNDS = {"cuda": (3, 10), "cpu": (0, 1)}
@@ -87,11 +89,10 @@ def alternate(
 
 
 def statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
-    """Median and 95th percentile, and the samples; where a sample is a mean of several calls
-    (`alternate`'s divisor), the percentile is that of the means."""
+    """See `Spread.figures`, and the samples; where a sample is a mean of several calls
+    (`alternate`'s divisor), quartiles and percentiles are those of the means."""
     return {
-        "median_ms": float(np.median(samples_ms)),
-        "p95_ms": float(np.percentile(samples_ms, 95)),
+        **spread_of(samples_ms).figures(),
         "samples_ms": [round(sample, 6) for sample in samples_ms],
     }
 

@@ -7,7 +7,7 @@ bits, and the one that keeps some wide. Beside each time stands how far it is fr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.benchmarks.environment import describe_environment, machine_text
 from sshr_deploy.bundle import file_entry
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.activation_ranges import RangeMethod, histograms, layer_ranges
@@ -34,6 +34,8 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.qualification import qualify
 from sshr_deploy.runtime.sessions import Session
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.spread import ratio_of, ratio_text, refusals, spread_of
+from sshr_deploy.runtime.threads import choose_threads, use_threads
 from sshr_deploy.train.model_session import ModelSession
 
 
@@ -46,6 +48,7 @@ def measure_int8(
     weight_bits: int,
     method: RangeMethod,
     rounds: int,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Time a patch (batch 1) in each of the four ways, and compare their masks.
 
@@ -57,12 +60,16 @@ def measure_int8(
         weight_bits: 8, or 7 for processors without VNNI.
         method: of the ranges.
         rounds: timed patches of each way.
+        threads: CPU threads of all of them; None chooses by width and cores.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
         UsageError: no layer of a name in `keep`.
     """
+    environment = describe_environment()
     model = load_checkpoint(checkpoint)
+    chosen = choose_threads(model.config.width, threads)
+    use_threads(chosen)
     reference = reference_from(model, patches)
     scheme = QdqScheme(QdqKind.U8S8, weight_bits)
     with ExitStack() as stack:
@@ -76,11 +83,11 @@ def measure_int8(
             sessions[name] = stack.enter_context(session)
         found = {name: qualify(session, reference, profile) for name, session in sessions.items()}
         samples = dict(zip(sessions, time_sessions(list(sessions.values()), rounds), strict=True))
-    pytorch_ms, fp32_ms = (float(np.median(samples[name])) for name in ("pytorch", "fp32"))
     return {
         "benchmark": "int8",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": describe_environment(),
+        "environment": environment,
+        "cpu_threads": chosen.count,
         "checkpoint_sha256": file_entry(checkpoint).sha256,
         "width": model.config.width,
         "gflop_per_patch": flop_per_patch(model) / 1e9,
@@ -92,9 +99,9 @@ def measure_int8(
         "rows": [
             {
                 "name": name,
-                "median_ms": (median := float(np.median(samples[name]))),
-                "times_fp32": fp32_ms / median,
-                "times_pytorch": pytorch_ms / median,
+                **spread_of(samples[name]).figures(),
+                **times_over("fp32", name, samples),
+                **times_over("pytorch", name, samples),
                 "samples_ms": samples[name],
                 "qualification": found[name].model_dump(mode="json"),
             }
@@ -108,27 +115,40 @@ def print_int8(report: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         f"width {report['width']}, {report['scheme']}, ranges by {report['range_method']}, "
-        f"on {report['environment']['processor']}, {report['environment']['cores']} cores"
+        f"on {machine_text(report['environment'], report['cpu_threads'])}"
     )
-    table = Table("network", "ms", "x fp32", "x PyTorch", "agreement", "CAM error", "mean IoU")
+    headings = ["network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch", "agreement", "CAM error"]
+    with_truth = any(row["qualification"]["iou"] is not None for row in report["rows"])
+    table = Table(*headings, *["mean IoU"] * with_truth, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
+    table.columns[2].no_wrap = True  # it would lose its end
     for row in report["rows"]:
         found = row["qualification"]
         table.add_row(
             row["name"],
             f"{row['median_ms']:.1f}",
-            f"{row['times_fp32']:.2f}",
-            f"{row['times_pytorch']:.2f}",
+            f"{row['p25_ms']:.1f}-{row['p75_ms']:.1f}",
+            ratio_text(row["times_fp32"]),
+            ratio_text(row["times_pytorch"]),
             f"{found['mask_agreement']:.3%}",
             f"{max(found['cam_relative_error'].values()):.1e}",
-            "" if found["iou"] is None else f"{found['iou']['mean_iou']:.4f}",
+            *([f"{found['iou']['mean_iou']:.4f}"] if found["iou"] else [""] * with_truth),
         )
     console.print(table)
+    for reason in refusals(report["rows"]):
+        console.print(f"not reported: {reason}")
     console.print(f"compared on {report['patches']} patches of {report['source']}", markup=False)
     kept = ", ".join(report["kept"])
     if kept:
         console.print(f"int8 mix keeps {kept} in FP32", markup=False)
+
+
+def times_over(base: str, name: str, samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """How many times as fast as `base` the network `name` is."""
+    if name == base:
+        return {f"times_{base}": 1.0}
+    return ratio_of((base, samples[base]), (name, samples[name])).fields(f"times_{base}")
 
 
 def _quantised(

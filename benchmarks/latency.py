@@ -14,15 +14,24 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.benchmarks.environment import describe_environment, machine_text
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.sessions import PATCH_PX, CamBatch, Session
+from sshr_deploy.runtime.spread import ratio_of, refusals, spread_of
 
 _WARM_UP_CALLS = 2
 _MIN_SAMPLES = 5
 _MAX_BATCH = 1024
+_COLUMNS = {
+    "median_ms": "p50 ms",
+    "p25_ms": "p25-p75 ms",
+    "p95_ms": "p95 ms",
+    "p99_ms": "p99 ms",
+    "patches_per_s": "patches/s",
+    "gflop_per_s": "GFLOP/s",
+}
 
 _T = TypeVar("_T")
 
@@ -60,7 +69,7 @@ def measure_latency(
     Raises:
         BundleError, SessionError: the bundle or the engine is unusable.
     """
-    cold: dict[str, float] = {}
+    environment, cold = describe_environment(), dict[str, float]()
     bundle = _timed(cold, "load_and_verify_bundle_s", lambda: load_bundle(path))
     open_engine(bundle).close()  # builds and qualifies what is new here, which is not to be timed
     session = _timed(cold, "open_session_s", lambda: open_engine(bundle))
@@ -70,11 +79,12 @@ def measure_latency(
     with session:
         first = _timed(cold, "first_patch_s", lambda: session.infer(noise[:1]))
         samples = _warm_samples(session, noise, batches, seconds)
+        mask_ms = _mask_samples(bundle, first)
         gflop = bundle.manifest.model.gflop_per_patch
         return {
             "benchmark": "latency",
             "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": describe_environment(),
+            "environment": environment,
             "engine": asdict(session.info),
             "bundle": {
                 "manifest_sha256": bundle.manifest_sha256,
@@ -84,7 +94,8 @@ def measure_latency(
             },
             "cold": cold,
             "rows": [_row(batch, samples[batch], gflop) for batch in batches],
-            "mask_ms_per_patch": _mask_samples(bundle, first),
+            "mask_ms_per_patch": mask_ms,
+            **_mask_share(mask_ms, batches[0], samples[batches[0]]),
         }
 
 
@@ -97,7 +108,7 @@ def print_latency(report: dict[str, Any]) -> None:
     console.print(
         f"{engine['engine']} {engine['precision']} ({engine['library']}), "
         f"width {report['bundle']['width']}, "
-        f"on {report['environment']['processor']}, {report['environment']['cores']} cores"
+        f"on {machine_text(report['environment'], engine['threads'])}"
     )
     for name, reason in engine["rejected"].items():
         console.print(f"not {name}: {reason}", markup=False)
@@ -106,27 +117,30 @@ def print_latency(report: dict[str, Any]) -> None:
         f"session {cold['open_session_s']:.2f} s, "
         f"first patch {cold['first_patch_s']:.3f} s"
     )
-    headings = "batch", "calls", "p50 ms", "p95 ms", "p99 ms", "patches/s", "GFLOP/s", "agreement"
-    table = Table(*headings)
+    table = Table("batch", "calls", *_COLUMNS.values(), "agreement", box=None, pad_edge=False)
     for column in table.columns:
         column.justify = "right"
+        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for row in report["rows"]:
-        figures = [
-            f"{row[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "patches_per_s", "gflop_per_s")
-        ]
+        figures = [f"{row[key]:.1f}" if key in row else "-" for key in _COLUMNS]
+        figures[1] += f"-{row['p75_ms']:.1f}"
         table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
     console.print(table)
     console.print(
         "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference "
         "patches, as found on this machine"
     )
-    mask_ms = float(np.median(report["mask_ms_per_patch"]))
-    one = report["rows"][0]
-    share = mask_ms * one["batch"] / one["p50_ms"]
+    mask_ms, share = float(np.median(report["mask_ms_per_patch"])), report["mask_share"]
+    told = "not reported" if share is None else f"{share:.1%}"
     console.print(
         f"post-processing: {mask_ms:.2f} ms a patch, "
-        f"{share:.1%} of the inference time at batch {one['batch']}"
+        f"{told} of the inference time at batch {report['rows'][0]['batch']}"
     )
+    for row in report["rows"]:
+        if (busy := spread_of(row["samples_ms"]).busy()) is not None:
+            console.print(f"batch {row['batch']}: {busy}; measure again when it is quiet")
+    for reason in refusals([report]):
+        console.print(f"not reported: {reason}")
 
 
 def _timed(into: dict[str, float], name: str, call: Callable[[], _T]) -> _T:
@@ -166,14 +180,18 @@ def _mask_samples(bundle: Bundle, cams: CamBatch, calls: int = 50) -> list[float
     return samples
 
 
+def _mask_share(mask_ms: list[float], batch: int, calls_ms: list[float]) -> dict[str, Any]:
+    """Time of the post-processing over that of the inference, by patch."""
+    inference = [ms / batch for ms in calls_ms]
+    ratio = ratio_of(("post-processing", mask_ms), (f"inference at batch {batch}", inference))
+    return ratio.fields("mask_share")
+
+
 def _row(batch: int, samples_ms: list[float], gflop_per_patch: float) -> dict[str, Any]:
-    p50, p95, p99 = (float(p) for p in np.percentile(samples_ms, (50, 95, 99)))
     rate = batch * len(samples_ms) / (sum(samples_ms) / 1e3)
     return {
         "batch": batch,
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
+        **spread_of(samples_ms).figures(),
         "patches_per_s": rate,
         "gflop_per_s": rate * gflop_per_patch,
         "samples_ms": samples_ms,

@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +27,8 @@ from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.runtime.sessions import PATCH_PX
+from sshr_deploy.runtime.spread import ratio_of, spread_of
+from sshr_deploy.runtime.threads import choose_threads, use_threads
 from sshr_deploy.train.initial_weights import new_model
 from sshr_deploy.train.loading import Batch
 from sshr_deploy.train.losses import head_losses, total_loss
@@ -59,7 +60,13 @@ _Answer = tuple[Tensor, dict[str, Tensor]]  # logits [4, B, N], gradients by par
 
 
 def measure_training(
-    *, width: int, batch: int | None, rounds: int, classes: int, on_step: _OnStep
+    *,
+    width: int,
+    batch: int | None,
+    rounds: int,
+    classes: int,
+    on_step: _OnStep,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Check that the variants agree, then time HFRM alone and whole steps, on CUDA if there is one.
 
@@ -69,6 +76,7 @@ def measure_training(
         rounds: timed calls of each variant, after one to warm up (CUDA: five).
         classes: of the CAM heads.
         on_step: called with one line when the next part begins.
+        threads: CPU threads; None chooses by width and cores.
 
     Raises:
         SshrDeployError: an error of a variant against "published" is above its bound.
@@ -78,6 +86,7 @@ def measure_training(
     device = torch.device("cuda" if cuda else "cpu")
     batch = batch or (20 if cuda else 4)
     environment = describe_environment()
+    use_threads(choose_threads(width, threads))
     report = {
         "benchmark": "training",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,15 +162,28 @@ def _measure(model: SSHR, batch: Batch, rounds: int, on_step: _OnStep) -> dict[s
     on_step("timing HFRM and heads ...")
     variants["published"].set_precision()
     hfrm = _alternate(_hfrm_calls(variants["published"].network.model, batch.rgb), rounds)
+    for name, row in hfrm.items():
+        if name.endswith("pooled"):
+            plain = name.replace("pooled", "plain")
+            compared = (plain, hfrm[plain]["samples_ms"]), (name, row["samples_ms"])
+            row |= ratio_of(*compared).fields("speed_up")
     on_step("timing whole steps ...")
     steps = _alternate({name: variant.step for name, variant in variants.items()}, rounds)
     for name, row in steps.items():
         row["patches_per_s"] = len(batch.rgb) / row["median_ms"] * 1e3
         row["gflop_per_step"] = gflop[name]
         row["gflop_per_s"] = gflop[name] / row["median_ms"] * 1e3
-        row["speed_up"] = steps["published"]["median_ms"] / row["median_ms"]
+        row |= _speed_up(name, steps)
         row |= {"peak_memory_mb": memory[name]} if memory else {}
     return {"agreement": agreement, "hfrm": hfrm, "steps": steps}
+
+
+def _speed_up(name: str, steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Over the published step."""
+    if name == "published":
+        return {"speed_up": 1.0}
+    published, own = (steps[key]["samples_ms"] for key in ("published", name))
+    return ratio_of(("published", published), (name, own)).fields("speed_up")
 
 
 def _random_batch(batch: int, classes: int, device: torch.device) -> Batch:
@@ -293,7 +315,4 @@ def _alternate(calls: _Calls, rounds: int) -> dict[str, dict[str, Any]]:
             wait()
             if turn >= warm_up:
                 samples[name].append((time.perf_counter() - start) * 1e3)
-    return {
-        name: {"median_ms": median(ms), "min_ms": min(ms), "max_ms": max(ms), "samples_ms": ms}
-        for name, ms in samples.items()
-    }
+    return {name: {**spread_of(ms).figures(), "samples_ms": ms} for name, ms in samples.items()}

@@ -19,6 +19,7 @@ from sshr_deploy.errors import ExportError, first_line
 from sshr_deploy.export.conv_layers import ConvLayer
 from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
 from sshr_deploy.runtime.sessions.session import INPUT_NAME
+from sshr_deploy.runtime.threads import onnxruntime_options
 
 BINS = 8192
 """Of a histogram, both signs together: at least 2048 of them cover what a ReLU lets through."""
@@ -213,6 +214,7 @@ def _session_with_outputs(onnx_path: Path, names: Sequence[str]) -> Any:
             proto.graph.output.add(name=name)
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
+    onnxruntime_options(options)
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(onnx_path.parent.resolve())
     )

@@ -43,6 +43,8 @@ class ExportOptions:
     form: HfrmForm = HfrmForm.DEPTHWISE
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     tolerances: dict[Precision, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
+    threads: int | None = None
+    """CPU threads; None chooses by width and cores."""
 
     def engines(self) -> tuple[str, ...]:
         """Names of `EngineChoice` that the bundle is for."""

@@ -43,6 +43,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.engine_store import EngineStore
 from sshr_deploy.runtime.reference_set import REFERENCE_NAME, write_reference
+from sshr_deploy.runtime.threads import choose_threads, use_threads
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -93,6 +94,9 @@ def export_bundle(
         )
     if carried is not None and carried != profile:
         on_step(_difference(carried, profile))
+    threads = choose_threads(model.config.width, options.threads)
+    use_threads(threads)
+    on_step(f"computing with {threads}")
     try:
         scratch_name = out.with_name(f"{out.name}.scratch")
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:

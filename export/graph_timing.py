@@ -11,23 +11,47 @@ import numpy as np
 
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX, Session
+from sshr_deploy.runtime.spread import Spread, spread_of
 
 _TURN = 5
 """Counted calls of a session before the next one has its turn."""
 _SETTLE_S = 0.3
-"""Seconds that a turn runs uncounted; threads spun for up to 0.1 s (AMD EPYC, 2 cores)."""
+"""Seconds that a turn runs uncounted; threads that spin did so for 0.1 s (AMD EPYC, 2 cores)."""
 _ROUNDS = 9
 
 
-def time_graphs(graphs: Sequence[Path], classes: int) -> list[float]:
-    """Median milliseconds a patch of each graph at batch 1; see `time_sessions`.
+def time_graphs(graphs: Sequence[Path], classes: int) -> list[Spread]:
+    """Milliseconds a patch of each graph at batch 1; see `time_until_told_apart`.
 
     Raises:
         SessionError: a graph cannot be run.
     """
     with ExitStack() as stack:
         sessions = [stack.enter_context(OnnxRuntimeSession(graph, classes)) for graph in graphs]
-        return [float(np.median(samples)) for samples in time_sessions(sessions)]
+        return time_until_told_apart(sessions)
+
+
+def time_until_told_apart(
+    sessions: Sequence[Session], rounds: int = _ROUNDS, batch: int = 1
+) -> list[Spread]:
+    """Milliseconds of a call, measured until it is clear which of the first and last is faster.
+
+    Where the quartiles of the two still overlap after `rounds` calls, twice as many are made, and
+    once more; what is not told apart then may be called so.
+
+    Raises:
+        SessionError: an engine fails.
+    """
+    samples: list[list[float]] = [[] for _ in sessions]
+    wanted = [rounds, 2 * rounds, 4 * rounds]
+    while wanted:
+        more = wanted.pop(0)
+        for times, new in zip(samples, time_sessions(sessions, more, batch), strict=True):
+            times += new
+        found = [spread_of(times) for times in samples]
+        if found[0].below(found[-1]) or found[-1].below(found[0]):
+            break
+    return found
 
 
 def time_sessions(

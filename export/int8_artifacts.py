@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 import sshr_deploy
 from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
+from sshr_deploy.export.conv_layers import conv_layers
 from sshr_deploy.export.graph_timing import time_graphs
 from sshr_deploy.export.int8_search import (
     CPU_SCHEMES,
     TENSORRT_SCHEMES,
     Int8Mix,
     Judge,
+    Progress,
     SearchTask,
+    expected_steps,
     search_int8,
 )
-from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Verdict, format_table
+from sshr_deploy.export.int8_table import (
+    Budget,
+    Int8RejectedError,
+    Verdict,
+    change_text,
+    format_table,
+)
 from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.manifest import Artifact, Quantisation
@@ -55,9 +65,13 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     calibration = _calibration(shop)
     fp32 = shop.folder / MODEL_NAME
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
+    progress = _Progress(shop.on_step)
+    if engines:
+        layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
+        progress.later = expected_steps(len(layers), len(TENSORRT_SCHEMES))
     made = []
     try:
-        mix = _search(shop, calibration, CPU_SCHEMES, fp32, timed=True)
+        mix = _search(shop, calibration, CPU_SCHEMES, fp32, progress, timed=True)
         made.append(_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",)))
     except Int8RejectedError as error:
         if not engines:
@@ -67,9 +81,35 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     if engines:
         fp16 = shop.scratch / "typed.onnx"
         write_typed_graph(fp32, fp16, Precision.FP16)
-        mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, timed=False)
+        progress.next_search()
+        mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, progress, timed=False)
         made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
     return made
+
+
+class _Progress:
+    """Says how far one or two searches are, as steps of all of them together."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = Sparse(say)
+        self._before = self._done = 0
+        self.later = 0
+        """Steps expected of the search that comes after this one."""
+
+    def next_search(self) -> None:
+        """The one before has ended."""
+        self._before, self.later = self._before + self._done, 0
+        self._done = 0
+
+    def of(self, kind: str) -> Progress:
+        """What a search of `kind` tells."""
+
+        def on_progress(done: int, total: int, text: str) -> None:
+            self._done = done
+            of_all = self._before + total + self.later
+            self._say(f"{self._before + done}/{of_all} steps: {kind}, {text}")
+
+        return on_progress
 
 
 def judge_of(shop: Workshop) -> Judge:
@@ -105,6 +145,7 @@ def _search(
     calibration: CalibrationSet,
     schemes: Sequence[QdqScheme],
     graph: Path,
+    progress: _Progress,
     *,
     timed: bool,
 ) -> Int8Mix:
@@ -124,9 +165,8 @@ def _search(
         budget=Budget(tolerance.mask_agreement, drop),
         graph=graph,
     )
-    sparse = Sparse(shop.on_step)
     shop.on_step(f"searching the {kind} mix; what is found out is kept in {shop.state}")
-    mix = search_int8(task, lambda done, total, text: sparse(f"{kind} {done}/{total}: {text}"))
+    mix = search_int8(task, progress.of(kind))
     if timed_rows := [row for row in mix.rows if row.ms is not None]:
         shop.on_step(format_table(timed_rows))
     shop.on_step(_choice(mix))
@@ -138,10 +178,11 @@ def _choice(mix: Int8Mix) -> str:
     total = len(mix.quantised) + len(mix.kept)
     wide = "FP32" if scheme.kind is QdqKind.U8S8 else "FP16"
     kept = f"{', '.join(mix.kept)} in {wide}" if mix.kept else f"none in {wide}"
-    drop = "" if verdict.miou_drop is None else f", mIoU drop {verdict.miou_drop:+.4f}"
+    change = change_text(verdict.miou_drop)
+    iou = f", mean IoU changes by {change}" if change else ""
     return (
         f"chosen: {scheme}, ranges by {mix.setting.method}; {len(mix.quantised)} of {total} "
-        f"convolutions in 8 bits, {kept}; masks agree on {verdict.agreement:.2%} of pixels{drop}"
+        f"convolutions in 8 bits, {kept}; masks agree on {verdict.agreement:.2%} of pixels{iou}"
     )
 
 

@@ -27,6 +27,7 @@ from sshr_deploy.export.conv_layers import conv_layers
 from sshr_deploy.export.int8_state import SearchState, search_keys
 from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Row, Verdict
 from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
+from sshr_deploy.runtime.spread import Spread, quartiles_text
 
 CPU_SCHEMES = (QdqScheme(QdqKind.U8S8), QdqScheme(QdqKind.U8S8, weight_bits=7))
 """One kernel runs both; which is nearer to FP32 depends on the processor's instructions."""
@@ -34,10 +35,10 @@ TENSORRT_SCHEMES = (QdqScheme(QdqKind.S8S8),)
 
 Judge = Callable[[Path], Verdict]
 """Compares a graph with the reference."""
-Timer = Callable[[Sequence[Path]], Sequence[float]]
-"""Milliseconds a patch of several graphs, measured in turns."""
+Timer = Callable[[Sequence[Path]], Sequence[Spread]]
+"""Milliseconds a patch of several graphs, measured in turns; the last against the first."""
 Progress = Callable[[int, int, str], None]
-"""Steps done, of how many (an estimate), and what is being done."""
+"""Steps done, of how many in the whole search (an estimate), and what is being done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,15 @@ class Int8Mix:
         return write_qdq(self.graph, path, self.quantised, self.setting.ranges, self.setting.scheme)
 
 
+def expected_steps(layers: int, schemes: int) -> int:
+    """Steps of a search: calibration, all layers by setting, each alone, the choice, timing.
+
+    A search whose budget holds with all layers quantised ends early.
+    """
+    bisection = math.ceil(math.log2(layers))
+    return 1 + schemes * len(RangeMethod) + layers + 2 * bisection + 1
+
+
 def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> Int8Mix:
     """Find the smallest set of layers to keep wide so that the budget is met.
 
@@ -109,6 +119,7 @@ def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> In
     kept: tuple[str, ...] = ()
     if not task.budget.holds(verdict):
         kept, verdict = search.smallest(setting, search.by_sensitivity(setting))
+    search.only_timing_is_left()
     search.check_faster(setting, kept, verdict)
     quantised = search.all_but(kept)
     return Int8Mix(search.graph, setting, quantised, kept, verdict, tuple(search.rows))
@@ -125,13 +136,13 @@ class _Search:
         keys = search_keys(task.source, self.graph, task.patches, task.judge_name)
         self._state = SearchState(task.work, keys)
         self._done = 0
-        bisection = math.ceil(math.log2(len(self._names)))
-        self._expected = len(task.schemes) * len(RangeMethod) + len(self._names) + bisection
+        self._expected = expected_steps(len(self._names), len(task.schemes))
         self.rows: list[Row] = []
 
     def best_setting(self) -> tuple[Setting, Verdict]:
         """The scheme and range method that agree best when all layers are quantised."""
         found = self._state.histograms(self._measure)
+        self._done += 1
         judged: list[tuple[Setting, Verdict]] = []
         for scheme in self._task.schemes:
             for method in RangeMethod:
@@ -172,6 +183,10 @@ class _Search:
             kept.remove(droppable)
         return self._in_order(kept), self._judged(setting, self.all_but(kept))
 
+    def only_timing_is_left(self) -> None:
+        """Count no more steps than there are."""
+        self._expected = self._done + 1
+
     def check_faster(self, setting: Setting, kept: Sequence[str], verdict: Verdict) -> None:
         """Time the FP32 graph, all layers in 8 bits and the mix; adds their rows."""
         if self._task.time_ms is None:
@@ -179,19 +194,27 @@ class _Search:
         self._say("timing")
         choices = [self._names, self.all_but(kept)] if kept else [self._names]
         with self._written(setting, choices) as graphs:
-            wide_ms, *times = self._task.time_ms([self._task.source, *graphs])
+            wide, *times = self._task.time_ms([self._task.source, *graphs])
         exact = Verdict(1.0, None if verdict.miou_drop is None else 0.0, 0.0)
-        self.rows.append(Row("fp32", "-", "none", self._names, exact, wide_ms))
-        for quantised, ms in zip(choices, times, strict=True):
+        self.rows.append(Row("fp32", "-", "none", self._names, exact, wide.median_ms))
+        for quantised, found in zip(choices, times, strict=True):
             row = self._row(setting, quantised, self._judged(setting, quantised, again=True))
-            self.rows.append(replace(row, ms=ms))
-        if times[-1] >= wide_ms:
-            raise Int8RejectedError(
-                f"8 bits are not faster here: {times[-1]:.1f} ms a patch with "
-                f"{len(choices[-1])} of {len(self._names)} convolutions quantised, {wide_ms:.1f} "
-                "ms with none; export without --precision int8",
-                self.rows,
+            self.rows.append(replace(row, ms=found.median_ms))
+        if not times[-1].below(wide):
+            raise Int8RejectedError(self._not_faster(len(choices[-1]), times[-1], wide), self.rows)
+
+    def _not_faster(self, quantised: int, narrow: Spread, wide: Spread) -> str:
+        calls = f"{quantised} of {len(self._names)} convolutions quantised"
+        if wide.below(narrow):
+            return (
+                f"8 bits are not faster here: {narrow.median_ms:.1f} ms a patch with {calls}, "
+                f"{wide.median_ms:.1f} ms with none; export without --precision int8"
             )
+        return (
+            f"8 bits are not clearly faster here: {quartiles_text(narrow)} a patch with {calls}, "
+            f"{quartiles_text(wide)} with none; export again when the machine is quiet (only the "
+            "timing is repeated), or without --precision int8"
+        )
 
     def all_but(self, kept: Collection[str]) -> tuple[str, ...]:
         """The layers that are not kept wide."""
@@ -210,7 +233,7 @@ class _Search:
             self._task.source,
             [tensor for layer in self._layers for tensor in (layer.input, layer.output)],
             self._task.patches,
-            lambda done, total: self._on_progress(done, total, "calibrating"),
+            lambda done, total: self._say(f"calibrating, {done} of {total} patches"),
         )
 
     def _judged(

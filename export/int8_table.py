@@ -23,6 +23,14 @@ class Verdict:
     """RMS error of the CAMs over their RMS."""
 
 
+def change_text(miou_drop: float | None) -> str:
+    """The change of the mean IoU, "-0.0009" where it falls; "" where it is not known.
+
+    This sign stands wherever a user reads of it; only names in code and manifest count a drop.
+    """
+    return "" if miou_drop is None else f"{round(-miou_drop, 4) + 0.0:+.4f}"
+
+
 @dataclass(frozen=True)
 class Budget:
     """What an 8-bit graph has to reach."""
@@ -75,12 +83,12 @@ class Int8RejectedError(ExportError):
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as aligned columns, one line each, after a heading.
+    """The rows as aligned columns, one line each, after a heading; of mean IoU the change.
 
     Rows of single layers stand together, the 12 most harmful first, the others as a count. Of rows
     that read alike ("all but 7") the timed one stands there, or else the best.
     """
-    heading = ("8-bit layers", "scheme", "range", "agreement", "mIoU drop", "CAM error", "ms")
+    heading = ("8-bit layers", "scheme", "range", "agreement", "mean IoU", "CAM error", "ms")
     distinct = _distinct(rows)
     alone = sorted((row for row in distinct if row.alone), key=lambda row: row.verdict.agreement)
     before = next((index for index, row in enumerate(distinct) if row.alone), 0)
@@ -121,13 +129,12 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    drop = row.verdict.miou_drop
     return (
         row.layers,
         row.scheme,
         row.method,
         f"{row.verdict.agreement:.2%}",
-        "-" if drop is None else f"{drop:+.4f}",
+        change_text(row.verdict.miou_drop) or "-",
         f"{row.verdict.cam_error:.2%}",
         "-" if row.ms is None else f"{row.ms:.1f}",
     )

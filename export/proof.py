@@ -6,16 +6,15 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
-from sshr_deploy.export.graph_timing import time_sessions
+from sshr_deploy.export.graph_timing import time_until_told_apart
 from sshr_deploy.export.plan_for_artifact import Step, plan_builder
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
+from sshr_deploy.runtime.spread import quartiles_text
 from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
 _TRIAL_BATCH = 1
@@ -74,19 +73,20 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
     """Time 8 bits against FP16, or FP32 where there is no FP16, in the smallest and largest batch.
 
     Raises:
-        ExportError: 8 bits are not faster in both.
+        ExportError: 8 bits are not clearly faster in both.
     """
     wide = Precision.FP16 if Precision.FP16 in sessions else Precision.FP32
     if Precision.INT8 not in sessions or wide not in sessions:
         return
     pair = [sessions[wide], sessions[Precision.INT8]]
     for batch in (1, OpenOptions().batch):
-        times = time_sessions(pair, rounds=_ROUNDS, batch=batch)
-        wide_ms, int8_ms = (float(np.median(samples)) for samples in times)
-        if int8_ms >= wide_ms:
+        wide_calls, int8_calls = time_until_told_apart(pair, rounds=_ROUNDS, batch=batch)
+        if not int8_calls.below(wide_calls):
+            clearly = "" if wide_calls.below(int8_calls) else "clearly "
             raise ExportError(
-                f"INT8 is not faster with {engine} here at batch {batch}: {int8_ms:.2f} ms a call, "
-                f"{wide} takes {wide_ms:.2f} ms; export without --precision int8"
+                f"INT8 is not {clearly}faster with {engine} here at batch {batch}: "
+                f"{quartiles_text(int8_calls)} a call, {wide} takes {quartiles_text(wide_calls)}; "
+                "export without --precision int8"
             )
 
 

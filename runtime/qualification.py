@@ -113,7 +113,9 @@ def misses(found: Qualification, tolerance: Tolerance) -> list[str]:
             said.append(f"masks agree {worst}on {share:.4%} of pixels (at least {least:.2%})")
     iou, most = found.iou, tolerance.miou_drop
     if iou is not None and most is not None and not iou.drop <= most:
-        said.append(f"mean IoU falls by {iou.drop:.4f} to {iou.mean_iou:.4f} (at most {most:g})")
+        said.append(
+            f"mean IoU changes by {-iou.drop:+.4f} to {iou.mean_iou:.4f} (at most {most:g} less)"
+        )
     return said
 
 

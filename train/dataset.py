@@ -13,6 +13,7 @@ from typing import NoReturn
 from sshr_deploy.errors import DatasetError, InputError, ProfileError, first_line
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image
+from sshr_deploy.runtime.threads import usable_cores
 
 TRAINING_FOLDER = "training"
 
@@ -47,7 +48,7 @@ def read_training_set(
     patches: list[TrainingPatch] = []
     problems: list[str] = []
     bad_files = 0
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, usable_cores())) as pool:
         try:
             checks = pool.map(lambda path: _check(path, root, profile), paths)
             for done, (path, (labels, found)) in enumerate(

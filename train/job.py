@@ -25,6 +25,7 @@ from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine import library_versions, processor_name
+from sshr_deploy.runtime.threads import MAX_THREADS, Threads, choose_threads
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
 from sshr_deploy.train.history import EVENTS_NAME, METRICS_NAME
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields
@@ -53,6 +54,8 @@ class TrainingJob:
     resume: bool = False
     workers: int | None = None
     """Processes that decode patches; None chooses."""
+    threads: int | None = None
+    """CPU threads; None takes those that a resumed run was begun with, or chooses them."""
 
 
 def check_job(job: TrainingJob) -> None:
@@ -86,7 +89,7 @@ def check_job(job: TrainingJob) -> None:
 
 
 def describe_run(
-    job: TrainingJob, patches: Sequence[TrainingPatch], val_images: int
+    job: TrainingJob, patches: Sequence[TrainingPatch], val_images: int, threads: int
 ) -> dict[str, Any]:
     """What a run is, as JSON: everything that a resumed run has to have in common, and versions."""
     return {
@@ -100,8 +103,35 @@ def describe_run(
         "init": None if job.init is None else str(job.init),
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"sshr-deploy": sshr_deploy.__version__, **library_versions(_LIBRARIES)},
+        "threads": threads,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),
     }
+
+
+def run_threads(job: TrainingJob, processes: int, warn: Callable[[str], None]) -> Threads:
+    """Threads of each of `processes` on this machine: those that a resumed run was begun with.
+
+    Sums come out the same bit for bit with the same number only; `warn` is told of another one.
+
+    Raises:
+        UsageError: see `choose_threads`.
+    """
+    chosen = choose_threads(job.width, job.threads, processes=processes)
+    if not job.resume:
+        return chosen
+    try:
+        begun = json.loads((job.out / RUN_NAME).read_text("utf-8"))["threads"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return chosen  # an older release wrote it, or `check_resumed` refuses it
+    if type(begun) is not int or not 1 <= begun <= MAX_THREADS or begun == chosen.count:
+        return chosen
+    if job.threads is None:
+        return Threads(begun, "as the run was begun")
+    warn(
+        f"{job.out} was begun with --threads {begun}: with {chosen.count} its end may differ in "
+        "the last digits from that of an undisturbed run"
+    )
+    return chosen
 
 
 @contextmanager

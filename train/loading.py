@@ -30,6 +30,7 @@ from sshr_deploy.errors import InputError, TrainingError, UsageError
 from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.threads import usable_cores
 from sshr_deploy.train.augmentation import augment
 from sshr_deploy.train.dataset import TrainingPatch
 from sshr_deploy.train.recipe import Augmentation
@@ -178,7 +179,7 @@ def default_workers(device_type: str, processes: int = 1) -> int:
     8 at most (measured: about 400 patches/s a worker). On a CPU the network takes 10 to 100 times
     longer than the decoding and wants the cores itself: one worker for every 8 cores.
     """
-    cores = _usable_cores() // processes
+    cores = usable_cores() // processes
     return min(8, max(1, cores - 1)) if device_type == "cuda" else min(2, cores // 8)
 
 
@@ -283,10 +284,3 @@ def _kept_sigchld() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before)
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use; a container or a scheduler may grant fewer than exist."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -16,6 +16,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
 from sshr_deploy.runtime.evaluation.split import TruthImage
+from sshr_deploy.runtime.threads import Threads, use_threads
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
 from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores, best_row
@@ -26,6 +27,7 @@ from sshr_deploy.train.job import (
     check_job,
     check_resumed,
     describe_run,
+    run_threads,
     taken,
 )
 from sshr_deploy.train.loading import EpochBatches, default_workers, open_loader
@@ -74,8 +76,10 @@ def train(job: TrainingJob, reporter: Reporter) -> TrainingResult:
             check_job(job)
             stack.enter_context(taken(job.out))
         patches, val, description = processes.broadcast(
-            _prepare(job, reporter) if processes.first else None
+            _prepare(job, processes.world_here, reporter) if processes.first else None
         )
+        if not processes.first:  # the first one computes so already
+            use_threads(Threads(description["threads"], "as the first process"))
         state = RunState(job, reporter, processes, description)
         run = _Run(state, patches, val)
         if processes.first:
@@ -89,14 +93,17 @@ def train(job: TrainingJob, reporter: Reporter) -> TrainingResult:
 
 
 def _prepare(
-    job: TrainingJob, reporter: Reporter
+    job: TrainingJob, processes: int, reporter: Reporter
 ) -> tuple[tuple[TrainingPatch, ...], tuple[TruthImage, ...], dict[str, Any]]:
     """Everything that is read and checked before the first step."""
     patches, val = _read_dataset(job, reporter)
     without = "no val split: the best epoch is that of least loss"
     found = f"{len(val)} val images" if val else without
     reporter.message(f"{len(patches)} training patches, {found}")
-    description = describe_run(job, patches, len(val))
+    threads = run_threads(job, processes, reporter.warning)
+    use_threads(threads)
+    reporter.message(f"computing with {threads}")
+    description = describe_run(job, patches, len(val), threads.count)
     if job.resume:
         check_resumed(job, description, reporter.warning)
     return patches, val, description

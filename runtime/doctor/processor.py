@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sshr_deploy.runtime.doctor.report import Machine, Processor
 from sshr_deploy.runtime.machine import CPUINFO, processor_flags, processor_name
+from sshr_deploy.runtime.threads import usable_cores
 
 
 def look_at_machine(cpuinfo: Path = CPUINFO) -> Machine:
@@ -18,19 +19,13 @@ def look_at_machine(cpuinfo: Path = CPUINFO) -> Machine:
         python=platform.python_version(),
         processor=Processor(
             name=processor_name(),
-            cores=_cores(),
+            cores=usable_cores(),
             avx2=None if flags is None else "avx2" in flags,
             avx512=None if flags is None else "avx512f" in flags,
             vnni=None if flags is None else bool(flags & {"avx512_vnni", "avx_vnni"}),
         ),
         memory_mib=_memory_mib(),
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may have fewer
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_mib() -> int | None:

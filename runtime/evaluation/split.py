@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image
 from sshr_deploy.errors import DatasetError, InputError, ProfileError, first_line
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import MAX_IMAGE_PIXELS, PATCH_SUFFIXES, read_image
+from sshr_deploy.runtime.threads import usable_cores
 
 _SPLIT_NAMES = ("val", "test")
 _MASK_MODES = frozenset({"1", "L", "P"})
@@ -61,7 +61,7 @@ def read_split(folder: Path, profile: Profile) -> tuple[TruthImage, ...]:
     ]
     problems = _pairing_problems(pairs, masks)
     there = set(masks)
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, usable_cores())) as pool:
         check = partial(_problems_of, profile=profile)
         scored = 0
         for found, pixels in pool.map(check, [p for p in pairs if p.mask in there]):

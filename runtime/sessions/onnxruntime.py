@@ -31,6 +31,7 @@ from sshr_deploy.runtime.sessions.session import (
     checked_cams,
     checked_patches,
 )
+from sshr_deploy.runtime.threads import threads_in_use
 
 
 class OnnxRuntimeSession(BaseSession):
@@ -76,6 +77,7 @@ class OnnxRuntimeSession(BaseSession):
             precision=precision,
             device=_device(provider),
             library=library_text(ort, engine),
+            threads=_threads(provider),
         )
 
     def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
@@ -135,6 +137,11 @@ def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Ru
 
 def _device(provider: Provider) -> str:
     return processor_name() if provider.name == CPU_PROVIDER else first_gpu().name
+
+
+def _threads(provider: Provider) -> int | None:
+    in_use = threads_in_use()
+    return in_use.count if in_use is not None and provider.name == CPU_PROVIDER else None
 
 
 def _check_graph(session: Any, path: Path, num_classes: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from sshr_deploy.errors import SessionError, first_line
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.sessions.onnxruntime_providers import CPU_PROVIDER, Provider
+from sshr_deploy.runtime.threads import onnxruntime_options
 
 _WARNING, _FATAL = 2, 4  # ONNX Runtime's log levels; the first is its default
 
@@ -57,6 +58,7 @@ def _open(ort: Any, path: Path, provider: Provider, options: dict[str, str], str
     """`strict` makes a node on the CPU an error, otherwise it is recorded."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL  # what is wrong comes as an exception
+    onnxruntime_options(settings)
     if provider.name != CPU_PROVIDER:
         switch = "disable_cpu_ep_fallback" if strict else "record_ep_graph_assignment_info"
         settings.add_session_config_entry(f"session.{switch}", "1")

@@ -66,6 +66,7 @@ class PyTorchSession(BaseSession):
             precision=precision,
             device=torch.cuda.get_device_name(self._device) if cuda else processor_name(),
             library=f"torch {torch.__version__}",
+            threads=None if cuda else torch.get_num_threads(),
         )
         self._call: _Call | None = module
         if mode == "eager":

@@ -72,6 +72,8 @@ class SessionInfo:
     """Share of mask pixels equal to the reference's, as found on this machine; None if unknown."""
     unqualified: str | None = None
     """Why it runs although nothing shows that it equals the reference; None where that is shown."""
+    threads: int | None = None
+    """CPU threads that compute; None on a GPU, and where the library chooses."""
 
 
 class Session(Protocol):

@@ -21,16 +21,22 @@ def open_engine(
     no_build: bool = False,
     allow_unqualified: bool = False,
     quiet: bool = False,
+    threads: int | None = None,
 ) -> Session:
-    """See `open_session`; says on stderr what is built, and what runs though it is not proven."""
+    """See `open_session`; says on stderr what is built, and what runs though it is not proven.
+
+    `threads` are the CPU threads of this process from now on, see `choose_threads`.
+    """
     from sshr_deploy.cli.console import say
     from sshr_deploy.export.plan_for_artifact import plan_builder
     from sshr_deploy.runtime.sessions import OpenOptions, open_session
+    from sshr_deploy.runtime.threads import choose_threads, use_threads
 
     def tell(text: str) -> None:
         if not quiet:
             say(text)
 
+    use_threads(choose_threads(bundle.manifest.model.width, threads))
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     session = open_session(
         bundle,

@@ -19,6 +19,7 @@ from sshr_deploy.cli.options import (
     PrecisionOption,
     QuietOption,
     RelabelOption,
+    ThreadsOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
@@ -63,6 +64,7 @@ def evaluate(
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,
+    threads: ThreadsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
         Path | None,
@@ -98,7 +100,7 @@ def evaluate(
     check_split(split)
     for path in outputs:
         check_writable(path)
-    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel)
+    wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel, threads)
     with _opened(model, profile, wanted) as (session, loaded, facts):
         if not quiet:
             say(f"checking the images and masks of {split}")
@@ -143,6 +145,7 @@ class _Wanted(NamedTuple):
     allow_unqualified: bool
     quiet: bool
     relabel: bool
+    threads: int | None
 
 
 @contextmanager
@@ -158,7 +161,7 @@ def _opened(
                 f"--engine and --precision are for bundles, {model} runs in PyTorch; "
                 "leave them out, or export it and give the bundle"
             )
-        yield _checkpoint(model, profile, relabel=wanted.relabel)
+        yield _checkpoint(model, profile, wanted)
         return
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.profiles import load_profile
@@ -186,12 +189,13 @@ def _opened(
         batch=wanted.batch,
         allow_unqualified=wanted.allow_unqualified,
         quiet=wanted.quiet,
+        threads=wanted.threads,
     ) as session:
         yield session, manifest.profile, facts
 
 
 def _checkpoint(
-    path: Path, profile: str | None, *, relabel: bool
+    path: Path, profile: str | None, wanted: _Wanted
 ) -> tuple[Session, Profile, dict[str, Any]]:
     try:
         import torch
@@ -202,9 +206,10 @@ def _checkpoint(
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
     from sshr_deploy.profiles import load_profile, relabelled_from
+    from sshr_deploy.runtime.threads import choose_threads, use_threads
 
     loaded = read_profile(path) if profile is None else load_profile(profile)
-    carried = check_labels(path, loaded, relabel=relabel)
+    carried = check_labels(path, loaded, relabel=wanted.relabel)
     network = load_checkpoint(path)
     config = network.config
     if config.num_classes != loaded.num_classes:
@@ -212,6 +217,7 @@ def _checkpoint(
             f"{path} has {config.num_classes} classes, profile {loaded.name} has "
             f"{loaded.num_classes}; give the --profile it was trained with"
         )
+    use_threads(choose_threads(config.width, wanted.threads))
     facts = {
         "kind": "checkpoint",
         "path": str(path),

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.options import CheckpointProfileOption, QuietOption, RelabelOption
+from sshr_deploy.cli.options import (
+    CheckpointProfileOption,
+    QuietOption,
+    RelabelOption,
+    ThreadsOption,
+)
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 
@@ -109,6 +114,7 @@ def export(
             "elsewhere: here each GPU gets its own.",
         ),
     ] = False,
+    threads: ThreadsOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is at --out.")
     ] = False,
@@ -119,8 +125,8 @@ def export(
     Every graph is compared with PyTorch FP32 first; if one misses its tolerance, nothing is
     written. FP32: CAMs within 1e-4 relative RMS error, equal class gates, masks equal on 99.95 % of
     pixels. FP16: masks equal on 99.5 %, mean IoU within 0.001. INT8 keeps as few layers wider as
-    its budget allows, and is refused if it is not faster here. An interrupted INT8 search goes on
-    when the same command is run again.
+    its budget allows, and is refused if it is not clearly faster here. An interrupted INT8 search
+    goes on when the same command is run again.
     """
     try:
         from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
@@ -155,6 +161,7 @@ def export(
             hardware_compatible=hardware_compatible,
         ),
         tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
+        threads=threads,
     )
     patches = (
         shipped_patches()
@@ -184,6 +191,8 @@ def export(
 
 
 def _described(artifact: Artifact) -> str:
+    from sshr_deploy.export.int8_table import change_text
+
     q = artifact.qualification
     name = artifact.precision.upper()
     if artifact.quantisation is not None:
@@ -192,7 +201,7 @@ def _described(artifact: Artifact) -> str:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
     worst = max(q.cam_relative_error.values())
     gates = "gates equal" if q.gates_equal else f"gates equal in {q.gate_agreement:.1%} of patches"
-    iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({-q.iou.drop:+.4f})"
+    iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({change_text(q.iou.drop)})"
     return (
         f"{name} qualified on {q.patches} patches ({q.source}): CAM error {worst:.1e}, {gates}, "
         f"masks equal on {q.mask_agreement:.4%} of pixels{iou}"

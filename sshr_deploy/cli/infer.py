@@ -22,6 +22,7 @@ from sshr_deploy.cli.options import (
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    ThreadsOption,
 )
 from sshr_deploy.runtime.settings import (
     EngineChoice,
@@ -58,6 +59,7 @@ def infer(
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = 8,
+    threads: ThreadsOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     overwrite: Annotated[
@@ -97,11 +99,13 @@ def infer(
             no_build=no_build,
             allow_unqualified=allow_unqualified,
             quiet=quiet,
+            threads=threads,
         ) as session:
             info = session.info
             if not quiet and info.mask_agreement is not None:
                 say(
-                    f"engine: {info.engine} {info.precision}, masks equal to the reference on "
+                    f"engine: {info.engine} {info.precision}, "
+                    f"{_threads(info.threads)}masks equal to the reference on "
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             context = Context(bundle, session, settings)
@@ -119,3 +123,7 @@ def infer(
     elif not quiet:
         print_results(result, out)
     raise typer.Exit(result.exit_code)
+
+
+def _threads(count: int | None) -> str:
+    return "" if count is None else f"{count} thread{'s' * (count > 1)}, "

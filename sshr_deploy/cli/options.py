@@ -72,6 +72,16 @@ EngineOption = Annotated[
 BatchOption = Annotated[
     int, typer.Option("--batch", min=1, max=1024, help="Patches per call of the engine.")
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=1024,
+        help="CPU threads.",
+        show_default="OMP_NUM_THREADS, or by the network's width and the cores",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 MppOption = Annotated[
     float | None,

@@ -49,6 +49,16 @@ def train(
             show_default="by device",
         ),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="CPU threads; another number than a resumed run was begun with changes the last "
+            "digits of its sums.",
+            show_default="the resumed run's, OMP_NUM_THREADS, or by width and cores",
+        ),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train a network on patches with patch-level labels.
@@ -69,7 +79,15 @@ def train(
     from sshr_deploy.train.recipe import load_recipe
 
     job = TrainingJob(
-        dataset, load_profile(profile), load_recipe(recipe), out, width, init, resume, workers
+        dataset,
+        load_profile(profile),
+        load_recipe(recipe),
+        out,
+        width,
+        init,
+        resume,
+        workers,
+        threads,
     )
     with make_training_reporter(quiet=quiet) as reporter:
         result = run_training(job, reporter)

@@ -42,7 +42,7 @@ def test_figures_follow_from_the_raw_samples(report: dict[str, Any]) -> None:
         assert row["median_ms"] == statistics.median(samples)
         assert row["patches_per_s"] == pytest.approx(BATCH * 1e3 / row["median_ms"])
         assert row["gflop_per_s"] * row["median_ms"] == pytest.approx(1e3 * row["gflop_per_step"])
-        assert row["speed_up"] == pytest.approx(published["median_ms"] / row["median_ms"])
+        assert row["speed_up"] == (1 if row is published else None), "one call has no spread"
         assert ("peak_memory_mb" in row) == torch.cuda.is_available()
     levels = ("f56", "f28_1", "f28_2", "all")
     calls = [f"{level} {form}" for level in levels for form in ("plain", "pooled")]

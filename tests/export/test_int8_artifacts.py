@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.sessions import OpenOptions, open_session
+from sshr_deploy.runtime.spread import Spread, spread_of
 
 pytestmark = pytest.mark.usefixtures("exported_before")
 LOOSE = int8_tolerances(miou_drop=1, mask_agreement=0.5)
@@ -61,9 +63,9 @@ def shop(
 def _times(monkeypatch: pytest.MonkeyPatch, fp32_ms: float) -> None:
     """Times are not measured in tests: every 8-bit graph takes 10 ms."""
 
-    def time_graphs(graphs: Sequence[Path], classes: int) -> list[float]:
+    def time_graphs(graphs: Sequence[Path], classes: int) -> list[Spread]:
         assert all(graph.is_file() for graph in graphs) and classes == 3
-        return [fp32_ms, *(10.0 for _ in graphs[1:])]
+        return [spread_of([ms]) for ms in (fp32_ms, *(10.0 for _ in graphs[1:]))]
 
     monkeypatch.setattr(int8_artifacts, "time_graphs", time_graphs)
 
@@ -109,6 +111,7 @@ def test_a_bundle_gets_a_graph_for_each_family_as_it_was_judged(
 ) -> None:
     _times(monkeypatch, fp32_ms=20)
     verdicts = _watched(monkeypatch)
+    monkeypatch.setattr(int8_artifacts, "Sparse", lambda say: say)
     said: list[str] = []
     options = ExportOptions((Precision.INT8,), ("tensorrt-rtx",), tolerances=LOOSE)
     out = tmp_path / "bundle"
@@ -128,6 +131,11 @@ def test_a_bundle_gets_a_graph_for_each_family_as_it_was_judged(
         assert narrow.isdisjoint(artifact.quantisation.wide_nodes)
         assert len(narrow) + len(artifact.quantisation.wide_nodes) == 48
     assert any("20.0" in text and "10.0" in text for text in said), "the timed rows are shown"
+    steps = [re.match(r"(\d+)/(\d+) steps: (u8s8|s8s8), ", text) for text in said]
+    done, totals, kinds = zip(*(step.groups() for step in steps if step), strict=True)
+    assert list(map(int, done)) == sorted(map(int, done)), "one count for both searches"
+    assert list(map(int, totals)) == sorted(map(int, totals), reverse=True)
+    assert set(kinds) == {"u8s8", "s8s8"}
     assert not out.with_name("bundle.int8-search").exists()
 
     with open_session(bundle, "onnx-cpu") as session:
@@ -184,7 +192,7 @@ def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.Mon
     (choice,) = (text for text in said if text.startswith("chosen"))
     assert choice == (
         "chosen: u8s8, 8-bit weights, ranges by min-max; 45 of 46 convolutions in 8 bits, conv1a "
-        "in FP32; masks agree on 90.00% of pixels, mIoU drop +0.2500"
+        "in FP32; masks agree on 90.00% of pixels, mean IoU changes by -0.2500"
     )
 
 

@@ -20,11 +20,20 @@ from sshr_deploy.export.int8_search import (
     CPU_SCHEMES,
     TENSORRT_SCHEMES,
     SearchTask,
+    expected_steps,
     search_int8,
 )
-from sshr_deploy.export.int8_table import Budget, Int8RejectedError, Row, Verdict, format_table
+from sshr_deploy.export.int8_table import (
+    Budget,
+    Int8RejectedError,
+    Row,
+    Verdict,
+    change_text,
+    format_table,
+)
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.spread import Spread, spread_of
 from tests.export.chain_graph import NAMES, write_chain
 
 LOSSES = {"a": 0.011, "b": 0.004, "c": 0.006, "d": 0.001, "e": 0.009}
@@ -142,21 +151,37 @@ def test_no_mix_is_rejected_with_the_table(task: SearchTask) -> None:
 def test_what_is_not_faster_is_rejected(task: SearchTask) -> None:
     asked: list[list[frozenset[str]]] = []
 
-    def time_ms(graphs: Sequence[Path]) -> list[float]:
+    def time_ms(graphs: Sequence[Path]) -> list[Spread]:
         asked.append([quantised_in(graph) for graph in graphs])
-        return [10.0, 4.0, wide]
+        return [spread_of(samples) for samples in ([10.0], [4.0], mixed)]
 
-    wide = 10.0
+    mixed = [10.5]
     timed = replace(task, time_ms=time_ms)
-    with pytest.raises(Int8RejectedError, match=r"not faster here: 10\.0 ms .* 10\.0 ms with none"):
+    with pytest.raises(Int8RejectedError, match=r"not faster here: 10\.5 ms .* 10\.0 ms with none"):
         search_int8(timed)
-    wide = 9.0
+    mixed = [7.0, 8.0, 9.0, 10.0, 11.0, 12.0]
+    with pytest.raises(
+        Int8RejectedError, match=r"not clearly faster here: 8\.25 to 10\.8 ms .* machine is quiet"
+    ):
+        search_int8(timed)
+    mixed = [9.0]
     mix = search_int8(timed)
     assert asked[-1] == [frozenset(), frozenset(NAMES), frozenset(mix.quantised)]
     assert [row.ms for row in mix.rows[-3:]] == [10.0, 4.0, 9.0]
     assert mix.rows[-3].kept == NAMES
     assert mix.rows[-1].verdict == mix.verdict
     assert list(task.scratch.glob("candidate*")) == []
+
+
+def test_steps_of_a_search_have_one_total(task: SearchTask) -> None:
+    said: list[tuple[int, int, str]] = []
+    timed = replace(task, time_ms=lambda graphs: [spread_of([3.0 - i]) for i in range(len(graphs))])
+    search_int8(timed, lambda *step: said.append(step))
+    assert [done for done, *_ in said] == sorted(done for done, *_ in said)
+    assert [text for *_, text in said[:2]] == [f"calibrating, {n} of 2 patches" for n in (1, 2)]
+    *searching, (done, total, text) = said
+    assert {steps for _, steps, _ in searching} == {expected_steps(len(NAMES), 1)}
+    assert (text, total) == ("timing", done + 1)
 
 
 def test_the_mix_can_be_written(task: SearchTask, tmp_path: Path) -> None:
@@ -183,7 +208,9 @@ def test_a_typed_graph_is_judged_and_written_with_ranges_of_the_fp32_graph(
     types = {tensor.data_type for tensors in judged.values() for tensor in tensors}
     assert onnx.TensorProto.FLOAT16 in types and onnx.TensorProto.FLOAT not in types
     assert mix.setting.ranges == of_fp32.setting.ranges
-    assert "calibrating" not in said, "the ranges of the same FP32 graph are known"
+    assert not any("calibrating" in text for text in said), (
+        "the ranges of the same FP32 graph are known"
+    )
     mix.write(tmp_path / "mix.onnx")
     written = list(onnx.load(tmp_path / "mix.onnx").graph.initializer)
     assert written == judged[frozenset(mix.quantised)]
@@ -238,7 +265,8 @@ def test_a_killed_search_goes_on_where_it_stopped(
     resumed = search_int8(replace(task, judge=counting), lambda *step: said.append(step))
     assert len(judged) == needed - 7
     assert (resumed.kept, resumed.rows) == (whole.kept, whole.rows)
-    assert not [text for *_, text in said if text == "calibrating"]
+    assert not [text for *_, text in said if "calibrating" in text]
+    assert said[0][0] == 1, "what was found out before counts as done"
     assert all(done <= total for done, total, _ in said)
     assert list(task.scratch.glob("candidate*")) == []
     judged.clear()
@@ -276,9 +304,16 @@ def test_a_table_has_a_line_a_row_and_aligned_numbers() -> None:
         Row("u8s8", "mse", "all but conv1a", ("conv1a",), Verdict(1, None, 0)),
     ]
     heading, first, second = format_table(rows).splitlines()
-    assert first.split() == ["all", "46", "u8s8", "mse", "97.00%", "+0.0011", "3.00%", "58.6"]
+    assert first.split() == ["all", "46", "u8s8", "mse", "97.00%", "-0.0011", "3.00%", "58.6"]
     assert second.split()[-4:] == ["100.00%", "-", "0.00%", "-"]
     assert len(heading) == len(first) == len(second)
+
+
+def test_the_change_of_the_mean_iou_has_one_sign() -> None:
+    """A loss is negative; what rounds to nothing has no minus."""
+    assert [change_text(drop) for drop in (0.0009, -0.0015, 1e-6, None)] == [
+        *("-0.0009", "+0.0015", "+0.0000", ""),
+    ]
 
 
 def test_a_table_shows_the_most_harmful_layers_and_counts_the_others() -> None:
@@ -305,7 +340,7 @@ def test_a_rejected_mix_is_told_with_all_that_it_keeps() -> None:
     timed = Row("u8s8", "mse", "all but 5", kept, Verdict(0.99, None, 0), ms=2.0)
     table = Int8RejectedError("not faster", [timed]).table
     assert table.splitlines()[1:] == [
-        "all but 5     u8s8    mse       99.00%          -      0.00%  2.0",
+        "all but 5     u8s8    mse       99.00%         -      0.00%  2.0",
         "wide in the last row: a, b, c, d, e",
     ]
     assert "last row" not in Int8RejectedError("no mix", [replace(timed, ms=None)]).table

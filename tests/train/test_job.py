@@ -18,6 +18,7 @@ from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.train.demo_dataset import write_dataset
 from sshr_deploy.train.history import EpochRow, StepNews
+from sshr_deploy.train.job import run_threads
 from sshr_deploy.train.recipe import HfrmTraining, load_recipe
 from sshr_deploy.train.run import train
 from sshr_deploy.train.run_checkpoint import LAST_NAME
@@ -211,3 +212,37 @@ def test_a_val_split_that_cannot_be_used_stops_before_the_first_step(
 def test_a_run_does_not_go_into_its_dataset(dataset: Path) -> None:
     with pytest.raises(UsageError, match="lies in the dataset"):
         train(make_job(dataset, dataset / "training" / "run"), Watcher())
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums depend on it, and the cores or the environment may have changed since."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    job = make_job(dataset, tmp_path / "run", replace(SGD, epochs=1))
+    train(job, Watcher(interrupt_after=1))
+    assert json.loads((job.out / "run.json").read_text())["threads"] == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    watcher = Watcher()
+    train(replace(job, resume=True), watcher)
+    assert torch.get_num_threads() == 1
+    assert "computing with 1 CPU thread (as the run was begun)" in watcher.news
+    said: list[str] = []
+    assert run_threads(replace(job, resume=True, threads=2), 1, said.append).count == 2
+    assert said == [
+        f"{job.out} was begun with --threads 1: with 2 its end may differ in the last digits "
+        "from that of an undisturbed run"
+    ]
+
+
+@pytest.mark.parametrize("threads", [None, "many", 0, True])
+def test_a_run_without_a_usable_number_of_threads_gets_one(
+    threads: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    job = make_job(tmp_path, tmp_path / "run", resume=True)
+    job.out.mkdir()
+    (job.out / "run.json").write_text(json.dumps({"threads": threads}))
+    assert run_threads(job, 1, pytest.fail).count == 3
+    (job.out / "run.json").write_text("{}")
+    assert run_threads(job, 1, pytest.fail).count == 3

@@ -229,7 +229,7 @@ def test_an_image_that_goes_bad_is_named_without_workers_too(
 
 def test_default_workers_leave_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_cores(cores: int, device: str, processes: int = 1) -> int:
-        monkeypatch.setattr("sshr_deploy.train.loading._usable_cores", lambda: cores)
+        monkeypatch.setattr("sshr_deploy.train.loading.usable_cores", lambda: cores)
         return default_workers(device, processes)
 
     assert [with_cores(c, "cuda") for c in (1, 2, 4, 16, 64)] == [1, 1, 3, 8, 8]
