@@ -51,7 +51,7 @@ def run_here(*args: str | Path) -> Done:
         except SystemExit as end:
             code = end.code or 0
     assert isinstance(code, int), code
-    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
     return subprocess.CompletedProcess(argv, code, *texts)
 
 
