@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 
-class FakeGraph(TorchDispatchMode):
+class FakeGraph(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stands for `torch.cuda.CUDAGraph`; captures what is called while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: list[Tensor] = []
         self.work: list[Callable[[], None]] = []
 

@@ -13,7 +13,15 @@ from sshr_deploy.benchmarks.gpu_child import PartOutput
 from sshr_deploy.errors import MissingExtraError, SshrDeployError
 
 HERE = "tests.benchmarks.gpu_stand_ins"
-ROW = {"form": "plain", "batch": 1, "median_ms": 2.0}
+ROW = {
+    "form": "plain",
+    "precision": "fp16",
+    "batch": 1,
+    "median_ms": 2.0,
+    "patches_per_s": 500.0,
+    "dtype": "fp16",
+    "shape": [512, 28, 28],
+}
 
 
 def device(output: PartOutput) -> dict[str, Any]:

@@ -47,12 +47,17 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     monkeypatch.setattr(cubin_loading, "first_gpu", lambda: Gpu(0, "A", 89, "580.1", 1))
     monkeypatch.setattr(cubin_loading, "default_folder", lambda: make_kernels(tmp_path / "cubins"))
     loaded: list[bytes] = []
+
+    def load(module: object, code: bytes) -> int:
+        loaded.append(code)
+        return 0
+
     library = SimpleNamespace(
         loaded=loaded,
         cuInit=lambda flags: 0,
         cuDevicePrimaryCtxRetain=lambda context, device: 0,
         cuCtxSetCurrent=lambda context: 0,
-        cuModuleLoadData=lambda module, code: loaded.append(code) or 0,
+        cuModuleLoadData=load,
         cuModuleGetFunction=lambda function, module, name: 0,
     )
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
