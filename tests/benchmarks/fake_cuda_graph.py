@@ -25,17 +25,20 @@ class FakeGraph(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: list[Tensor] = []
+        self.views: list[tuple[weakref.ref[Tensor], Callable[[], Tensor]]] = []
         self.work: list[Callable[[], None]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            assert isinstance(out, Tensor), f"{func} is beyond this stand-in"
-            held = tree_map(self._held, (args, kwargs or {}))
+        assert isinstance(out, Tensor), f"{func} is beyond this stand-in"
+        held = tree_map(self._held, (args, kwargs or {}))
+        if func.is_view:  # no work, and holding it would hold what it is a view of
+            self.views.append((weakref.ref(out), lambda: _called(func, held)))
+        else:
             self.work.append(lambda: self._again(func, held, out))
-        self.made.append(out)
+            self.made.append(out)
         return out
 
     def replay(self) -> None:
@@ -47,12 +50,20 @@ class FakeGraph(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
         if any(value is tensor for tensor in self.made):
             return _Address(lambda: value)
+        for view, made_again in self.views:
+            if view() is value:
+                return _Address(made_again)
         return _Address(weakref.ref(value))
 
     @staticmethod
     def _again(func: Any, held: Any, out: Tensor) -> None:
-        args, kwargs = tree_map(lambda v: v.tensor() if isinstance(v, _Address) else v, held)
-        out.copy_(func(*args, **kwargs))
+        out.copy_(_called(func, held))
+
+
+def _called(func: Any, held: Any) -> Tensor:
+    args, kwargs = tree_map(lambda v: v.tensor() if isinstance(v, _Address) else v, held)
+    result: Tensor = func(*args, **kwargs)
+    return result
 
 
 class _Address:
