@@ -104,7 +104,8 @@ def _start(part: Part, file: Path, limit_s: float) -> subprocess.Popen[str]:
 def _relay(lines: IO[str] | None, printed: deque[str]) -> None:
     for line in lines or ():
         printed.append(line.rstrip("\n"))
-        print(line, end="", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads on; the child must not wait for that
+            print(line, end="", file=sys.stderr, flush=True)
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

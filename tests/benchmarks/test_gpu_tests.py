@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,10 @@ def rows_of(file: io.StringIO) -> list[tuple[str, str]]:
     return [(row["test"], row["failed"]) for row in rows]
 
 
-def test_each_that_fails_is_a_row(tmp_path: Path) -> None:
+def test_each_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a real pytest in one process."""
+    found = find_spec
+    monkeypatch.setattr(gpu_tests, "find_spec", lambda n: None if n == "xdist" else found(n))
     (tmp_path / "test_a.py").write_text(ONE_OF_EACH)
     file = io.StringIO()
     with pytest.raises(SshrDeployError) as caught:
@@ -44,13 +48,18 @@ def test_each_that_fails_is_a_row(tmp_path: Path) -> None:
     ]
 
 
-WITHOUT_XDIST = """
-collecting ... collected 4 items
+WITH_XDIST = """
+created: 2/2 workers
+2 workers [4 items]
 
-test_a.py::test_right PASSED                                             [ 25%]
-test_a.py::test_wrong[a b] FAILED                                        [ 50%]
-test_a.py::test_left_out SKIPPED (needs an NVIDIA GPU)                   [ 75%]
-test_a.py::test_broken ERROR                                             [100%]
+scheduling tests via LoadScheduling
+test_a.py::test_wrong[a b]
+test_a.py::test_right
+[gw1] [ 25%] PASSED test_a.py::test_right
+[gw0] [ 50%] FAILED test_a.py::test_wrong[a b]
+test_a.py::test_broken
+[gw1] [ 75%] SKIPPED test_a.py::test_left_out
+[gw0] [100%] ERROR test_a.py::test_broken
 ____________________________ test_wrong[a b] ____________________________
 E   assert False
 =========================== short test summary info ============================
@@ -61,10 +70,10 @@ ERROR test_a.py::test_broken - OSError
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_the_lines_of_a_pytest_without_xdist(
+def test_the_lines_of_a_pytest_with_xdist(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-c", f"print({WITHOUT_XDIST!r}); raise SystemExit({code})"]
+    command = [sys.executable, "-c", f"print({WITH_XDIST!r}); raise SystemExit({code})"]
     monkeypatch.setattr(gpu_tests, "_command", lambda root, tests: command)
     file = io.StringIO()
     summary = "1 passed, 1 failed, 1 skipped, 1 error"
