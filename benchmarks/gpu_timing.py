@@ -12,9 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.spread import spread_of
 
 Call = Callable[[], object]
+OnRow = Callable[[dict[str, Any]], None]
+"""Gets each row of a benchmark as soon as it is measured."""
+
+
+def keep_to_the_end(row: dict[str, Any]) -> None:
+    """The `OnRow` of callers who wait for all rows."""
+    del row
+
 
 _ROUNDS = {"cuda": (3, 10), "cpu": (0, 1)}
 """Rounds to warm up, and the fewest that are timed; a CPU is for tests."""
@@ -30,29 +39,59 @@ class Ceilings:
     """A large matrix product of random numbers in the given type."""
 
 
-def replay(calls: Sequence[Call]) -> Call:
-    """All `calls` as one: on a GPU a captured graph, so that no launch is waited for.
+class Replay:
+    """`calls` as one: on a GPU a captured graph, so that no launch is waited for.
 
-    Calls are made once before the capture, on the stream of the capture, as libraries set
-    themselves up then.
+    It holds the calls, and so the tensors that they read: a graph knows addresses alone, and memory
+    that nobody holds is soon another tensor's. Calls are made once before the capture, on the
+    stream of the capture, as libraries set themselves up then.
     """
-    if not torch.cuda.is_available():
-        return lambda: [call() for call in calls]
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for call in calls:
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        kept = [call() for call in calls]  # outputs stay alive as long as the graph
 
-    def all_again() -> object:
-        graph.replay()
-        return kept
+    results: list[Any]
+    """What each call gave in the last replay: a tensor, or a tuple of them."""
 
-    return all_again
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = tuple(calls)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self.results = []
+        if torch.cuda.is_available():
+            self._capture()
+
+    def __call__(self) -> None:
+        """Make all calls again."""
+        if self._graph is None:
+            self.results = [call() for call in self._calls]
+        else:
+            self._graph.replay()
+
+    def poison(self) -> None:
+        """Overwrite the results, with NaN or the largest whole number: what stays was not written.
+
+        None of them may share memory with what the calls read.
+        """
+        with torch.inference_mode():
+            for tensor in _tensors(self.results):
+                whole = not tensor.dtype.is_floating_point
+                tensor.fill_(torch.iinfo(tensor.dtype).max if whole else float("nan"))
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for call in self._calls:
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=stream):
+            self.results = [call() for call in self._calls]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
 
 
 def timed_ms(call: Call) -> float:
@@ -88,6 +127,55 @@ def alternate(
     return samples
 
 
+def alternate_checked(
+    replays: Mapping[str, Replay],
+    seconds: float,
+    check: Callable[[str, Sequence[Any]], object],
+    divisor: int = 1,
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """`alternate` on poisoned results, which are checked after the last replay.
+
+    Args:
+        replays: by name.
+        seconds: see `alternate`.
+        check: gets a name and its `Replay.results`; raises SshrDeployError where they are wrong.
+        divisor: see `alternate`.
+
+    Returns:
+        The samples of those whose results are right, and why the others' are wrong.
+    """
+    for replay in replays.values():
+        replay.poison()
+    samples = alternate(replays, seconds, divisor)
+    wrong = {}
+    for name, replay in replays.items():
+        try:
+            check(name, replay.results)
+        except SshrDeployError as error:
+            wrong[name] = f"after the timing: {error}"
+            del samples[name]
+    return samples, wrong
+
+
+def check_context(name: str) -> None:
+    """Find out whether a failure was of one call, or took this process's CUDA context with it.
+
+    Args:
+        name: of what has just failed.
+
+    Raises:
+        SshrDeployError: the context is lost; every further call would fail.
+    """
+    if torch.cuda.is_available():
+        try:
+            torch.cuda.synchronize()
+        except Exception as error:  # its class changed from release to release
+            raise SshrDeployError(
+                f"{name} broke the CUDA context, so nothing more runs in this process: "
+                f"{first_line(error)}"
+            ) from error
+
+
 def statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
     """See `Spread.figures`, and the samples; where a sample is a mean of several calls
     (`alternate`'s divisor), quartiles and percentiles are those of the means."""
@@ -95,6 +183,17 @@ def statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
         **spread_of(samples_ms).figures(),
         "samples_ms": [round(sample, 6) for sample in samples_ms],
     }
+
+
+@contextmanager
+def autotuned() -> Iterator[None]:
+    """cuDNN tries its algorithms on each new shape and keeps the fastest, inside the block."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -12,27 +12,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sshr_deploy.benchmarks.gpu_timing import (
-    Call,
-    alternate,
+    Ceilings,
+    OnRow,
+    Replay,
+    alternate_checked,
+    check_context,
+    keep_to_the_end,
     measure_ceilings,
-    replay,
     sets_beyond_cache,
     statistics,
 )
+from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.benchmarks.kernels import (
     BOUND,
     DTYPES,
-    Cost,
     OnStep,
+    check_results,
     checked,
     ends_of_reference,
     random_level,
 )
+from sshr_deploy.errors import first_line
 from sshr_deploy.runtime.kernels.compile import assemble, compile_to_ptx, resources
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
@@ -119,52 +126,78 @@ def measure_configs(
     dtype: str = "fp16",
     seconds: float = 0.2,
     on_step: OnStep = print,
+    on_row: OnRow = keep_to_the_end,
 ) -> list[dict[str, Any]]:
     """Times by batch size and configuration, on features in channels_last.
 
-    `configs` of None are those of `candidates`, for the device.
-
-    A configuration that the device has no room for is listed with the reason instead of a time.
+    `configs` of None are those of `candidates`, for the device. A configuration that the device has
+    no room for has the reason as "left_out" instead of a time, one whose result misses its bound as
+    "failed". `on_row` is called with each row.
 
     Raises:
-        SshrDeployError: a result misses its bound.
+        SshrDeployError: a configuration broke the CUDA context of this process.
     """
     if configs is None:
         major, minor = torch.cuda.get_device_capability(device)
         configs = candidates(10 * major + minor)
     ceilings = measure_ceilings(device, DTYPES[dtype])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for batch in batches:
         on_step(f"block sizes, batch {batch}")
-        torch.manual_seed(0)
-        size = (batch, *shape)
-        sets = sets_beyond_cache(2 * batch * shape[0] * shape[1] * shape[2], device)
-        features = [
-            torch.randn(size, device=device)
-            .to(DTYPES[dtype])
-            .contiguous(memory_format=torch.channels_last)
-            for _ in range(sets)
-        ]
-        graphs: dict[str, Call] = {}
-        for config in configs:
-            row = {"dtype": dtype, "batch": batch, "shape": list(shape), "config": asdict(config)}
-            level = random_level(shape[0], batch, DTYPES[dtype], device, rows=config.rows)
-            packed = level.packed
-            rest = (level.gate, packed.head, packed.context, packed.bias, config)
-            calls = [partial(run, feature, *rest) for feature in features]
-            try:
-                cam = calls[0]()
-            except Exception as error:  # Triton has no base class for what does not fit
-                rows.append(row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
-                continue
-            checked(str(config), cam, ends_of_reference(level, features[0]), BOUND[dtype])
-            graphs[str(len(rows))] = replay(calls)
+        for row in _measure_batch(device, configs, (batch, *shape), dtype, seconds, ceilings):
             rows.append(row)
-        cost = Cost.of(batch, shape, level)
-        for index, samples in alternate(graphs, seconds * len(graphs), divisor=sets).items():
-            figures = statistics(samples)
-            rows[int(index)] |= figures | cost.against(figures["median_ms"], ceilings)
+            on_row(row)
     return rows
+
+
+def _measure_batch(
+    device: torch.device,
+    configs: Sequence[Config],
+    size: tuple[int, int, int, int],
+    dtype: str,
+    seconds: float,
+    ceilings: Ceilings,
+) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    batch, *shape = size
+    sets = sets_beyond_cache(2 * prod(size), device)
+    features = [
+        torch.randn(size, device=device)
+        .to(DTYPES[dtype])
+        .contiguous(memory_format=torch.channels_last)
+        for _ in range(sets)
+    ]
+    rows: dict[str, dict[str, Any]] = {}
+    replays: dict[str, Replay] = {}
+    references: dict[str, list[Tensor]] = {}
+    for config in configs:
+        name = str(config)
+        rows[name] = {"dtype": dtype, "batch": batch, "shape": shape, "config": asdict(config)}
+        level = random_level(shape[0], batch, DTYPES[dtype], device, rows=config.rows)
+        references[name] = [ends_of_reference(level, features[i]) for i in (0, -1)]
+        packed = level.packed
+        rest = (level.gate, packed.head, packed.context, packed.bias, config)
+        calls = [partial(run, feature, *rest) for feature in features]
+        try:
+            checked(name, calls[0](), references[name][0], BOUND[dtype])
+            replays[name] = Replay(calls)
+        except Exception as error:  # Triton has no base class for what does not fit
+            no_room = "out of resource" in str(error)
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            rows[name]["left_out" if no_room else "failed"] = reason
+            check_context(name)
+
+    def check(name: str, cams: Sequence[Tensor]) -> None:
+        check_results(name, cams, references=references[name], bound=BOUND[dtype])
+
+    samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
+    for name, reason in wrong.items():
+        rows[name]["failed"] = reason
+    cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level)
+    for name, values in samples.items():
+        figures = statistics(values)
+        rows[name] |= figures | cost.against(figures["median_ms"], ceilings)
+    return list(rows.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,15 +26,19 @@ from torch.nn import functional as F
 
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.benchmarks.gpu_timing import (
-    Call,
     Ceilings,
-    alternate,
+    OnRow,
+    Replay,
+    alternate_checked,
+    autotuned,
+    check_context,
+    keep_to_the_end,
     measure_ceilings,
     relative_rms,
-    replay,
     sets_beyond_cache,
     statistics,
 )
+from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as plain_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.op import HfrmCamWeights, hfrm_cam, pack_hfrm_cam
@@ -67,6 +71,7 @@ class Level:
     packed: HfrmCamWeights
 
 
+@autotuned()
 def measure_kernels(
     *,
     device: torch.device,
@@ -77,6 +82,7 @@ def measure_kernels(
     seconds: float = 0.25,
     deadline_s: float = float("inf"),
     on_step: OnStep = print,
+    on_row: OnRow = keep_to_the_end,
 ) -> dict[str, Any]:
     """Check and time the forms of HFRM plus its head.
 
@@ -89,10 +95,14 @@ def measure_kernels(
         seconds: measuring time for each form at each size, in s.
         deadline_s: what has not begun after this many seconds is left out and listed.
         on_step: called with one line when the next size begins.
+        on_row: called with each row once its size is measured.
 
     Returns:
         The report. A row of a form that fails or misses its bound has the reason as "failed", and
         no time.
+
+    Raises:
+        SshrDeployError: a form broke the CUDA context of this process.
     """
     start = time.perf_counter()
     ceilings = {name: measure_ceilings(device, DTYPES[name]) for name in dtypes}
@@ -109,7 +119,9 @@ def measure_kernels(
         if spent > 0.6 * deadline_s and "compiled" in wanted:  # what takes longest goes first
             wanted.remove("compiled")
             left_out.append(f"compiled, {what}")
-        rows += _measure_size(device, shape, batch, dtype, wanted, seconds, ceilings[dtype])
+        for row in _measure_size(device, shape, batch, dtype, wanted, seconds, ceilings[dtype]):
+            rows.append(row)
+            on_row(row)
     return {
         "benchmark": "kernels",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,58 +150,30 @@ def _measure_size(
     size = (batch, *shape)
     sets = sets_beyond_cache(2 * batch * shape[0] * shape[1] * shape[2], device)
     features = [torch.randn(size, device=device).to(DTYPES[dtype]) for _ in range(sets)]
-    reference = ends_of_reference(level, features[0])
+    references = [ends_of_reference(level, features[i]) for i in (0, -1)]
     rows: dict[str, dict[str, Any]] = {}
-    graphs: dict[str, Call] = {}
+    replays: dict[str, Replay] = {}
     for name in forms:
         rows[name] = {"dtype": dtype, "batch": batch, "shape": list(shape), "form": name}
         form, layout = FORMS[name]
         inputs = [feature.contiguous(memory_format=layout) for feature in features]
         try:
-            error = checked(name, form(level, inputs[0]), reference, BOUND[dtype])
-            graphs[name] = replay([partial(form, level, feature) for feature in inputs])
+            error = checked(name, form(level, inputs[0]), references[0], BOUND[dtype])
+            replays[name] = Replay([partial(form, level, feature) for feature in inputs])
         except Exception as failure:  # compilers and drivers raise anything; the other forms go on
             rows[name]["failed"] = first_line(failure)
+            check_context(name)
             continue
         rows[name] |= {"relative_rms_error": error, "calls_a_sample": sets}
     cost = Cost.of(batch, shape, level)
-    for name, values in alternate(graphs, seconds * len(graphs), divisor=sets).items():
+    check = partial(check_results, references=references, bound=BOUND[dtype])
+    samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
+    for name, reason in wrong.items():
+        rows[name]["failed"] = reason
+    for name, values in samples.items():
         figures = statistics(values)
         rows[name] |= figures | cost.against(figures["median_ms"], ceilings)
     return list(rows.values())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The fewest bytes and the operations of the fused form: what every form is held against."""
-
-    gbyte: float
-    gflop: float
-
-    @classmethod
-    def of(cls, batch: int, shape: tuple[int, int, int], level: Level) -> Cost:
-        """The feature, the gate and the weights are read once, the CAM is written once."""
-        channels, height, width = shape
-        classes = len(level.head_weight)
-        pixels = batch * height * width
-        element = level.head_weight.element_size()
-        read = pixels * channels * element + 4 * batch * channels
-        weights = channels * classes * (1 + 15 * 15) * element
-        flop = 2 * pixels * channels * classes * (15 * 15 + 1)
-        return cls((read + weights + 4 * pixels * classes) / 1e9, flop / 1e9)
-
-    def against(self, median_ms: float, ceilings: Ceilings) -> dict[str, float]:
-        """Achieved rates, the floor in ms, and the share of the floor in the time."""
-        floor_ms = max(
-            self.gbyte / ceilings.copy_gb_per_s * 1e3,
-            self.gflop / ceilings.product_tflop_per_s,
-        )
-        return {
-            "tflop_per_s": self.gflop / median_ms,
-            "gb_per_s": self.gbyte / median_ms * 1e3,
-            "floor_ms": floor_ms,
-            "share_of_floor": floor_ms / median_ms,
-        }
 
 
 def random_level(
@@ -281,3 +265,17 @@ def checked(name: str, cam: Tensor, reference: Tensor, bound: float) -> float:
             f"allowed {bound:.0e}; no speed is reported"
         )
     return error
+
+
+def check_results(
+    name: str, cams: Sequence[Tensor], *, references: Sequence[Tensor], bound: float
+) -> None:
+    """Check what a `Replay` gave: the first and the last CAM as `checked` does, all for NaN.
+
+    Raises:
+        SshrDeployError: a CAM is wrong.
+    """
+    for cam, reference in zip((cams[0], cams[-1]), references, strict=True):
+        checked(name, cam, reference, bound)
+    if not all(bool(cam.isfinite().all()) for cam in cams):
+        raise SshrDeployError(f"{name} left NaN in a CAM; no speed is reported")

@@ -17,7 +17,10 @@ from torch.nn import functional as F
 
 from sshr_deploy.benchmarks.gpu_timing import (
     Call,
+    OnRow,
     alternate,
+    autotuned,
+    keep_to_the_end,
     relative_rms,
     statistics,
     without_tf32,
@@ -48,6 +51,7 @@ def _fused(model: SSHR, f: Features) -> Tensor:
 FORMS: Mapping[str, _Logits] = {"plain": _plain, "pooled": _pooled, "fused": _fused}
 
 
+@autotuned()
 def measure_training_kernels(
     *,
     device: torch.device,
@@ -55,6 +59,7 @@ def measure_training_kernels(
     batch: int = 20,
     seconds: float = 2.0,
     on_step: OnStep = print,
+    on_row: OnRow = keep_to_the_end,
 ) -> list[dict[str, Any]]:
     """Times by form. The backbone runs in BF16 and channels_last, frozen as in the recipe `paper`.
 
@@ -64,6 +69,7 @@ def measure_training_kernels(
         batch: patches a step.
         seconds: measuring time for each form, in s.
         on_step: called with one line when the next part begins.
+        on_row: called with each row.
 
     Raises:
         SshrDeployError: logits of a form differ from the plain one's.
@@ -91,6 +97,7 @@ def measure_training_kernels(
         for name, samples in alternate(calls, seconds * len(calls)).items():
             row = {"part": part, "form": name, "batch": batch, "width": width}
             rows.append(row | statistics(samples))
+            on_row(rows[-1])
     return rows
 
 

@@ -9,8 +9,10 @@ import os
 
 import pytest
 
+from tests.gpu_here import torch_has_a_gpu
+
 torch = pytest.importorskip("torch")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS warns: not deterministic
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch_has_a_gpu() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"

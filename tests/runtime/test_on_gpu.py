@@ -1,4 +1,4 @@
-"""The contract on real hardware: each library that is installed, on an NVIDIA GPU; else skipped."""
+"""The contract on real hardware: each library that can run on this machine's NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ pytest.importorskip("onnxruntime")
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.gpu import find_gpus
 from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.reference_set import read_reference
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import CamBatch, Session
 from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
 from sshr_deploy.runtime.tensorrt_library import LIBRARIES
+from tests.gpu_here import why_not
 from tests.runtime.session_contract import Patches, SessionContract, Subject
 
-pytestmark = pytest.mark.skipif(not find_gpus(), reason="needs an NVIDIA GPU")
 BATCHES = (1, 4)
 
 
@@ -49,14 +48,12 @@ def _graph(bundle: Path, precision: Precision) -> Path:
 
 
 def _cuda(bundle: Path, precision: Precision) -> Session:
-    pytest.importorskip("onnxruntime")
     graph = _graph(bundle, precision)
     return OnnxRuntimeSession(graph, 3, engine="onnx-cuda", precision=precision.value, batch=4)
 
 
 def _planned(engine: str) -> Any:
     def opened(bundle: Path, precision: Precision) -> Session:
-        pytest.importorskip(LIBRARIES[engine].module)
         plan = bundle / "engines" / f"{engine}-{precision}.plan"
         if not plan.exists():
             build_engine(
@@ -75,22 +72,28 @@ def _planned(engine: str) -> Any:
 OPENED = {"onnx-cuda": _cuda, **{engine: _planned(engine) for engine in LIBRARIES}}
 
 
+def _skip_where_it_cannot_run(engine: str) -> None:
+    if reason := why_not(engine):
+        pytest.skip(reason)
+
+
 class TestOnGpu(SessionContract):
     @pytest.fixture(scope="class", params=list(OPENED))
     @classmethod
-    def subject(
-        cls, request: pytest.FixtureRequest, small_bundle_dir: Path, small_checkpoint: Path
-    ) -> Subject:
-        opened = OPENED[request.param]
-        return _subject(small_bundle_dir, small_checkpoint, request.param, opened)
+    def subject(cls, request: pytest.FixtureRequest) -> Subject:
+        _skip_where_it_cannot_run(request.param)
+        bundle, checkpoint = map(request.getfixturevalue, ("small_bundle_dir", "small_checkpoint"))
+        return _subject(bundle, checkpoint, request.param, OPENED[request.param])
 
 
 @pytest.mark.parametrize("engine", OPENED)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 def test_masks_agree_with_pytorch(
-    engine: str, precision: Precision, small_bundle_dir: Path, profile: Profile
+    engine: str, precision: Precision, request: pytest.FixtureRequest, profile: Profile
 ) -> None:
-    reference = read_reference(small_bundle_dir / "reference.npz", 3)
-    with OPENED[engine](small_bundle_dir, precision) as session:
+    _skip_where_it_cannot_run(engine)
+    bundle = request.getfixturevalue("small_bundle_dir")
+    reference = read_reference(bundle / "reference.npz", 3)
+    with OPENED[engine](bundle, precision) as session:
         found = qualify(session, reference, profile)
     assert misses(found, TOLERANCES[precision]) == []

@@ -21,9 +21,10 @@ from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     make_plan,
     variants,
 )
+from tests.gpu_here import torch_has_a_gpu
 from tests.tolerances import relative_rms_error
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.skipif(not torch_has_a_gpu(), reason="needs a GPU")
 CLASSES = 4
 
 

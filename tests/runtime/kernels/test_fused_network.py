@@ -18,6 +18,7 @@ from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig
 from sshr_deploy.runtime.kernels.cam_to_mask import naive
 from sshr_deploy.runtime.kernels.cam_to_mask.op import cam_to_mask
+from tests.gpu_here import torch_has_a_gpu
 from tests.tolerances import relative_rms_error
 
 OUTPUTS = ("cam_28_1", "cam_28_2", "cam_deep", "prob")
@@ -79,7 +80,7 @@ def seeded_model(golden_dir: Path) -> SSHR:
     return model.eval()
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="full width needs a GPU")
+needs_gpu = pytest.mark.skipif(not torch_has_a_gpu(), reason="full width needs a GPU")
 
 
 @needs_gpu

@@ -16,9 +16,10 @@ from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.runtime.sessions.pytorch import PyTorchSession
 from sshr_deploy.runtime.sessions.session import CamBatch, Session
 from sshr_deploy.train.model_session import ModelSession
+from tests.gpu_here import torch_has_a_gpu
 from tests.runtime.session_contract import Patches, SessionContract, Subject, check_close, noise
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+on_a_gpu = pytest.mark.skipif(not torch_has_a_gpu(), reason="needs an NVIDIA GPU")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def model(small_checkpoint: Path) -> SSHR:
 @pytest.fixture(scope="module")
 def graph(model: SSHR) -> DeployGraph:
     """Another form of HFRM than the reference's; on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch_has_a_gpu() else "cpu"
     return DeployGraph(copy.deepcopy(model).to(device), HfrmForm.DEPTHWISE)
 
 
