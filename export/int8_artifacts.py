@@ -11,7 +11,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import sshr_deploy
-from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
+from sshr_deploy.export.artifacts import (
+    CPU_ENGINE,
+    MODEL_NAME,
+    TARGETS,
+    Workshop,
+    artifact,
+    gpu_graph,
+)
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph_timing import time_graphs
 from sshr_deploy.export.int8_search import (
@@ -57,8 +64,8 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
     made = []
     try:
-        mix = _search(shop, calibration, CPU_SCHEMES, fp32, timed=True)
-        made.append(_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",)))
+        mix = _search(shop, calibration, CPU_SCHEMES, fp32, fp32, timed=True)
+        made.append(_write(shop, mix, calibration, _CPU_NAME, (CPU_ENGINE,)))
     except Int8RejectedError as error:
         if not engines:
             raise
@@ -66,8 +73,9 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
         shop.on_step(f"no INT8 for onnx-cpu: {error}")
     if engines:
         fp16 = shop.scratch / "typed.onnx"
-        write_typed_graph(fp32, fp16, Precision.FP16)
-        mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, timed=False)
+        source = gpu_graph(shop)
+        write_typed_graph(source, fp16, Precision.FP16)
+        mix = _search(shop, calibration, TENSORRT_SCHEMES, source, fp16, timed=False)
         made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
     return made
 
@@ -104,6 +112,7 @@ def _search(
     shop: Workshop,
     calibration: CalibrationSet,
     schemes: Sequence[QdqScheme],
+    source: Path,
     graph: Path,
     *,
     timed: bool,
@@ -113,7 +122,7 @@ def _search(
     classes = shop.profile.num_classes
     kind = schemes[0].kind.value
     task = SearchTask(
-        source=shop.folder / MODEL_NAME,
+        source=source,
         patches=calibration.patches,
         schemes=schemes,
         judge=judge_of(shop),

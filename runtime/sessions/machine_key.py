@@ -37,7 +37,11 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         SessionError: the library or the GPU that the engine needs is not there.
     """
     files = bundle.manifest.files
-    graph = [files[name].sha256 for name in sorted(files) if name.startswith(artifact.file)]
+    graph = [
+        files[name].sha256
+        for name in sorted(files)
+        if name.startswith(artifact.file) or name in artifact.weights
+    ]
     gpu = None if engine == "onnx-cpu" else first_gpu()
     planned = engine in PLAN_ENGINES
     if planned:
