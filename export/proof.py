@@ -16,6 +16,7 @@ from sshr_deploy.export.plan_for_artifact import Step, plan_builder
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
+from sshr_deploy.runtime.settings import default_batch
 from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
 _TRIAL_BATCH = 1
@@ -80,7 +81,7 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
     if Precision.INT8 not in sessions or wide not in sessions:
         return
     pair = [sessions[wide], sessions[Precision.INT8]]
-    for batch in (1, OpenOptions().batch):
+    for batch in (1, default_batch(engine)):
         times = time_sessions(pair, rounds=_ROUNDS, batch=batch)
         wide_ms, int8_ms = (float(np.median(samples)) for samples in times)
         if int8_ms >= wide_ms:

@@ -58,7 +58,7 @@ class Opener:
             SessionError: the engine does not work here, or is not proven and may not be used so.
             BundleError: the bundle's reference set is broken.
         """
-        key = machine_key(self.bundle, artifact, engine, self.options.batch)
+        key = machine_key(self.bundle, artifact, engine, self.options.batch_for(engine))
         entry = self.store.find(key)
         if entry is None or entry.record is None or entry.damage is not None:
             reason = self._why_not_there(key, entry)
@@ -199,7 +199,7 @@ class Opener:
             classes,
             engine=key.engine,
             precision=key.precision,
-            batch=self.options.batch,
+            batch=self.options.batch_for(key.engine),
             cache=folder if key.engine in CACHING_ENGINES else None,
         )
 

@@ -21,7 +21,7 @@ from sshr_deploy.cli.options import (
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.evaluation import LargeImages
-from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.settings import EngineChoice, default_batch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def evaluate(
     ] = LargeImages.TILES,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
-    batch: BatchOption = 8,
+    batch: BatchOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
         Path | None,
@@ -102,15 +102,16 @@ def evaluate(
         check_writable(path)
     wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet)
     with _opened(model, profile, wanted) as (session, loaded, facts):
+        size = batch or default_batch(session.info.engine)
         if not quiet:
             say(f"checking the images and masks of {split}")
         images = read_split(split, loaded)
         with counting(len(images), "images", quiet=quiet) as advance:
             evaluation = evaluate_split(
-                images, session, loaded, large=large, batch=batch, on_image=lambda _: advance()
+                images, session, loaded, large=large, batch=size, on_image=lambda _: advance()
             )
         document = report(
-            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=batch
+            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=size
         )
     if json_file is not None:
         write_json(json_file, document)
@@ -139,7 +140,7 @@ class _Wanted(NamedTuple):
 
     engine: EngineChoice
     precision: Precision | None
-    batch: int
+    batch: int | None
     allow_unqualified: bool
     quiet: bool
 

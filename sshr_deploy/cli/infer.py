@@ -21,7 +21,13 @@ from sshr_deploy.cli.options import (
     PrecisionOption,
     QuietOption,
 )
-from sshr_deploy.runtime.settings import EngineChoice, InferSettings, Mode, TissueChoice
+from sshr_deploy.runtime.settings import (
+    EngineChoice,
+    InferSettings,
+    Mode,
+    TissueChoice,
+    default_batch,
+)
 
 
 def infer(
@@ -47,7 +53,7 @@ def infer(
     ] = TissueChoice.AUTO,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
-    batch: BatchOption = 8,
+    batch: BatchOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     overwrite: Annotated[
@@ -70,7 +76,6 @@ def infer(
     from sshr_deploy.runtime.summary import Context
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    settings = InferSettings(mode, mpp, force_mpp, tissue, batch, overwrite)
     bundle = load_bundle(model)
     with open_engine(
         bundle,
@@ -87,6 +92,8 @@ def infer(
                 f"engine: {info.engine} {info.precision}, masks equal to the reference on "
                 f"{info.mask_agreement:.3%} of pixels"
             )
+        size = batch or default_batch(info.engine)
+        settings = InferSettings(mode, mpp, force_mpp, tissue, size, overwrite)
         context = Context(bundle, session, settings)
         try:
             with make_reporter(quiet=quiet) as reporter:
