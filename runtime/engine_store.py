@@ -3,6 +3,7 @@
     BUNDLE/engines/
       tensorrt-rtx-fp16-1f3a.../record.json    key, hashes of the files below, qualification
       tensorrt-rtx-fp16-1f3a.../engine.plan
+      .runtime-tensorrt-rtx-fp16-1f3a....cache what the library compiled of that plan
       onnx-cpu-int8-77c0.../record.json        ONNX Runtime reads the bundle's own graph
 
 These are by-products: all can be made again, none is listed in the bundle's manifest.
@@ -47,7 +48,7 @@ PLAN_NAME = "engine.plan"
 SCHEMA_VERSION: Literal[1] = 1
 
 _KEY = TypeAdapter(EngineKey)
-_CACHES = ".timing-*.cache"
+_CACHES = (".timing-*.cache", ".runtime-*.cache")
 
 
 class Record(Frozen):
@@ -59,7 +60,7 @@ class Record(Frozen):
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
     """In the record's folder."""
     build: dict[str, Any]
-    """What the builder reported; empty where nothing was built."""
+    """What the builder reported, or what trials of options found; empty where neither was."""
     qualification: Qualification
 
 
@@ -174,7 +175,7 @@ class EngineStore:
                 inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
             elif (path / RECORD_NAME).is_file():
                 inside = _own_files(path)
-            elif path.match(_CACHES):
+            elif any(path.match(pattern) for pattern in _CACHES):
                 inside = set()
             else:
                 continue
@@ -185,6 +186,13 @@ class EngineStore:
     def timing_cache(self, key: EngineKey) -> Path:
         """Where the builder of this engine keeps what it measured, for the next build."""
         return self.folder / f".timing-{key.engine}.cache"
+
+    def runtime_cache(self, key: EngineKey) -> Path:
+        """Where the library keeps what it compiles of this engine; no part of the entry's record.
+
+        It grows while the engine runs. Its hash is in itself.
+        """
+        return self.folder / _runtime_cache_name(key.slot)
 
     def remove(self, entry: Entry) -> int:
         """Remove an entry; returns the bytes that were freed.
@@ -197,7 +205,9 @@ class EngineStore:
         try:
             if foreign := _foreign(entry.path):
                 raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
-            return remove_path(entry.path)
+            freed = remove_path(entry.path)
+            cache = self.folder / _runtime_cache_name(entry.path.name)
+            return freed + (remove_path(cache) if cache.is_file() else 0)
         except OSError as error:
             raise BundleError(
                 f"{entry.path} cannot be removed: {error.strerror or error}"
@@ -215,13 +225,13 @@ class EngineStore:
             raise BundleError(f"{self.folder} cannot be cleaned: {error.strerror}") from error
 
     def remove_caches(self) -> int:
-        """Remove the builders' timing caches; returns the bytes that were freed.
+        """Remove the caches of builders and libraries; returns the bytes that were freed.
 
         Raises:
             BundleError: one cannot be removed.
         """
         freed = 0
-        for cache in self.folder.glob(_CACHES):
+        for cache in (path for pattern in _CACHES for path in self.folder.glob(pattern)):
             try:
                 freed += cache.stat().st_size
                 cache.unlink()
@@ -230,6 +240,10 @@ class EngineStore:
                     f"{cache} cannot be removed: {error.strerror or error}"
                 ) from error
         return freed
+
+
+def _runtime_cache_name(slot: str) -> str:
+    return f".runtime-{slot}.cache"
 
 
 def _foreign(path: Path) -> list[str]:

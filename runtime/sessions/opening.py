@@ -193,6 +193,9 @@ class Opener:
                 batches=key.batches,
                 host_code=self.bundle.manifest.engine_options.version_compatible
                 and key.engine == "tensorrt",
+                runtime_cache=self.store.runtime_cache(key)
+                if key.engine == "tensorrt-rtx"
+                else None,
             )
         return OnnxRuntimeSession(
             self.bundle.file(artifact.file),
