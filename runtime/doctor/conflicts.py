@@ -6,11 +6,18 @@ import re
 from collections.abc import Iterator
 
 from sshr_deploy.errors import SessionError
-from sshr_deploy.runtime.doctor.drivers import driver_for, driver_major, onnxruntime_cuda
+from sshr_deploy.runtime.doctor.drivers import (
+    FIRST_SM_OF_CUDA_12_9,
+    KERNELS_DRIVER,
+    driver_for,
+    driver_major,
+    onnxruntime_cuda,
+)
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Conflict, Facts
 from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
 from sshr_deploy.runtime.gpu import Gpu, first_visible
+from sshr_deploy.runtime.kernels.manifest import sm_text
 from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
 GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
@@ -36,6 +43,7 @@ def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
         *_tensorrt_of_another_major(facts),
         *_gpu_not_on_list(facts),
         *_old_driver(facts),
+        *_old_driver_for_kernels(facts),
         *_hidden_gpus(facts),
         *_another_first_gpu(facts),
         *_telemetry(facts),
@@ -129,6 +137,21 @@ def _old_driver(facts: Facts) -> Iterator[Conflict]:
                 (),
                 stopped,
             )
+
+
+def _old_driver_for_kernels(facts: Facts) -> Iterator[Conflict]:
+    first, major = _first_gpu(facts), driver_major(facts)
+    if not isinstance(first, Gpu) or major is None or first.sm < FIRST_SM_OF_CUDA_12_9:
+        return
+    if major < KERNELS_DRIVER:
+        yield Conflict(
+            "old-driver-for-kernels",
+            f"the precompiled kernels for SM {sm_text(first.sm)} are assembled by CUDA 12.9, which "
+            f"needs driver {KERNELS_DRIVER} or newer; driver {first.driver} is installed: update "
+            "NVIDIA's driver, or the CPU makes the label maps",
+            (),
+            (),
+        )
 
 
 def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:

@@ -10,6 +10,10 @@ GPU_EXTRA_CUDA = 13
 """Major version of CUDA that `sshr-deploy[gpu]` is bounded to; see pyproject.toml."""
 _MIN_DRIVER = {11: 450, 12: 525, 13: 580}
 """By major version of CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility)."""
+KERNELS_DRIVER = 575
+"""Of CUDA 12.9 (NVIDIA, CUDA 12.9 release notes), whose assembler makes the kernels for SM 10.0 and
+later. Triton 3.6 has two, and takes that of CUDA 12.8 for older GPUs."""
+FIRST_SM_OF_CUDA_12_9 = 100
 _FIRST_ORT_OF_CUDA_13 = (1, 27)
 """Of the packages onnxruntime-gpu on PyPI, by the libraries that each names."""
 

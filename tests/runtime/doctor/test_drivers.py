@@ -54,6 +54,26 @@ def test_an_old_driver_is_told_before_the_package_is_installed() -> None:
     assert "driver" not in _engine(new_enough, "onnx-cuda").lacks[0].reason
 
 
+@pytest.mark.parametrize(
+    ("sm", "driver", "told"),
+    [
+        (120, "570.86.10", True),
+        (100, "570.86.10", True),
+        (120, "575.51", False),
+        (89, "570", False),
+    ],
+)
+def test_the_kernels_of_new_gpus_need_the_driver_of_cuda_12_9(
+    sm: int, driver: str, told: bool
+) -> None:
+    facts = workstation(replace(RTX, sm=sm, driver=driver))
+    found = [c for c in find_conflicts(facts) if c.name == "old-driver-for-kernels"]
+    assert len(found) == told
+    for conflict in found:
+        assert "are assembled by CUDA 12.9, which needs driver 575 or newer" in conflict.reason
+        assert conflict.breaks == ()
+
+
 def test_the_gpu_extra_is_bounded_to_one_cuda(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text("utf-8"))
     gpu = project["project"]["optional-dependencies"]["gpu"]
