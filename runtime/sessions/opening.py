@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -27,6 +27,13 @@ from sshr_deploy.runtime.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
 from sshr_deploy.runtime.sessions.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
+from sshr_deploy.runtime.sessions.provider_trial import (
+    options_of,
+    time_pair,
+    trial_record,
+    untried_record,
+)
 from sshr_deploy.runtime.sessions.session import Session
 from sshr_deploy.runtime.settings import OpenOptions
 
@@ -71,7 +78,7 @@ class Opener:
         if said := misses(record.qualification, artifact.tolerance):
             reason = "it does not equal the reference here: " + "; ".join(said)
             return self._unproven(key, artifact, entry, reason)
-        session = self._session(key, artifact, entry.path)
+        session = self._session(key, artifact, entry.path, options_of(record.build))
         session.info = replace(
             session.info,
             mask_agreement=record.qualification.mask_agreement,
@@ -108,7 +115,8 @@ class Opener:
             way = "run without --no-build" if entry is None else "choose another --precision"
             more = "" if nothing_to_run else ", or add --allow-unqualified"
             raise SessionError(f"{key.engine} {key.precision}: {reason}; {way}{more}")
-        session = self._session(key, artifact, entry.path if entry else None)
+        kept = options_of(entry.record.build) if entry and entry.record else {}
+        session = self._session(key, artifact, entry.path if entry else None, kept)
         session.info = replace(session.info, unqualified=reason)
         return session
 
@@ -120,6 +128,8 @@ class Opener:
             build = self._build(key, artifact, folder)
             with self._session(key, artifact, folder) as session:
                 found = self._qualified(key, session)
+                tried, found = self._tried(key, artifact, session, found)
+            build = {**build, **tried}
             made.append(partial(_record, key, build, found))
             return made[0]
 
@@ -161,6 +171,24 @@ class Opener:
             on_patches=on_patches,
         )
 
+    def _tried(
+        self, key: EngineKey, artifact: Artifact, session: Session, found: Qualification
+    ) -> tuple[dict[str, Any], Qualification]:
+        """What the record says of options on trial, and the proof of what will be opened."""
+        provider = PROVIDERS.get(key.engine)
+        if provider is None or not provider.on_trial or misses(found, artifact.tolerance):
+            return {}, found
+        options, batch = dict(provider.on_trial), self.options.batch_for(key.engine)
+        try:
+            with self._session(key, artifact, None, options) as other:
+                found_so = self._qualified(key, other)
+                if said := misses(found_so, artifact.tolerance):
+                    return untried_record(options, "; ".join(said)), found
+                trial = time_pair(session, other, batch)
+        except SessionError as error:
+            return untried_record(options, str(error)), found
+        return trial_record(options, trial, batch), found_so if trial.is_faster else found
+
     def _build(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> dict[str, Any]:
         if key.engine not in PLAN_ENGINES or folder is None:
             return {}
@@ -169,8 +197,14 @@ class Opener:
         graph = self.bundle.file(artifact.file)
         return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
 
-    def _session(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
-        session = self._opened(key, artifact, folder)
+    def _session(
+        self,
+        key: EngineKey,
+        artifact: Artifact,
+        folder: Path | None,
+        options: Mapping[str, str] | None = None,
+    ) -> Session:
+        session = self._opened(key, artifact, folder, options or {})
         if key.sm is not None and session.info.device != key.device:
             session.close()
             raise SessionError(
@@ -179,7 +213,9 @@ class Opener:
             )
         return session
 
-    def _opened(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
+    def _opened(
+        self, key: EngineKey, artifact: Artifact, folder: Path | None, options: Mapping[str, str]
+    ) -> Session:
         classes = self.bundle.manifest.profile.num_classes
         if key.engine in PLAN_ENGINES:
             from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
@@ -197,8 +233,19 @@ class Opener:
                 if key.engine == "tensorrt-rtx"
                 else None,
             )
+        graph = self.bundle.file(artifact.file)
+        if key.engine == "onnx-cuda":
+            from sshr_deploy.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
+
+            return OnnxRuntimeCudaSession(
+                graph,
+                classes,
+                precision=key.precision,
+                batch=self.options.batch_for(key.engine),
+                more_options=options,
+            )
         return OnnxRuntimeSession(
-            self.bundle.file(artifact.file),
+            graph,
             classes,
             engine=key.engine,
             precision=key.precision,
