@@ -198,7 +198,7 @@ def export(
 def _described(artifact: Artifact) -> str:
     q = artifact.qualification
     kind = "" if artifact.quantisation is None else f"{artifact.quantisation.kind}, "
-    engines = " and ".join(artifact.engines)
+    engines = ", ".join(artifact.engines)
     name = f"{artifact.precision.upper()} ({kind}{artifact.hfrm_form} HFRM, for {engines})"
     if q is None:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
