@@ -87,6 +87,7 @@ class DeployGraph(nn.Module):
             return
         if self.form is HfrmForm.SEPARABLE:
             for ready, (feature, hfrm, head) in zip(self.separable, levels, strict=True):
+                assert isinstance(ready, _SeparableHead)
                 yield hfrm.cam_separable(feature, context, head, ready.kernels())
             return
         for feature, hfrm, head in levels:

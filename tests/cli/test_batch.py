@@ -30,7 +30,7 @@ def recorded_batch(small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.M
 
     def run(engine: str, *options: str) -> int:
         def opened(*arguments: Any, **keywords: Any) -> Session:
-            session = open_engine(*arguments, **keywords)
+            session: Session = open_engine(*arguments, **keywords)
             session.info = replace(session.info, engine=engine)
             return session
 

@@ -123,7 +123,8 @@ def test_an_option_with_which_the_results_differ_is_left_out(card: Card) -> None
 
 
 def test_sessions_are_timed_in_turn() -> None:
-    now, order = 0.0, []
+    now = 0.0
+    order: list[str] = []
 
     class Slow(KnownSession):
         def __init__(self, name: str, seconds: float) -> None:
