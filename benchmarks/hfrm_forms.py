@@ -2,7 +2,7 @@
 
     python -m sshr_deploy.benchmarks.hfrm_forms --json FILE
 
-Needs the extra `export`. The result decides `HfrmForm` of the exported graph.
+Needs the extra `export`. The result decides `HfrmForm` of the graph for processors.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 
 from sshr_deploy.errors import ExportError, SessionError, UsageError, first_line
 from sshr_deploy.export.deploy_graph import HfrmForm
+from sshr_deploy.export.external_data import share_weights
 from sshr_deploy.export.onnx_from_checkpoint import OPSET, write_onnx
 from sshr_deploy.export.plan_for_artifact import Step
 from sshr_deploy.export.typed_graph import write_typed_graph
@@ -23,12 +24,14 @@ from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.session import PATCH_PX
 
 MODEL_NAME = "model.onnx"
+GPU_MODEL_NAME = "model-gpu.onnx"
 TARGETS = {
     "onnx": ("onnx-cuda", "onnx-cpu"),
     "tensorrt": ("tensorrt", "onnx-tensorrt"),
     "tensorrt-rtx": ("tensorrt-rtx", "onnx-rtx"),
 }
 """What `--engine` of the export stands for: names of `EngineChoice`."""
+CPU_ENGINE = "onnx-cpu"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ class ExportOptions:
     """Keys of `TARGETS`."""
     calibration: Path | None = None
     """Patches or slides for INT8; without it the patches of the qualification serve."""
-    form: HfrmForm = HfrmForm.DEPTHWISE
+    form: HfrmForm | None = None
+    """Of HFRM in every graph; None for depthwise where a processor runs it and separable where a
+    GPU does. 225 depthwise taps run on a GPU's plain units, the separable form on its matrix units;
+    no GPU has been timed with either yet (`make gpu-check` does it)."""
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     tolerances: dict[Precision, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
     threads: int | None = None
@@ -50,6 +56,18 @@ class ExportOptions:
         """Names of `EngineChoice` that the bundle is for."""
         targets = dict.fromkeys(("onnx", *self.targets))
         return tuple(engine for target in targets for engine in TARGETS[target])
+
+    def form_for(self, engines: Sequence[str]) -> HfrmForm:
+        """Form of HFRM in a graph for these engines."""
+        usual = HfrmForm.DEPTHWISE if list(engines) == [CPU_ENGINE] else HfrmForm.SEPARABLE
+        return self.form or usual
+
+    def fp32_graphs(self) -> dict[str, tuple[str, ...]]:
+        """The FP32 graphs by name, that for processors first, and the engines that run each."""
+        gpu = tuple(engine for engine in self.engines() if engine != CPU_ENGINE)
+        if self.form_for(gpu) is self.form_for((CPU_ENGINE,)):
+            return {MODEL_NAME: self.engines()}
+        return {MODEL_NAME: (CPU_ENGINE,), GPU_MODEL_NAME: gpu}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +94,7 @@ def make_artifacts(shop: Workshop) -> list[Artifact]:
         ExportError: a graph could not be made, or misses its tolerance.
         OSError: the folder cannot be written.
     """
-    artifacts = [_fp32(shop)]
+    artifacts = _fp32(shop)
     for precision in dict.fromkeys(shop.options.precisions):
         if precision in (Precision.FP16, Precision.BF16):
             artifacts.append(_typed(shop, precision))
@@ -109,8 +127,18 @@ def qualified(shop: Workshop, graph: Path, precision: Precision) -> Qualificatio
     return found
 
 
+def gpu_graph(shop: Workshop) -> Path:
+    """The FP32 graph that GPUs run."""
+    return shop.folder / list(shop.options.fp32_graphs())[-1]
+
+
 def artifact(
-    shop: Workshop, file: str, precision: Precision, engines: Sequence[str], opset: int = OPSET
+    shop: Workshop,
+    file: str,
+    precision: Precision,
+    engines: Sequence[str],
+    opset: int = OPSET,
+    weights: Sequence[str] = (),
 ) -> Artifact:
     """The artefact of a graph that is written, qualified where it can run here.
 
@@ -130,7 +158,8 @@ def artifact(
         precision=precision,
         file=file,
         opset=opset,
-        hfrm_form=shop.options.form.value,
+        hfrm_form=shop.options.form_for(engines).value,
+        weights=tuple(weights),
         tolerance=shop.options.tolerances[precision],
         qualification=found,
         not_qualified_because=reason,
@@ -177,24 +206,32 @@ def check_options(options: ExportOptions) -> None:
         )
 
 
-def _fp32(shop: Workshop) -> Artifact:
-    shop.on_step("writing the ONNX graph")
-    try:
-        write_onnx(shop.model, shop.folder / MODEL_NAME, form=shop.options.form)
-    except OSError:
-        raise
-    except Exception as error:  # the exporter raises many kinds
-        raise ExportError(f"PyTorch could not export the network: {first_line(error)}") from error
-    return artifact(shop, MODEL_NAME, Precision.FP32, shop.options.engines())
+def _fp32(shop: Workshop) -> list[Artifact]:
+    made = []
+    for name, engines in shop.options.fp32_graphs().items():
+        form = shop.options.form_for(engines)
+        shop.on_step(f"writing the ONNX graph, HFRM {form}, for {', '.join(engines)}")
+        try:
+            write_onnx(shop.model, shop.folder / name, form=form)
+        except OSError:
+            raise
+        except Exception as error:  # the exporter raises many kinds
+            why = first_line(error)
+            raise ExportError(f"PyTorch could not export the network: {why}") from error
+        shared: tuple[str, ...] = ()
+        if name != MODEL_NAME:
+            shared = share_weights(shop.folder / name, shop.folder / MODEL_NAME)
+        made.append(artifact(shop, name, Precision.FP32, engines, weights=shared))
+    return made
 
 
 def _typed(shop: Workshop, precision: Precision) -> Artifact:
     file = f"model-{precision}.onnx"
     shop.on_step(f"writing the {precision.upper()} graph")
-    opset = write_typed_graph(shop.folder / MODEL_NAME, shop.folder / file, precision)
+    opset = write_typed_graph(gpu_graph(shop), shop.folder / file, precision)
     engines = [
         engine
         for engine in shop.options.engines()
-        if precision is not Precision.BF16 or engine != "onnx-cpu"
+        if precision is not Precision.BF16 or engine != CPU_ENGINE
     ]
     return artifact(shop, file, precision, engines, opset)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sshr_deploy.export.fused_head import fused_heads
-from sshr_deploy.model import IMAGENET_MEAN, IMAGENET_STD, SSHR
+from sshr_deploy.model import HFRM, IMAGENET_MEAN, IMAGENET_STD, SSHR
 from sshr_deploy.model.resnet38d import Features
 
 
@@ -23,7 +23,9 @@ class HfrmForm(StrEnum):
     PLAIN = "plain"
     """Two steps as published; for comparisons."""
     DEPTHWISE = "depthwise"
+    """225 multiply-adds a channel and pixel, one kernel a channel: the less work on processors."""
     SEPARABLE = "separable"
+    """900 for four classes, all dense: for GPUs, whose matrix units take no depthwise taps."""
     FUSED = "fused"
     """The kernel `hfrm_cam`: for PyTorch on CUDA, and in ONNX for TensorRT with the plugin."""
 
@@ -32,7 +34,8 @@ class DeployGraph(nn.Module):
     """What an engine runs: the network around which nothing is left to compute but the mask.
 
     The network computes in the type of its weights; what enters and leaves is the same in all. With
-    `FUSED`, HFRM and heads are packed here, in that type: changing it later would round twice.
+    `FUSED` and `SEPARABLE` the weights of HFRM and heads are multiplied here, in that type:
+    changing it later would round twice.
 
     Args:
         model: the network.
@@ -57,8 +60,12 @@ class DeployGraph(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).to(device))
         self.register_buffer("shift", (-mean / std).to(device))
         self.fused = nn.ModuleList()
+        self.separable = nn.ModuleList()
         if form is HfrmForm.FUSED:
             self.fused.extend(fused_heads(model, rows))
+        if form is HfrmForm.SEPARABLE:
+            pairs = ((model.hfrm_28_1, model.ic1), (model.hfrm_28_2, model.ic2))
+            self.separable.extend(_SeparableHead(hfrm, head) for hfrm, head in pairs)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
@@ -78,10 +85,31 @@ class DeployGraph(nn.Module):
             for fused, (feature, hfrm, _) in zip(self.fused, levels, strict=True):
                 yield fused(feature, hfrm.gate(context))
             return
+        if self.form is HfrmForm.SEPARABLE:
+            for ready, (feature, hfrm, head) in zip(self.separable, levels, strict=True):
+                assert isinstance(ready, _SeparableHead)
+                yield hfrm.cam_separable(feature, context, head, ready.kernels())
+            return
         for feature, hfrm, head in levels:
             if self.form is HfrmForm.PLAIN:
                 yield head(hfrm(feature, context))
-            elif self.form is HfrmForm.DEPTHWISE:
-                yield hfrm.cam_depthwise(feature, context, head)
             else:
-                yield hfrm.cam_separable(feature, context, head)
+                yield hfrm.cam_depthwise(feature, context, head)
+
+
+class _SeparableHead(nn.Module):
+    """The kernels of `HFRM.cam_separable`, as constants of the graph."""
+
+    vertical: Tensor
+    shift: Tensor
+    weight: Tensor
+
+    def __init__(self, hfrm: HFRM, head: nn.Conv2d) -> None:
+        super().__init__()
+        with torch.no_grad():
+            kernels = hfrm.separable_kernels(head)
+        for name, kernel in zip(("vertical", "shift", "weight"), kernels, strict=True):
+            self.register_buffer(name, kernel.clone())
+
+    def kernels(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.vertical, self.shift, self.weight

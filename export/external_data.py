@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import (
+    ExternalDataInfo,
     load_external_data_for_tensor,
     set_external_data,
     uses_external_data,
@@ -33,6 +36,52 @@ def tensor_values(tensor: TensorProto, folder: Path) -> NDArray[Any]:
     return onnx.numpy_helper.to_array(tensor)
 
 
+def share_weights(path: Path, other: Path) -> tuple[str, ...]:
+    """Let the graph `path` read what `other`, in the same folder, has of its weights from there.
+
+    Both are as `torch.onnx` or `write_model` wrote them; `<path>.data` keeps the rest. Returns the
+    names of the files that are shared: that of `other`'s weights, or none.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    folder = path.parent
+    mine, theirs = (onnx.load(file, load_external_data=False) for file in (path, other))
+    known = {_identity(t, folder): t for t in theirs.graph.initializer if uses_external_data(t)}
+    shared: list[tuple[TensorProto, TensorProto]] = []
+    for tensor in mine.graph.initializer:
+        if uses_external_data(tensor) and (same := known.get(_identity(tensor, folder))):
+            shared.append((tensor, same))
+    for tensor, same in shared:
+        del tensor.external_data[:]
+        tensor.external_data.extend(same.external_data)
+    data = path.with_name(path.name + ".data")
+    partial = data.with_name(f"{data.name}.partial")
+    _write_data(mine, partial, data.name, folder, leave={tensor.name for tensor, _ in shared})
+    partial.replace(data)
+    if not data.stat().st_size:
+        data.unlink()
+    path.write_bytes(mine.SerializeToString(deterministic=True))
+    return tuple(sorted({ExternalDataInfo(tensor).location for tensor, _ in shared}))
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files beside a graph that hold its weights, by name.
+
+    Raises:
+        OSError: the graph cannot be read.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
+    return [path.with_name(name) for name in sorted(names)]
+
+
+def _identity(tensor: TensorProto, folder: Path) -> tuple[int, tuple[int, ...], str]:
+    """Type, shape and hash of the values."""
+    digest = hashlib.sha256(tensor_values(tensor, folder).tobytes()).hexdigest()
+    return tensor.data_type, tuple(tensor.dims), digest
+
+
 def write_model(proto: ModelProto, path: Path, folder: Path) -> None:
     """Write `proto` to `path` and its tensors from 1 KiB on to `<path>.data`, both anew.
 
@@ -43,15 +92,24 @@ def write_model(proto: ModelProto, path: Path, folder: Path) -> None:
         OSError: a file cannot be read or written.
     """
     data = path.with_name(path.name + ".data")
-    with data.open("wb") as file:
+    _write_data(proto, data, data.name, folder)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _write_data(
+    proto: ModelProto, path: Path, name: str, folder: Path, leave: Collection[str] = ()
+) -> None:
+    """Write the tensors of `proto`, but for those to `leave`, to `path`, which will have `name`."""
+    with path.open("wb") as file:
         for tensor in proto.graph.initializer:
+            if tensor.name in leave:
+                continue
             if uses_external_data(tensor):
                 load_external_data_for_tensor(tensor, str(folder))
             values = tensor.raw_data
             if len(values) < _MIN_BYTES:
                 continue
             file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
-            set_external_data(tensor, data.name, file.tell(), len(values))
+            set_external_data(tensor, name, file.tell(), len(values))
             tensor.ClearField("raw_data")
             file.write(values)
-    path.write_bytes(proto.SerializeToString(deterministic=True))

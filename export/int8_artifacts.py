@@ -12,7 +12,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import sshr_deploy
-from sshr_deploy.export.artifacts import MODEL_NAME, TARGETS, Workshop, artifact
+from sshr_deploy.export.artifacts import (
+    CPU_ENGINE,
+    MODEL_NAME,
+    TARGETS,
+    Workshop,
+    artifact,
+    gpu_graph,
+)
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.conv_layers import conv_layers
 from sshr_deploy.export.graph_timing import time_graphs
@@ -67,12 +74,13 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
     progress = _Progress(shop.on_step)
     if engines:
-        layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
+        source = gpu_graph(shop)
+        layers = conv_layers(onnx.load(source, load_external_data=False).graph)
         progress.later = expected_steps(len(layers), len(TENSORRT_SCHEMES))
     made = []
     try:
-        mix = _search(shop, calibration, CPU_SCHEMES, fp32, progress, timed=True)
-        made.append(_write(shop, mix, calibration, _CPU_NAME, ("onnx-cpu",)))
+        mix = _search(shop, calibration, CPU_SCHEMES, fp32, fp32, progress, timed=True)
+        made.append(_write(shop, mix, calibration, _CPU_NAME, (CPU_ENGINE,)))
     except Int8RejectedError as error:
         if not engines:
             raise
@@ -80,9 +88,9 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
         shop.on_step(f"no INT8 for onnx-cpu: {error}")
     if engines:
         fp16 = shop.scratch / "typed.onnx"
-        write_typed_graph(fp32, fp16, Precision.FP16)
+        write_typed_graph(source, fp16, Precision.FP16)
         progress.next_search()
-        mix = _search(shop, calibration, TENSORRT_SCHEMES, fp16, progress, timed=False)
+        mix = _search(shop, calibration, TENSORRT_SCHEMES, source, fp16, progress, timed=False)
         made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
     return made
 
@@ -144,6 +152,7 @@ def _search(
     shop: Workshop,
     calibration: CalibrationSet,
     schemes: Sequence[QdqScheme],
+    source: Path,
     graph: Path,
     progress: _Progress,
     *,
@@ -154,7 +163,7 @@ def _search(
     classes = shop.profile.num_classes
     kind = schemes[0].kind.value
     task = SearchTask(
-        source=shop.folder / MODEL_NAME,
+        source=source,
         patches=calibration.patches,
         schemes=schemes,
         judge=judge_of(shop),

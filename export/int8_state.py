@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sshr_deploy.atomic import atomic_path
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.activation_ranges import Histogram
+from sshr_deploy.export.external_data import weight_files
 from sshr_deploy.export.int8_table import Verdict
 
 _VERDICTS = "verdicts.jsonl"
@@ -44,7 +45,7 @@ def search_keys(
     digest.update(np.ascontiguousarray(patches).tobytes())
     keys = []
     for path in (source, graph):
-        for part in (path, path.with_name(f"{path.name}.data")):
+        for part in (path, *weight_files(path)):
             with part.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)

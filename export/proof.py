@@ -14,6 +14,7 @@ from sshr_deploy.export.plan_for_artifact import Step, plan_builder
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
+from sshr_deploy.runtime.settings import default_batch
 from sshr_deploy.runtime.spread import quartiles_text
 from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
@@ -79,7 +80,7 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
     if Precision.INT8 not in sessions or wide not in sessions:
         return
     pair = [sessions[wide], sessions[Precision.INT8]]
-    for batch in (1, OpenOptions().batch):
+    for batch in (1, default_batch(engine)):
         wide_calls, int8_calls = time_until_told_apart(pair, rounds=_ROUNDS, batch=batch)
         if not int8_calls.below(wide_calls):
             clearly = "" if wide_calls.below(int8_calls) else "clearly "

@@ -1,9 +1,9 @@
 """FP32 graph -> the same graph with FP16 or BF16 convolutions, every type written in the graph.
 
 Engines that take types from the graph (TensorRT 11 takes them from nowhere else) then compute what
-was asked for, or refuse. Narrow are the convolutions, and the additions, multiplications and ReLUs
-between them; FP32 stay normalisation of the input, the mean over the deep feature, the semantic
-gate, and everything after the CAM heads.
+was asked for, or refuse. Narrow are the convolutions, and the additions, multiplications, matrix
+products and ReLUs between them; FP32 stay normalisation of the input, the mean over the deep
+feature, the semantic gate, and everything after the CAM heads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TYPES = {
     Precision.BF16: (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
 }
 _ALWAYS_NARROW = {"Conv", "BatchNormalization"}
-_NARROW_AFTER_NARROW = {"Add", "Mul", "Relu"}
+_NARROW_AFTER_NARROW = {"Add", "Mul", "Relu", "MatMul", "Reshape"}
 _OPSET_OF_BF16_CONVOLUTIONS = 22
 _Weights = dict[str, NDArray[np.float32]]
 
@@ -132,7 +132,8 @@ class _Typing:
 
     def _narrow_input(self, name: str) -> str:
         if name in self.weights:
-            return self._narrow_weight(name)
+            is_float = self.weights[name].dtype.kind == "f"
+            return self._narrow_weight(name) if is_float else name  # else a shape
         return name if name in self.narrow else self._cast(name, self.onnx_type, "narrow")
 
     def _narrow_weight(self, name: str) -> str:

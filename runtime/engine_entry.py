@@ -30,7 +30,7 @@ class Record(Frozen):
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
     """In the record's folder."""
     build: dict[str, Any]
-    """What the builder reported; empty where nothing was built."""
+    """What the builder reported, or what trials of options found; empty where neither was."""
     qualification: Qualification
 
 

@@ -3,6 +3,7 @@
     BUNDLE/engines/
       tensorrt-rtx-fp16-1f3a.../record.json    key, hashes of the files below, qualification
       tensorrt-rtx-fp16-1f3a.../engine.plan
+      .runtime-tensorrt-rtx-fp16-1f3a....cache what the library compiled of that plan
       onnx-cpu-int8-77c0.../record.json        ONNX Runtime reads the bundle's own graph
 
 These are by-products: all can be made again, none is listed in the bundle's manifest.
@@ -45,7 +46,7 @@ from sshr_deploy.runtime.engine_entry import (
 )
 from sshr_deploy.runtime.engine_key import EngineKey
 
-_CACHES = ".timing-*.cache"
+_CACHES = (".timing-*.cache", ".runtime-*.cache")
 _LOCK_NAME = ".renames.lock"
 _LOCK_TIMEOUT_S = 60.0
 """Held while an entry's files are hashed and two folders renamed: seconds on a slow share."""
@@ -138,7 +139,7 @@ class EngineStore:
                     inside = {p.relative_to(path).as_posix() for p in path.rglob("*")}
             elif (path / RECORD_NAME).is_file():
                 inside = own_files(path)
-            elif not (path.match(_CACHES) or path.name == _LOCK_NAME):
+            elif path.name != _LOCK_NAME and not any(path.match(name) for name in _CACHES):
                 continue
             place = f"{ENGINES_NAME}/{path.name}"
             names |= {place, *(f"{place}/{name}" for name in inside)}
@@ -147,6 +148,13 @@ class EngineStore:
     def timing_cache(self, key: EngineKey) -> Path:
         """Where the builder of this engine keeps what it measured, for the next build."""
         return self.folder / f".timing-{key.engine}.cache"
+
+    def runtime_cache(self, key: EngineKey) -> Path:
+        """Where the library keeps what it compiles of this engine; no part of the entry's record.
+
+        It grows while the engine runs. Its hash is in itself.
+        """
+        return self.folder / _runtime_cache_name(key.slot)
 
     def remove(self, entry: Entry) -> int:
         """Remove an entry; returns the bytes that were freed, 0 where another took its place.
@@ -163,7 +171,9 @@ class EngineStore:
                     return 0
                 if foreign := foreign_files(entry.path):
                     raise BundleError(f"{entry.path} holds {foreign[0]}; move it away")
-                return remove_path(entry.path)
+                freed = remove_path(entry.path)
+                cache = self.folder / _runtime_cache_name(entry.path.name)
+                return freed + (remove_path(cache) if cache.is_file() else 0)
         except OSError as error:
             raise BundleError(
                 f"{entry.path} cannot be removed: {error.strerror or error}"
@@ -181,13 +191,13 @@ class EngineStore:
             raise BundleError(f"{self.folder} cannot be cleaned: {error.strerror}") from error
 
     def remove_caches(self) -> int:
-        """Remove the builders' timing caches; returns the bytes that were freed.
+        """Remove the caches of builders and libraries; returns the bytes that were freed.
 
         Raises:
             BundleError: one cannot be removed.
         """
         freed = 0
-        for cache in self.folder.glob(_CACHES):
+        for cache in (path for pattern in _CACHES for path in self.folder.glob(pattern)):
             try:
                 freed += cache.stat().st_size
                 cache.unlink()
@@ -229,6 +239,10 @@ class Draft:
             else:
                 replace_folder(self.folder, path)
         return Entry(path, record, self._key, None), record
+
+
+def _runtime_cache_name(slot: str) -> str:
+    return f".runtime-{slot}.cache"
 
 
 def new_record(

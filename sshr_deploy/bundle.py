@@ -2,8 +2,9 @@
 
     bundle/
       manifest.json     what it is, hashes of every other file, and how it was qualified
-      model.onnx        the FP32 graph; model-fp16.onnx and others beside it
+      model.onnx        the FP32 graph for processors; model-fp16.onnx and others beside it
       model.onnx.data   its weights
+      model-gpu.onnx    the FP32 graph for GPUs; only what it has not in common is in its own .data
       reference.npz     patches, and what the PyTorch FP32 network says of them
       engines/          what each machine built from it and found out; not listed in the manifest
 

@@ -112,6 +112,9 @@ class Artifact(Frozen):
     """Names of `EngineChoice` that may run it."""
     precision: Precision
     file: str
+    """The graph; its own weights are in `<file>.data`."""
+    weights: tuple[str, ...] = ()
+    """Files of other artefacts in which the rest of its weights are."""
     opset: int
     hfrm_form: str
     tolerance: Tolerance

@@ -81,12 +81,18 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: Profile)
 def small_bundle_dir(
     tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path, profile: Profile
 ) -> Path:
-    """A bundle of `small_checkpoint`; tests that change it copy it first."""
+    """A bundle of `small_checkpoint`; tests that change it copy it first.
+
+    One graph for all engines, as a second one would take seconds.
+    """
+    from sshr_deploy.export.artifacts import ExportOptions
     from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+    from sshr_deploy.export.deploy_graph import HfrmForm
     from sshr_deploy.export.reference_from_checkpoint import shipped_patches
 
     out = tmp_path_factory.mktemp("bundle") / "small"
-    export_bundle(small_checkpoint, profile, out, shipped_patches())
+    options = ExportOptions(form=HfrmForm.DEPTHWISE)
+    export_bundle(small_checkpoint, profile, out, shipped_patches(), options)
     return out
 
 

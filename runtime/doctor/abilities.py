@@ -11,6 +11,7 @@ from sshr_deploy.runtime.doctor.conflicts import (
     RTX_MEND,
     rtx_refuses,
 )
+from sshr_deploy.runtime.doctor.drivers import before_gpu_extra, onnxruntime_note
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
 from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
@@ -24,7 +25,7 @@ COMMAND_PACKAGES = {
 """What each command needs of the extra of its name; `export` needs an onnxruntime too."""
 _MEND_PROVIDER = {
     "onnx-cpu": ("pip install --force-reinstall 'sshr-deploy[cpu]'",),
-    "onnx-cuda": ("pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'",),
+    "onnx-cuda": ("pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.28'",),
     "onnx-tensorrt": (f"pip install {NVIDIA_INDEX} 'tensorrt>={ORT_TENSORRT_MAJOR}.16,<11'",),
     "onnx-rtx": (f"pip install --upgrade {RTX_PLUGIN}",),
 }
@@ -61,9 +62,16 @@ def _judge_engine(name: str, facts: Facts, conflicts: Sequence[Conflict]) -> Abi
     if not lacks and name != "onnx-cpu":
         builds = name != "onnx-cuda"
         not_tried = f"the network{', for which an engine has to be built' if builds else ''}"
-    slow = name == "onnx-cpu" and facts.machine.processor.vnni is False
-    notes = (_NO_VNNI,) if slow else ()
-    return Ability(name, tuple(_tried(name, facts)), not_tried, tuple(lacks), notes)
+    return Ability(
+        name, tuple(_tried(name, facts)), not_tried, tuple(lacks), tuple(_notes(name, facts))
+    )
+
+
+def _notes(name: str, facts: Facts) -> Iterator[str]:
+    if name == "onnx-cpu" and facts.machine.processor.vnni is False:
+        yield _NO_VNNI
+    if name in ("onnx-cuda", "onnx-tensorrt") and (note := onnxruntime_note(facts)) is not None:
+        yield note
 
 
 def _tried(name: str, facts: Facts) -> Iterator[str]:
@@ -89,8 +97,9 @@ def _gpu_lacks(name: str, facts: Facts) -> Iterator[Lack]:
 
 def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
     ort, wanted = facts.onnxruntime, _onnxruntime_for(facts)
+    first = before_gpu_extra(facts) if "[gpu]" in wanted else ""
     if not ort.packages:
-        yield Lack("onnxruntime is not installed", (f"pip install {wanted}",))
+        yield Lack(f"onnxruntime is not installed{first}", (f"pip install {wanted}",))
         return
     remove = f"pip uninstall -y {' '.join(ort.packages)}"
     if ort.error is not None:
@@ -99,7 +108,7 @@ def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
         yield Lack(f"{RTX_PLUGIN} is not installed", (f"pip install {RTX_PLUGIN}",))
     elif name != "onnx-rtx" and PROVIDERS[name] not in ort.providers:
         reason = f"onnxruntime {ort.version} (package {ort.package}) has no {PROVIDERS[name]}"
-        yield Lack(reason, (remove, f"pip install {wanted}"))
+        yield Lack(f"{reason}{first}", (remove, f"pip install {wanted}"))
     elif (error := facts.trial_error(name)) is not None:
         yield Lack(f"onnxruntime {ort.version}: {error}", _MEND_PROVIDER[name])
 

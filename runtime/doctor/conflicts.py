@@ -6,10 +6,18 @@ import re
 from collections.abc import Iterator
 
 from sshr_deploy.errors import SessionError
+from sshr_deploy.runtime.doctor.drivers import (
+    FIRST_SM_OF_CUDA_12_9,
+    KERNELS_DRIVER,
+    driver_for,
+    driver_major,
+    onnxruntime_cuda,
+)
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Conflict, Facts
 from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
 from sshr_deploy.runtime.gpu import Gpu, first_visible
+from sshr_deploy.runtime.kernels.manifest import sm_text
 from sshr_deploy.runtime.tensorrt_library import rtx_refusal
 
 GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
@@ -17,8 +25,6 @@ ORT_TENSORRT_MAJOR = "10"
 """Of the library that ONNX Runtime's TensorRT provider is linked with."""
 RTX_MEND = ("# no command can: use --engine tensorrt, onnx-cuda or onnx-cpu on this GPU",)
 """Where TensorRT-RTX does not take the GPU."""
-_MIN_DRIVER = {11: 450, 12: 525, 13: 580}
-"""By major version of CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility)."""
 _ENGINE_OF_PACKAGE = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
@@ -40,6 +46,7 @@ def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
         *_tensorrt_of_another_major(facts),
         *_gpu_not_on_list(facts),
         *_old_driver(facts),
+        *_old_driver_for_kernels(facts),
         *_hidden_gpus(facts),
         *_another_first_gpu(facts),
         *_telemetry(facts),
@@ -116,16 +123,16 @@ def _gpu_not_on_list(facts: Facts) -> Iterator[Conflict]:
 
 
 def _old_driver(facts: Facts) -> Iterator[Conflict]:
-    if not facts.gpus:
+    major = driver_major(facts)
+    if major is None:
         return
     driver = facts.gpus[0].driver
-    major = driver.partition(".")[0]
     for what, cuda, engines in _built_for(facts):
-        needs = _MIN_DRIVER.get(cuda, max(_MIN_DRIVER.values()))
+        needs = driver_for(cuda)
         # Forward compatibility packages let older drivers run it, which only a run can show.
         ran = {name for name in PROVIDERS if facts.went_well(name)}
         stopped = tuple(name for name in engines if name not in ran)
-        if major.isdecimal() and int(major) < needs and stopped:
+        if major < needs and stopped:
             yield Conflict(
                 "old-driver",
                 f"{what} is built for CUDA {cuda}, which needs driver {needs} or newer; "
@@ -135,12 +142,27 @@ def _old_driver(facts: Facts) -> Iterator[Conflict]:
             )
 
 
+def _old_driver_for_kernels(facts: Facts) -> Iterator[Conflict]:
+    first, major = _first_gpu(facts), driver_major(facts)
+    if not isinstance(first, Gpu) or major is None or first.sm < FIRST_SM_OF_CUDA_12_9:
+        return
+    if major < KERNELS_DRIVER:
+        yield Conflict(
+            "old-driver-for-kernels",
+            f"the precompiled kernels for SM {sm_text(first.sm)} are assembled by CUDA 12.9, which "
+            f"needs driver {KERNELS_DRIVER} or newer; driver {first.driver} is installed: update "
+            "NVIDIA's driver, or the CPU makes the label maps",
+            (),
+            (),
+        )
+
+
 def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """What is built for which major version of CUDA, and the engines that it serves."""
-    ort = facts.onnxruntime
-    if ort.cuda is not None and (match := re.match(r"\d+", ort.cuda)):
-        what = f"{ort.package} {ort.version}"
-        yield what, int(match[0]), ("onnx-cuda", "onnx-tensorrt")
+    if (cuda := onnxruntime_cuda(facts)) is not None:
+        ort, package = facts.onnxruntime, "onnxruntime-gpu"
+        what = f"{ort.package or package} {ort.version or facts.libraries[package]}"
+        yield what, cuda, ("onnx-cuda", "onnx-tensorrt")
     for name, version in facts.libraries.items():
         match = re.fullmatch(r"(.+)-cu(\d+)", name)
         if match and match[1] in _ENGINE_OF_PACKAGE:

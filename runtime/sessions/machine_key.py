@@ -11,7 +11,7 @@ from sshr_deploy.manifest import Artifact
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.gpu import first_gpu
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
-from sshr_deploy.runtime.machine import processor_text
+from sshr_deploy.runtime.machine import library_versions, processor_text
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
 from sshr_deploy.runtime.sessions.onnxruntime import library_text as onnxruntime_text
@@ -22,6 +22,8 @@ PLAN_ENGINES = tuple(LIBRARIES)
 """Engines that run a plan that was built here."""
 CACHING_ENGINES = tuple(name for name, item in PROVIDERS.items() if item.cache_options)
 """Engines of ONNX Runtime that keep what they built, and leave it as it is from then on."""
+_DEVICE_LIBRARIES = ("cuda-core", "pycuda")
+"""Without one of them onnx-cuda launches no kernels; the engines that run a plan need one."""
 
 
 def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> EngineKey:
@@ -37,13 +39,18 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         SessionError: the library or the GPU that the engine needs is not there.
     """
     files = bundle.manifest.files
-    graph = [files[name].sha256 for name in sorted(files) if name.startswith(artifact.file)]
+    graph = [
+        files[name].sha256
+        for name in sorted(files)
+        if name.startswith(artifact.file) or name in artifact.weights
+    ]
     gpu = None if engine == "onnx-cpu" else first_gpu()
     planned = engine in PLAN_ENGINES
     if planned:
         library = library_text(engine, import_tensorrt(engine))
     else:
         library = onnxruntime_text(import_onnxruntime(), engine)
+    launches = planned or (engine == "onnx-cuda" and bool(library_versions(_DEVICE_LIBRARIES)))
     builds = planned or PROVIDERS[engine].prefix is not None
     return EngineKey(
         engine=engine,
@@ -58,7 +65,7 @@ def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> 
         sshr_deploy=sshr_deploy.__version__,
         rule=str(mask_rule(bundle.manifest.profile)),
         options=bundle.manifest.engine_options.model_dump_json() if planned else "",
-        kernels_sha256=_kernels_sha256() if planned else None,
+        kernels_sha256=_kernels_sha256() if launches else None,
     )
 
 

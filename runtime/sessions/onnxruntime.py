@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class OnnxRuntimeSession(BaseSession):
             in parts.
         cache: existing folder where a provider with `cache_options` keeps what it built; None
             builds every time.
+        more_options: of the provider, beside its own.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -62,14 +63,17 @@ class OnnxRuntimeSession(BaseSession):
         precision: str = "fp32",
         batch: int = 8,
         cache: Path | None = None,
+        more_options: Mapping[str, str] | None = None,
     ) -> None:
         ort = import_onnxruntime()
         provider = PROVIDERS[engine]
         if provider.name != CPU_PROVIDER:
             number_by_bus()
-        options = provider_options(provider, batch, cache)
+        options = {**provider_options(provider, batch, cache), **(more_options or {})}
         session = open_graph(ort, model_path, provider, precision, options)
         _check_graph(session, model_path, num_classes)
+        self._session = session
+        self._classes = num_classes
         self._run: _Run | None = _runner(ort, session, provider, num_classes)
         self._limit = None if provider.prefix is None else batch
         self.info = SessionInfo(
@@ -98,6 +102,7 @@ class OnnxRuntimeSession(BaseSession):
     def close(self) -> None:
         """See `Session.close`."""
         self._run = None
+        self._session = None
 
 
 _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]

@@ -29,6 +29,8 @@ class Provider:
     """With {folder} for where it keeps what it built; it may write there only while it builds."""
     plugin: str | None = None
     """Module that brings it; None where it is a part of onnxruntime."""
+    on_trial: Mapping[str, str] = field(default_factory=dict)
+    """Options that change only the speed; each machine tries them when it qualifies the engine."""
 
 
 _CUDNN = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
@@ -42,6 +44,8 @@ PROVIDERS = {
         options={"use_tf32": "0"},
         buffers="cuda",
         libraries=(*_CUDNN, "nvidia-cublas-cu12", "nvidia-cublas"),
+        # Matrix units take channels last; by default each convolution is transposed both ways.
+        on_trial={"prefer_nhwc": "1"},
     ),
     "onnx-tensorrt": Provider(
         "TensorrtExecutionProvider",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,13 @@ from sshr_deploy.runtime.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.reference_set import ReferenceSet, read_reference
 from sshr_deploy.runtime.sessions.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
 from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
+from sshr_deploy.runtime.sessions.provider_trial import (
+    options_of,
+    time_pair,
+    trial_record,
+    untried_record,
+)
 from sshr_deploy.runtime.sessions.session import Session
 from sshr_deploy.runtime.settings import OpenOptions
 
@@ -52,7 +59,7 @@ class Opener:
             SessionError: the engine does not work here, or is not proven and may not be used so.
             BundleError: the bundle's reference set is broken.
         """
-        key = machine_key(self.bundle, artifact, engine, self.options.batch)
+        key = machine_key(self.bundle, artifact, engine, self.options.batch_for(engine))
         entry = self.store.find(key)
         if entry is None or entry.record is None or entry.damage is not None:
             reason = self._why_not_there(key, entry)
@@ -65,7 +72,7 @@ class Opener:
         if said := misses(record.qualification, artifact.tolerance):
             reason = "it does not equal the reference here: " + "; ".join(said)
             return self._unproven(key, artifact, entry, reason)
-        session = self._session(key, artifact, entry.path)
+        session = self._session(key, artifact, entry.path, options_of(record.build))
         session.info = replace(
             session.info,
             mask_agreement=record.qualification.mask_agreement,
@@ -102,7 +109,8 @@ class Opener:
             way = "run without --no-build" if entry is None else "choose another --precision"
             more = "" if nothing_to_run else ", or add --allow-unqualified"
             raise SessionError(f"{key.engine} {key.precision}: {reason}; {way}{more}")
-        session = self._session(key, artifact, entry.path if entry else None)
+        kept = options_of(entry.record.build) if entry and entry.record else {}
+        session = self._session(key, artifact, entry.path if entry else None, kept)
         session.info = replace(session.info, unqualified=reason)
         return session
 
@@ -128,7 +136,9 @@ class Opener:
     ) -> tuple[dict[str, Any], Qualification]:
         build = self._build(key, artifact, folder)
         with self._session(key, artifact, folder) as session:
-            return build, self._qualified(key, session)
+            found = self._qualified(key, session)
+            tried, found = self._tried(key, artifact, session, found)
+        return {**build, **tried}, found
 
     def _store_fix(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -156,6 +166,24 @@ class Opener:
             on_patches=on_patches,
         )
 
+    def _tried(
+        self, key: EngineKey, artifact: Artifact, session: Session, found: Qualification
+    ) -> tuple[dict[str, Any], Qualification]:
+        """What the record says of options on trial, and the proof of what will be opened."""
+        provider = PROVIDERS.get(key.engine)
+        if provider is None or not provider.on_trial or misses(found, artifact.tolerance):
+            return {}, found
+        options, batch = dict(provider.on_trial), self.options.batch_for(key.engine)
+        try:
+            with self._session(key, artifact, None, options) as other:
+                found_so = self._qualified(key, other)
+                if said := misses(found_so, artifact.tolerance):
+                    return untried_record(options, "; ".join(said)), found
+                trial = time_pair(session, other, batch)
+        except SessionError as error:
+            return untried_record(options, str(error)), found
+        return trial_record(options, trial, batch), found_so if trial.is_faster else found
+
     def _build(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> dict[str, Any]:
         if key.engine not in PLAN_ENGINES or folder is None:
             return {}
@@ -164,8 +192,14 @@ class Opener:
         graph = self.bundle.file(artifact.file)
         return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
 
-    def _session(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
-        session = self._opened(key, artifact, folder)
+    def _session(
+        self,
+        key: EngineKey,
+        artifact: Artifact,
+        folder: Path | None,
+        options: Mapping[str, str] | None = None,
+    ) -> Session:
+        session = self._opened(key, artifact, folder, options or {})
         if key.sm is not None and session.info.device != key.device:
             session.close()
             raise SessionError(
@@ -174,7 +208,9 @@ class Opener:
             )
         return session
 
-    def _opened(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> Session:
+    def _opened(
+        self, key: EngineKey, artifact: Artifact, folder: Path | None, options: Mapping[str, str]
+    ) -> Session:
         classes = self.bundle.manifest.profile.num_classes
         if key.engine in PLAN_ENGINES:
             from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
@@ -188,12 +224,26 @@ class Opener:
                 batches=key.batches,
                 host_code=self.bundle.manifest.engine_options.version_compatible
                 and key.engine == "tensorrt",
+                runtime_cache=self.store.runtime_cache(key)
+                if key.engine == "tensorrt-rtx"
+                else None,
+            )
+        graph = self.bundle.file(artifact.file)
+        if key.engine == "onnx-cuda":
+            from sshr_deploy.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
+
+            return OnnxRuntimeCudaSession(
+                graph,
+                classes,
+                precision=key.precision,
+                batch=self.options.batch_for(key.engine),
+                more_options=options,
             )
         return OnnxRuntimeSession(
-            self.bundle.file(artifact.file),
+            graph,
             classes,
             engine=key.engine,
             precision=key.precision,
-            batch=self.options.batch,
+            batch=self.options.batch_for(key.engine),
             cache=folder if key.engine in CACHING_ENGINES else None,
         )

@@ -15,6 +15,7 @@ from sshr_deploy.errors import KernelError, SessionError
 from sshr_deploy.runtime.device import Device, open_device
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.sessions.device_masks import open_device_masks
+from sshr_deploy.runtime.sessions.rtx_cache import RtxCache
 from sshr_deploy.runtime.sessions.session import (
     OUTPUT_NAMES,
     PATCH_PX,
@@ -48,6 +49,8 @@ class TensorRtSession(BaseSession):
         library: that drives the device, where it is opened here; see `open_device`.
         host_code: whether code that the engine brings may run in this process. A version-compatible
             engine needs it, as it brings its own runtime; the file may come from anywhere.
+        runtime_cache: file for what TensorRT-RTX compiles; None to compile every time, and for
+            TensorRT, which compiles nothing here.
 
     Raises:
         MissingExtraError: the engine's library, or one that drives the device, is not installed.
@@ -67,6 +70,7 @@ class TensorRtSession(BaseSession):
         device: Device | None = None,
         library: str = "auto",
         host_code: bool = False,
+        runtime_cache: Path | None = None,
     ) -> None:
         self._engine_name = engine
         self._classes = num_classes
@@ -75,8 +79,9 @@ class TensorRtSession(BaseSession):
         with self._errors(), ExitStack() as undo:
             if device is None:
                 device = undo.enter_context(open_device(0, library))
+            cache = None if runtime_cache is None else RtxCache(runtime_cache)
             self._engine = undo.enter_context(
-                TensorRtEngine(engine_path, num_classes, engine, batches, host_code)
+                TensorRtEngine(engine_path, num_classes, engine, batches, host_code, cache)
             )
             notes = [f"{name} was not used: {why}" for name, why in device.rejected.items()]
             masks = open_device_masks(device, num_classes)
@@ -97,6 +102,7 @@ class TensorRtSession(BaseSession):
             )
             self._open = True
             self.infer(np.zeros((max(batches), *PATCH_SHAPE), np.uint8))
+            self._engine.save_cache()
             self._undo = undo.pop_all()
 
     def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
@@ -167,5 +173,6 @@ class TensorRtSession(BaseSession):
         """See `Session.close`."""
         if self._open:
             self._open = False
+            self._engine.save_cache()  # the other profiles have been compiled meanwhile
             with self._errors():
                 self._undo.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from sshr_deploy.errors import SessionError, first_line
 from sshr_deploy.runtime.closing import Closing
+from sshr_deploy.runtime.sessions.rtx_cache import RtxCache
 from sshr_deploy.runtime.sessions.session import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
 from sshr_deploy.runtime.tensorrt_library import (
     context_config,
@@ -37,7 +38,13 @@ class TensorRtEngine(Closing):
     """Set once its work could not be captured; there are no CUDA graphs then."""
 
     def __init__(
-        self, path: Path, classes: int, name: str, batches: tuple[int, ...], host_code: bool
+        self,
+        path: Path,
+        classes: int,
+        name: str,
+        batches: tuple[int, ...],
+        host_code: bool,
+        cache: RtxCache | None = None,
     ) -> None:
         trt = import_tensorrt(name)
         self.library = library_text(name, trt)
@@ -60,6 +67,9 @@ class TensorRtEngine(Closing):
         self.memory_bytes = max(1, int(engine.device_memory_size_v2))
         """What an execution context needs for its work."""
         self._config: Any = context_config(name, trt, engine)
+        self._cache = cache
+        if cache is not None:
+            cache.attach(self._config)
 
     def _check_tensors(self, engine: Any, classes: int) -> None:
         trt = self._trt
@@ -125,8 +135,15 @@ class TensorRtEngine(Closing):
         """Ask a stream for the work of a context."""
         self._call("run the engine", context.execute_async_v3, stream)
 
+    def save_cache(self) -> None:
+        """Keep what the library compiled since it was loaded."""
+        if self._cache is not None:
+            self._cache.save()
+
     def close(self) -> None:
         """Free the engine, after its contexts; safe to call twice."""
+        if self._cache is not None:
+            self._cache.detach()
         self._config = None
         self._engine = None
         self._runtime = None

@@ -17,7 +17,7 @@ def open_engine(
     engine: EngineChoice,
     *,
     precision: Precision | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     no_build: bool = False,
     allow_unqualified: bool = False,
     quiet: bool = False,

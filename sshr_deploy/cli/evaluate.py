@@ -23,7 +23,7 @@ from sshr_deploy.cli.options import (
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice, LargeImages
+from sshr_deploy.runtime.settings import EngineChoice, LargeImages, default_batch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ def evaluate(
     large: LargeOption = LargeImages.TILES,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
-    batch: BatchOption = 8,
+    batch: BatchOption = None,
     threads: ThreadsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
@@ -102,6 +102,7 @@ def evaluate(
         check_writable(path)
     wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel, threads)
     with _opened(model, profile, wanted) as (session, loaded, facts):
+        size = batch or default_batch(session.info.engine)
         if not quiet:
             say(f"checking the images and masks of {split}")
         images = read_split(split, loaded)
@@ -109,10 +110,10 @@ def evaluate(
             refuse_other_classes(split, images, loaded)
         with counting(len(images), "images", quiet=quiet) as advance:
             evaluation = evaluate_split(
-                images, session, loaded, large=large, batch=batch, on_image=lambda _: advance()
+                images, session, loaded, large=large, batch=size, on_image=lambda _: advance()
             )
         document = report(
-            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=batch
+            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=size
         )
     if json_file is not None:
         write_json(json_file, document)
@@ -141,7 +142,7 @@ class _Wanted(NamedTuple):
 
     engine: EngineChoice
     precision: Precision | None
-    batch: int
+    batch: int | None
     allow_unqualified: bool
     quiet: bool
     relabel: bool

@@ -29,6 +29,14 @@ class Target(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Form(StrEnum):
+    """Forms of HFRM that all engines run; see `export.deploy_graph.HfrmForm`."""
+
+    AUTO = "auto"
+    DEPTHWISE = "depthwise"
+    SEPARABLE = "separable"
+
+
 def export(
     checkpoint: Annotated[
         Path,
@@ -90,6 +98,14 @@ def export(
             show_default="0.985",
         ),
     ] = None,
+    hfrm: Annotated[
+        Form,
+        typer.Option(
+            help="Form of HFRM, the rectification module; the results are the same. auto: "
+            "depthwise in graphs for processors, separable in those for GPUs, whose matrix units "
+            "take no depthwise convolution. Name one for all graphs where a GPU was measured.",
+        ),
+    ] = Form.AUTO,
     workspace_mib: Annotated[
         int | None,
         typer.Option(
@@ -131,6 +147,7 @@ def export(
     try:
         from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
         from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+        from sshr_deploy.export.deploy_graph import HfrmForm
         from sshr_deploy.export.int8_table import Int8RejectedError
         from sshr_deploy.export.reference_from_checkpoint import (
             patches_from_folder,
@@ -155,6 +172,7 @@ def export(
         precisions=tuple(precision or ()),
         targets=tuple(target.value for target in engine or ()),
         calibration=calibrate,
+        form=None if hfrm is Form.AUTO else HfrmForm(hfrm.value),
         engine_options=EngineOptions(
             workspace_mib=workspace_mib,
             version_compatible=version_compatible,
@@ -194,9 +212,9 @@ def _described(artifact: Artifact) -> str:
     from sshr_deploy.export.int8_table import change_text
 
     q = artifact.qualification
-    name = artifact.precision.upper()
-    if artifact.quantisation is not None:
-        name += f" ({artifact.quantisation.kind}, for {' and '.join(artifact.engines)})"
+    kind = "" if artifact.quantisation is None else f"{artifact.quantisation.kind}, "
+    engines = ", ".join(artifact.engines)
+    name = f"{artifact.precision.upper()} ({kind}{artifact.hfrm_form} HFRM, for {engines})"
     if q is None:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
     worst = max(q.cam_relative_error.values())

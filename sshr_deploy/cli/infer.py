@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ from sshr_deploy.runtime.settings import (
     LargeImages,
     Mode,
     TissueChoice,
+    default_batch,
 )
 
 
@@ -58,7 +60,7 @@ def infer(
     any_stain: AnyStainOption = False,
     engine: EngineOption = EngineChoice.AUTO,
     precision: PrecisionOption = None,
-    batch: BatchOption = 8,
+    batch: BatchOption = None,
     threads: ThreadsOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
@@ -85,7 +87,13 @@ def infer(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(
-        mode, mpp, force_mpp, tissue, batch, overwrite, large=large, any_stain=any_stain
+        mode,
+        mpp,
+        force_mpp,
+        tissue,
+        overwrite=overwrite,
+        large=large,
+        any_stain=any_stain,
     )
     with prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
@@ -108,7 +116,8 @@ def infer(
                     f"{_threads(info.threads)}masks equal to the reference on "
                     f"{info.mask_agreement:.3%} of pixels"
                 )
-            context = Context(bundle, session, settings)
+            size = batch or default_batch(info.engine)
+            context = Context(bundle, session, replace(settings, batch=size))
             try:
                 with make_reporter(quiet=quiet) as reporter:
                     result = run_infer(work, session, context, reporter)

@@ -70,7 +70,14 @@ EngineOption = Annotated[
     typer.Option("--engine", help="What runs the network; auto: the fastest that works here."),
 ]
 BatchOption = Annotated[
-    int, typer.Option("--batch", min=1, max=1024, help="Patches per call of the engine.")
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        max=1024,
+        help="Patches in one call of the engine; TensorRT engines are built for it.",
+        show_default="8 on a CPU, 32 on a GPU",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,

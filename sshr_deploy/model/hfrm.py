@@ -89,25 +89,41 @@ class HFRM(nn.Module):
         out: Tensor = head(feature * self.gate(context)[:, :, None, None] + convolved)
         return out
 
-    def cam_separable(self, feature: Tensor, context: Tensor, head: nn.Conv2d) -> Tensor:
+    def separable_kernels(self, head: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
+        """What `cam_separable` computes of the weights: M, the shift and W.
+
+        M [15 N, C, 15, 1] is gamma_c W[n,c] K[c], a column of taps for each dx and class; the shift
+        [N, 15 N, 1, 15] is one where its tap is the dx of its channel; W is the head's [N, C].
+        """
+        classes, channels = head.weight.shape[:2]
+        weight = head.weight[:, :, 0, 0]
+        kernel = self.gamma_context * self.context_conv.weight[:, 0]  # [C, dy, dx]
+        vertical = torch.einsum("nc,cyx->xncy", weight, kernel)
+        vertical = vertical.reshape(KERNEL_PX * classes, channels, KERNEL_PX, 1)
+        taps, labels = (
+            torch.eye(size, dtype=weight.dtype, device=weight.device)
+            for size in (KERNEL_PX, classes)
+        )
+        shift = torch.einsum("xk,nm->nxmk", taps, labels)
+        return vertical, shift.reshape(classes, KERNEL_PX * classes, 1, KERNEL_PX), weight
+
+    def cam_separable(
+        self,
+        feature: Tensor,
+        context: Tensor,
+        head: nn.Conv2d,
+        kernels: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """CAM head(F^) [B, N, H, W] from dense convolutions only; F^ is never formed.
 
         [W * (1 + gamma_s w)] . F + conv15x15_{C->N}(F; gamma_c W[n,c] K[c]), the second term as a
-        15x1 convolution to 15 N channels and a fixed 1x15 one that shifts and adds them.
+        15x1 convolution to 15 N channels and a fixed 1x15 one that shifts and adds them. `kernels`
+        are those of `separable_kernels`, where they are there already.
         """
-        classes, channels = head.weight.shape[:2]
-        head_weight = head.weight[:, :, 0, 0]  # [N, C]
-        kernel = self.gamma_context * self.context_conv.weight[:, 0]  # [C, dy, dx]
-        vertical = torch.einsum("nc,cyx->xncy", head_weight, kernel)
-        vertical = vertical.reshape(KERNEL_PX * classes, channels, KERNEL_PX, 1)
+        vertical, shift, weight = kernels or self.separable_kernels(head)
         columns = F.conv2d(feature, vertical, padding=(KERNEL_PX // 2, 0))  # [B, 15 N, H, W]
-        shift = torch.eye(KERNEL_PX, dtype=feature.dtype, device=feature.device)
-        shift = torch.einsum(
-            "xk,nm->nxmk", shift, torch.eye(classes, dtype=feature.dtype, device=feature.device)
-        )
-        shift = shift.reshape(classes, KERNEL_PX * classes, 1, KERNEL_PX)
         context_term = F.conv2d(columns, shift, bias=head.bias, padding=(0, KERNEL_PX // 2))
-        gated_weight = head_weight * self.gate(context)[:, None, :]  # [B, N, C]
+        gated_weight = weight * self.gate(context)[:, None, :]  # [B, N, C]
         gated = torch.matmul(gated_weight, feature.flatten(2))  # [B, N, H W]
         return context_term + gated.view_as(context_term)
 

@@ -65,7 +65,7 @@ def test_help_and_version() -> None:
             ["infer"],
             [
                 "um per level-0 pixel",
-                "[default: 8]",
+                "[default: (8 on a CPU, 32 on a GPU)]",
                 "[default: auto]",
                 "[default: reference]",
                 "mm2",

@@ -214,7 +214,8 @@ def test_an_unwritable_result_is_told_before_the_work(
 
 def test_the_help_says_units_and_defaults() -> None:
     text = " ".join(run("--help").stdout.replace("│", " ").split())
-    for word in ("SPLIT_DIR", "336 px", "224 px", "[default: tiles]", "[default: 8]", "above 0.5"):
+    batch = "[default: (8 on a CPU, 32 on a GPU)]"
+    for word in ("SPLIT_DIR", "336 px", "224 px", "[default: tiles]", batch, "above 0.5"):
         assert word in text
 
 

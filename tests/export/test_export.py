@@ -74,14 +74,17 @@ def test_manifest_tells_what_the_bundle_is(small_bundle_dir: Path, small_checkpo
     assert {"torch", "onnx", "onnxruntime", "sshr-deploy"} <= set(manifest.tool_versions)
 
 
-@pytest.mark.parametrize("form", [form for form in HfrmForm if form is not HfrmForm.FUSED])
+@pytest.mark.parametrize("form", [HfrmForm.PLAIN, HfrmForm.DEPTHWISE])  # separable: test_gpu_graph
 def test_hfrm_forms_equal_pytorch_at_any_batch(
-    small_checkpoint: Path, tmp_path: Path, form: HfrmForm
+    small_checkpoint: Path, small_bundle_dir: Path, tmp_path: Path, form: HfrmForm
 ) -> None:
     model = load_checkpoint(small_checkpoint)
-    write_onnx(model, tmp_path / "model.onnx", form=form)
+    path = small_bundle_dir / "model.onnx"
+    if form is HfrmForm.PLAIN:
+        path = tmp_path / "model.onnx"
+        write_onnx(model, path, form=form)
     rng = np.random.default_rng(3)
-    with OnnxRuntimeSession(tmp_path / "model.onnx", 3) as session:
+    with OnnxRuntimeSession(path, 3) as session:
         for batch in (1, 3):
             patches = rng.integers(0, 256, (batch, 224, 224, 3), np.uint8)
             ref, got = torch_cams(model, patches), session.infer(patches)

@@ -130,7 +130,7 @@ def test_with_a_gpu_every_precision_is_opened_and_timed(
     precisions = (Precision.FP32, Precision.FP16, Precision.INT8)
     assert machine.opened == list(product(engines, precisions))
     assert machine.timed == [
-        (engine, "fp16", batch) for engine in ("tensorrt", "tensorrt-rtx") for batch in (1, 8)
+        (engine, "fp16", batch) for engine in ("tensorrt", "tensorrt-rtx") for batch in (1, 32)
     ]
     assert machine.closed == len(machine.opened)
     slow = Machine(monkeypatch, ADA, int8_ms=2.0)
@@ -166,7 +166,7 @@ def test_an_engine_that_misses_its_tolerance_is_an_error(
             proof.prove_here(load_bundle(rtx_bundle), lambda _: None)
 
 
-@pytest.mark.parametrize("slow_batch", [1, 8])
+@pytest.mark.parametrize("slow_batch", [1, 32])
 @pytest.mark.parametrize(
     ("there", "times", "refused"),
     [

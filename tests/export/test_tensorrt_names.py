@@ -28,7 +28,7 @@ OBJECTS = {
     "tensor": {"ITensor"},
 }
 """What variables of these names, and private attributes, are in files that use `trt`."""
-RTX = {"rtx": "", "rtx_config": "IRuntimeConfig."}
+RTX = {"rtx": "", "rtx_config": "IRuntimeConfig.", "rtx_cache": "IRuntimeCache."}
 """Variables for what TensorRT-RTX alone has."""
 DESCRIPTORS = {"feature", "gate", "head", "context", "bias", "tensor"}
 """Variables of the plugin that hold a `TensorDesc`."""
@@ -170,6 +170,7 @@ def test_every_name_of_rtx_alone_exists_there() -> None:
             if len(names) > 1 and names[0] in RTX:
                 used.add(RTX[names[0]] + ".".join(names[1:]))
     assert "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy" in used
+    assert {"IRuntimeConfig.create_runtime_cache", "IRuntimeCache.deserialize"} <= used
     for name in used:
         assert operator.attrgetter(name)(rtx) is not None, name
 

@@ -278,3 +278,19 @@ def test_a_record_that_is_no_file_is_damage_at_once(store: EngineStore, kind: st
         file.symlink_to("/dev/zero")
     entry = store.find(KEY)
     assert entry is not None and "not a regular file" in str(entry.damage)
+
+
+def test_a_runtime_cache_belongs_to_its_entry_and_may_change(store: EngineStore) -> None:
+    other = replace(KEY, driver="581.15")
+    entry, second = add(store), add(store, other)
+    caches = [store.runtime_cache(key) for key in (KEY, other)]
+    for size, cache in enumerate(caches, 3):
+        cache.write_bytes(b"x" * size)
+    assert store.names() >= {f"engines/{cache.name}" for cache in caches}
+    caches[0].write_bytes(b"grown")
+    assert [e.damage for e in store.entries()] == [None, None]
+    assert store.remove(entry) > len(PLAN)
+    assert [cache.exists() for cache in caches] == [False, True]
+    assert [e.path for e in store.entries()] == [second.path]
+    assert store.remove_caches() == 4
+    assert not caches[1].exists()

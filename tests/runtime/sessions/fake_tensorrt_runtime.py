@@ -81,6 +81,10 @@ class FakeTensorRt:
         self.living: WeakSet[FakeContext] = WeakSet()
         self.enqueued: list[tuple[int, int]] = []
         """Profile and batch size of each enqueue."""
+        self.compiled: list[int] = []
+        """Profiles that were compiled, as no cache had them."""
+        self.driver = "580"
+        """What caches are good for."""
         self.busy: dict[int, int] = {}
         """Stream that uses a context's memory, by address."""
 
@@ -106,6 +110,16 @@ def fake_tensorrt(shared: FakeTensorRt, *, is_rtx: bool) -> ModuleType:
         def set_execution_context_allocation_strategy(self, strategy: Allocation) -> None:
             self.allocation = strategy
 
+    class RtxRuntimeConfig(RuntimeConfig):
+        __slots__ = ("cache",)
+
+        def create_runtime_cache(self) -> FakeRuntimeCache:
+            return FakeRuntimeCache(shared)
+
+        def set_runtime_cache(self, cache: FakeRuntimeCache | None = None) -> bool:
+            self.cache = cache
+            return True
+
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
             assert logger.is_made, "ILogger.__init__ was not called"
@@ -124,7 +138,8 @@ def fake_tensorrt(shared: FakeTensorRt, *, is_rtx: bool) -> ModuleType:
             if content["has host code"] and not self.engine_host_code_allowed:
                 self.logger.log(Severity.ERROR, "host code is not allowed")
                 return None
-            return FakeEngine(shared, self.logger, content, RuntimeConfig)
+            config = RtxRuntimeConfig if is_rtx else RuntimeConfig
+            return FakeEngine(shared, self.logger, content, config)
 
     return fake_module(
         "tensorrt_rtx" if is_rtx else "tensorrt",
@@ -136,6 +151,27 @@ def fake_tensorrt(shared: FakeTensorRt, *, is_rtx: bool) -> ModuleType:
         ExecutionContextAllocationStrategy=Allocation,
         **({"DynamicShapesKernelSpecializationStrategy": Specialization} if is_rtx else {}),
     )
+
+
+class FakeRuntimeCache:
+    """`IRuntimeCache`: the profiles that were compiled."""
+
+    def __init__(self, shared: FakeTensorRt) -> None:
+        self.shared = shared
+        self.profiles: set[int] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(prefix := self._prefix):
+            return False
+        self.profiles = set(blob[len(prefix) :])
+        return True
+
+    def serialize(self) -> bytes:
+        return self._prefix + bytes(sorted(self.profiles))
+
+    @property
+    def _prefix(self) -> bytes:
+        return f"for driver {self.shared.driver}: ".encode()
 
 
 class FakeEngine:
@@ -221,6 +257,11 @@ class FakeContext:
         if self.refuses("set_optimization_profile_async", "" if is_known else "no such profile"):
             return False
         self.facts.profile = profile_index
+        cache = getattr(self.facts.config, "cache", None)
+        if cache is None or profile_index not in cache.profiles:
+            self.shared.compiled.append(profile_index)
+        if cache is not None:
+            cache.profiles.add(profile_index)
         self.batch, self.addresses, self.has_run = None, {}, False
         return True
 

@@ -67,3 +67,14 @@ def test_an_update_below_the_provider_is_another_key(
             keys.append(key_of(small_bundle_dir, engine))
     (difference,) = keys[0].differences(keys[1])
     assert f"{package} 1.0 -> " in difference and difference.endswith(f"{package} 1.1")
+
+
+def test_kernels_belong_to_onnx_cuda_where_it_can_launch_them(
+    small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_kernels_sha256", lambda: "1" * 64)
+    monkeypatch.setattr(module, "library_versions", lambda names: {"cuda-core": "1.2.2"})
+    assert key_of(small_bundle_dir, "onnx-cuda").kernels_sha256 == "1" * 64
+    assert key_of(small_bundle_dir, "onnx-cpu").kernels_sha256 is None
+    monkeypatch.setattr(module, "library_versions", lambda names: {})
+    assert key_of(small_bundle_dir, "onnx-cuda").kernels_sha256 is None, "the CPU makes the maps"

@@ -202,7 +202,7 @@ def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     def session(plan: Path, classes: int, **facts: Any) -> Session:
         if plan.read_bytes() == b"broken":
             raise SessionError("the engine cannot be loaded: broken")
-        assert facts["engine"] == "tensorrt-rtx" and facts["batches"] == (1, 8)
+        assert facts["engine"] == "tensorrt-rtx" and facts["batches"] == (1, 32)
         standing_in = OnnxRuntimeSession(bundle_dir / "model.onnx", classes)
         device = gpu_module.first_gpu().name
         standing_in.info = replace(standing_in.info, device=device)
