@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from sshr_deploy.errors import UsageError
 
 _OPENMP = "OMP_NUM_THREADS"
@@ -92,6 +90,8 @@ def use_threads(threads: Threads) -> None:
     """
     global _in_use
     _in_use = threads
+    import cv2  # here, because the doctor asks for the cores and imports nothing heavy
+
     cv2.setNumThreads(threads.count)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads.count)

@@ -70,7 +70,8 @@ def test_a_machine_without_a_gpu(tmp_path: Path) -> None:
     done = run(PATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("    ")]
+    assert max(len(line) for line in lines) <= 80, "but for commands, which are pasted whole"
     assert done.stdout.splitlines()[-1] == "ready: infer can use onnx-cpu"
     assert "nvidia-smi says: No devices were found" in sentence(done.stdout)
     assert "ran a convolution with CPUExecutionProvider" in sentence(done.stdout)

@@ -21,8 +21,8 @@ def make_split(folder: Path, palette: tuple[str, ...], labels: tuple[int, ...]) 
     """One image whose mask has a stripe for each of `labels`; no palette, a grey mask."""
     for part in ("img", "mask"):
         (folder / part).mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(folder / "img" / "a.png")
-    mask = Image.fromarray(np.resize(np.array(labels, np.uint8), (8, 8)))
+    Image.new("RGB", (32, 32)).save(folder / "img" / "a.png")
+    mask = Image.fromarray(np.resize(np.array(labels, np.uint8), (32, 32)))
     if palette:
         mask.putpalette(bytes.fromhex("".join(palette).replace("#", "")))
     mask.save(folder / "mask" / "a.png")
