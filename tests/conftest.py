@@ -11,7 +11,9 @@ import pytest
 if TYPE_CHECKING:  # the GPU tests run where pydantic is not installed
     from sshr_deploy.profiles import Profile
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch and OpenCV load, so before they do
+# Read when torch and OpenCV load, so before they do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,28 +16,19 @@ import pytest
 from sshr_deploy import __version__
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.run_lock import run_lock
-
-SETTINGS = {
-    **os.environ,
-    "COLUMNS": "100",
-    "NO_COLOR": "1",
-    "PYTHONIOENCODING": "utf-8",
-    "TERM": "dumb",
-}
+from tests.cli.command import LIMIT_S, SETTINGS, Done, run, run_here
 
 
-def run(*args: str | Path, limit_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
-    prefix = [sys.executable, "-m", "sshr_deploy"]
-    if limit_bytes is not None:
-        code = (
-            "import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}));"
-            "sys.argv[0] = 'sshr-deploy'; runpy.run_module('sshr_deploy', run_name='__main__')"
-        )
-        prefix = [sys.executable, "-c", code]
-    command = [*prefix, *map(str, args)]
+def run_with_limit(*args: str | Path, limit_bytes: int) -> Done:
+    """In a process of its own, which may write no file beyond this size."""
+    code = (
+        "import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}));"
+        "sys.argv[0] = 'sshr-deploy'; runpy.run_module('sshr_deploy', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(
-        command, capture_output=True, encoding="utf-8", env=SETTINGS, timeout=120, check=False
+        command, capture_output=True, encoding="utf-8", env=SETTINGS, timeout=LIMIT_S, check=False
     )
 
 
@@ -78,7 +69,7 @@ def test_help_and_version() -> None:
     ],
 )
 def test_every_help_says_units_and_defaults(command: list[str], words: list[str]) -> None:
-    text = " ".join(run(*command, "--help").stdout.replace("│", " ").split())
+    text = " ".join(run_here(*command, "--help").stdout.replace("│", " ").split())
     for word in words:
         assert word in text
 
@@ -102,10 +93,10 @@ def test_export_then_infer_then_infer_again(
     small_checkpoint: Path, slides: Path, tmp_path: Path
 ) -> None:
     bundle, out = tmp_path / "bundle", tmp_path / "out"
-    done = run("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
+    done = run_here("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
     assert done.returncode == 0, done.stderr
     assert "masks equal on" in done.stdout
-    again = run("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
+    again = run_here("export", small_checkpoint, "--profile", "wsss4luad", "--out", bundle)
     assert (again.returncode, again.stdout) == (2, "")
     assert "--overwrite" in again.stderr
 
@@ -115,13 +106,13 @@ def test_export_then_infer_then_infer_again(
     assert str(out / "CMU-1-Small-Region.svs" / "mask.ome.tif") in done.stdout
     assert "tumour" in done.stdout
     assert "tiles" in done.stderr
-    again = run("infer", slides, "--model", bundle, "--out", out)
+    again = run_here("infer", slides, "--model", bundle, "--out", out)
     assert "0 done, 1 done earlier, 0 failed" in again.stdout
 
 
 def test_json_is_the_run_document(small_bundle_dir: Path, slides: Path, tmp_path: Path) -> None:
     (slides / "text.svs").write_text("no slide")
-    done = run(
+    done = run_here(
         "infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--json", "--quiet"
     )
     assert done.returncode == 1
@@ -135,7 +126,9 @@ def test_json_is_the_run_document(small_bundle_dir: Path, slides: Path, tmp_path
 def test_quiet_says_nothing_when_all_is_well(
     small_bundle_dir: Path, slides: Path, tmp_path: Path
 ) -> None:
-    done = run("infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--quiet")
+    done = run_here(
+        "infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--quiet"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -189,7 +182,7 @@ def test_wrong_usage_is_exit_code_2_and_no_traceback(
     small_bundle_dir: Path, slides: Path, tmp_path: Path, args: list[str], named: str
 ) -> None:
     filled = [a.format(slides=slides, bundle=small_bundle_dir) for a in args]
-    done = run("infer", *filled, "--out", tmp_path / "out")
+    done = run_here("infer", *filled, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
@@ -202,7 +195,7 @@ def test_a_changed_bundle_is_refused_naming_the_file(
     bundle = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
     with (bundle / "model.onnx.data").open("r+b") as file:
         file.write(b"\x01")
-    done = run("infer", slides, "--model", bundle, "--out", tmp_path / "out")
+    done = run_here("infer", slides, "--model", bundle, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "model.onnx.data was changed" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -213,7 +206,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(
     small_bundle_dir: Path, slides: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = run("infer", slides, "--model", small_bundle_dir, "--out", out, limit_bytes=100_000)
+    done = run_with_limit(
+        "infer", slides, "--model", small_bundle_dir, "--out", out, limit_bytes=100_000
+    )
     assert done.returncode == 1
     assert "free space or choose another" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from sshr_deploy.cli import app
 from sshr_deploy.errors import UsageError
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile
+from tests.cli.command import LIMIT_S, SETTINGS, Done, run_here
 
-SETTINGS = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
 WITHOUT_TORCH = (
     "import sys\n"
     "for name in ('torch', 'onnx', 'onnxscript', 'safetensors'): sys.modules[name] = None\n"
@@ -30,11 +29,13 @@ WITHOUT_TORCH = (
 )
 
 
-def run(*args: str | Path, torch: bool = True) -> subprocess.CompletedProcess[str]:
-    start = ["-m", "sshr_deploy"] if torch else ["-c", WITHOUT_TORCH]
+def run(*args: str | Path, torch: bool = True) -> Done:
+    """`sshr-deploy evaluate`; in a process of its own where there is to be no torch."""
+    if torch:
+        return run_here("evaluate", *args)
     return subprocess.run(
-        [sys.executable, *start, "evaluate", *map(str, args)],
-        capture_output=True, encoding="utf-8", env=SETTINGS, timeout=120, check=False,
+        [sys.executable, "-c", WITHOUT_TORCH, "evaluate", *map(str, args)],
+        capture_output=True, encoding="utf-8", env=SETTINGS, timeout=LIMIT_S, check=False,
     )  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from sshr_deploy.cli import main
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.train.run_checkpoint import BEST_NAME, LAST_NAME
+from tests.cli.command import run_here
 from tests.train.dataset_of_textures import (
     DEMO_PROFILE,
-    LIMIT_S,
-    SETTINGS,
     position,
     rows,
     train_here,
@@ -39,30 +35,12 @@ def recipe(tmp_path: Path) -> Path:
     return write_tiny_recipe(tmp_path / "tiny.toml", epochs=2)
 
 
-def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "sshr_deploy", *map(str, args)],
-        capture_output=True, encoding="utf-8", env=SETTINGS, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
-
-
 class Here:
     """The command in this process, which has torch loaded already: (exit code, stdout, stderr)."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
     def __call__(self, *args: str | Path) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["sshr-deploy", *map(str, args)])
-        self.monkeypatch.setenv("COLUMNS", "100")
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        out, err = self.capsys.readouterr()
-        return code, out, err
+        done = run_here(*args)
+        return done.returncode, done.stdout, done.stderr
 
     def train(self, dataset: Path, recipe: Path | str, out: Path, *more: str | Path) -> str:
         """Train and be refused: the one line, or several, on stderr."""
@@ -76,17 +54,17 @@ class Here:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    return Here(monkeypatch, capsys)
+def here() -> Here:
+    return Here()
 
 
 def test_train_evaluate_export_evaluate(
     textures: Path, recipe: Path, tmp_path: Path, here: Here
 ) -> None:
     out, bundle = tmp_path / "run", tmp_path / "bundle"
-    done = run(
+    done = run_here(
         "train", textures, "--profile", DEMO_PROFILE, "--recipe", recipe, "--out", out,
-        "--width", "2",
+        "--width", "2", "--workers", "0",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for word in ("12 training patches, 2 val images", "epoch 2/2: loss", "patches/s", "data wait"):
@@ -119,14 +97,14 @@ def test_train_evaluate_export_evaluate(
 
 
 def test_help_says_units_and_defaults() -> None:
-    text = " ".join(run("train", "--help").stdout.replace("│", " ").split())
+    text = " ".join(run_here("train", "--help").stdout.replace("│", " ").split())
     for word in (
         *("DATASET", "x[1 0 1].png", "--profile", "--recipe", "paper", "fast", "scratch", "smoke"),
         *("--width", "Channels", "[default: 64]", "--init", "[default: (random)]", "--resume"),
         *("--workers", "[default: (by device)]", "[required]", "torchrun"),
     ):
         assert word in text
-    assert " train " in run("--help").stdout
+    assert " train " in run_here("--help").stdout
 
 
 def test_bad_files_are_all_listed_and_the_folder_can_be_used_again(

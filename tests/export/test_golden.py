@@ -11,13 +11,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from sshr_deploy.bundle import Bundle
 from sshr_deploy.export.activation_ranges import LayerRange, Range
-from sshr_deploy.export.bundle_from_checkpoint import export_bundle
 from sshr_deploy.export.conv_layers import conv_layers
+from sshr_deploy.export.deploy_graph import HfrmForm
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
+from sshr_deploy.export.onnx_from_checkpoint import write_onnx
 from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
-from sshr_deploy.export.reference_from_checkpoint import PatchSet, torch_cams
+from sshr_deploy.export.reference_from_checkpoint import torch_cams
 from sshr_deploy.export.typed_graph import write_typed_graph
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
@@ -26,7 +26,8 @@ from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.qualification import relative_rms_error
-from sshr_deploy.runtime.sessions import CAM_NAMES, CamBatch, Session, open_session
+from sshr_deploy.runtime.sessions import CAM_NAMES, CamBatch, Session
+from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Infer = Callable[[NDArray[np.uint8]], CamBatch]
 CAM_TOLERANCE = 1e-4
@@ -51,20 +52,11 @@ def model(seeded_checkpoint: Path) -> SSHR:
     return load_checkpoint(seeded_checkpoint)
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    seeded_checkpoint: Path,
-    golden: dict[float, dict[str, NDArray[Any]]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Bundle:
-    out = tmp_path_factory.mktemp("full") / "bundle"
-    one_patch = PatchSet([golden[0.2]["0/original_rgb"]], "golden")
-    return export_bundle(seeded_checkpoint, load_profile("luad"), out, one_patch)
-
-
-@pytest.fixture(scope="module")
-def session(bundle: Bundle) -> Iterator[Session]:
-    with open_session(bundle, "onnx-cpu") as session:
+@pytest.fixture
+def session(model: SSHR, tmp_path: Path) -> Iterator[Session]:
+    """The exported graph in the form that processors get."""
+    write_onnx(model, tmp_path / "model.onnx", form=HfrmForm.DEPTHWISE)
+    with OnnxRuntimeSession(tmp_path / "model.onnx", model.config.num_classes) as session:
         yield session
 
 
@@ -114,10 +106,10 @@ def _compare(
     assert (got == mask).mean() >= MASK_AGREEMENT
 
 
-def test_tensorrt_rtx_builds_the_full_network_in_int8(bundle: Bundle, tmp_path: Path) -> None:
+def test_tensorrt_rtx_builds_the_full_network_in_int8(model: SSHR, tmp_path: Path) -> None:
     """In fixed batches of 4, without a GPU; other precisions: `test_engine_from_onnx.py`."""
     trt = pytest.importorskip("tensorrt_rtx")
-    graph, wide_nodes = _int8(bundle, tmp_path)
+    graph, wide_nodes = _int8(model, tmp_path)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)  # the parser does not hold on to it
@@ -141,9 +133,10 @@ def test_tensorrt_rtx_builds_the_full_network_in_int8(bundle: Bundle, tmp_path: 
     assert plan.stat().st_size == report.engine_bytes
 
 
-def _int8(bundle: Bundle, folder: Path) -> tuple[Path, frozenset[str]]:
+def _int8(model: SSHR, folder: Path) -> tuple[Path, frozenset[str]]:
     """The INT8 graph for TensorRT, and its convolutions that are wider."""
-    fp32, fp16, int8 = bundle.file("model-gpu.onnx"), folder / "fp16.onnx", folder / "int8.onnx"
+    fp32, fp16, int8 = (folder / f"{name}.onnx" for name in ("fp32", "fp16", "int8"))
+    write_onnx(model, fp32, form=HfrmForm.SEPARABLE)
     write_typed_graph(fp32, fp16, Precision.FP16)
     layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
     whole = Range(-1.0, 1.0)  # what the ranges are makes no difference to a build
