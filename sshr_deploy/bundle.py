@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sshr_deploy.errors import BundleError
-from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest
+from sshr_deploy.manifest import READABLE_VERSIONS, Artifact, FileEntry, Manifest
 from sshr_deploy.profiles import describe_validation
 
 MANIFEST_NAME = "manifest.json"
@@ -125,9 +125,10 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     if not isinstance(content, dict):
         raise BundleError(f"{file} is not a manifest; export the bundle again")
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
+        known = " and ".join(map(str, READABLE_VERSIONS))
         raise BundleError(
-            f"{file} has schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}; "
+            f"{file} has schema version {str(version)[:20]}, this release reads {known}; "
             "export the bundle again with this release"
         )
     stated = content.pop("self_sha256", None)

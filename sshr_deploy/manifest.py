@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, relabelled_from
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
+"""Written; 2 had no shared weights and no carried profile, and is read as well."""
+READABLE_VERSIONS = (2, 3)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -158,7 +160,7 @@ class ModelFacts(Frozen):
 class Manifest(Frozen):
     """Content of `manifest.json`."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[2, 3]
     created_utc: str
     profile: Profile
     carried_profile: Profile | None = None

@@ -140,7 +140,7 @@ def _set(**values: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (_set(schema_version=99), "schema version 99, this release reads 2"),
+        (_set(schema_version=99), "schema version 99, this release reads 2 and 3"),
         (_set(schema_version=None), "schema version None"),
         (_set(artifacts=[]), "artifacts"),
         (_set(surprise=1), "surprise"),

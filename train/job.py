@@ -128,7 +128,7 @@ def run_threads(job: TrainingJob, processes: int, warn: Callable[[str], None]) -
     if job.threads is None:
         return Threads(begun, "as the run was begun")
     warn(
-        f"{job.out} was begun with --threads {begun}: with {chosen.count} its end may differ in "
+        f"{job.out} was begun with {begun} CPU threads: with {chosen.count} its end may differ in "
         "the last digits from that of an undisturbed run"
     )
     return chosen

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
-from sshr_deploy.cli.options import CheckpointProfileOption, ThreadsOption
+from sshr_deploy.cli.options import CheckpointProfileOption, RelabelOption, ThreadsOption
 from sshr_deploy.errors import MissingExtraError, UsageError
 
 
@@ -26,6 +26,7 @@ def int8(
         ),
     ] = None,
     profile: CheckpointProfileOption = None,
+    relabel: RelabelOption = False,
     keep: Annotated[
         str,
         typer.Option(
@@ -60,7 +61,7 @@ def int8(
             patches_from_folder,
             shipped_patches,
         )
-        from sshr_deploy.model.checkpoint import read_profile
+        from sshr_deploy.model.checkpoint import check_labels, read_profile
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "export") from error
     from sshr_deploy.atomic import check_writable, write_json
@@ -72,10 +73,13 @@ def int8(
     if json_file is not None:
         check_writable(json_file)
     loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
+    check_labels(checkpoint, loaded, relabel=relabel)
     report = measure_int8(
         checkpoint,
         loaded,
-        shipped_patches() if patches is None else patches_from_folder(patches, loaded),
+        shipped_patches()
+        if patches is None
+        else patches_from_folder(patches, loaded, relabel=relabel),
         keep=[name.strip() for name in keep.split(",") if name.strip()],
         weight_bits=weight_bits,
         method=RangeMethod(ranges),

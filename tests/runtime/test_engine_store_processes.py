@@ -97,7 +97,9 @@ for turn in range(turns):
     bundle = folder / str(turn)
     def meet():
         (bundle / me).touch()
+        deadline = time.monotonic() + 60
         while not (bundle / other).exists():
+            assert time.monotonic() < deadline, "the other process has ended"
             time.sleep(0)
     plan = add(EngineStore(bundle), plan=me.encode() * 900, then=meet).file("engine.plan")
     print(plan.read_bytes()[:1].decode(), end="")

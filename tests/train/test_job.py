@@ -231,7 +231,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(
     said: list[str] = []
     assert run_threads(replace(job, resume=True, threads=2), 1, said.append).count == 2
     assert said == [
-        f"{job.out} was begun with --threads 1: with 2 its end may differ in the last digits "
+        f"{job.out} was begun with 1 CPU threads: with 2 its end may differ in the last digits "
         "from that of an undisturbed run"
     ]
 
