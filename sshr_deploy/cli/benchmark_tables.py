@@ -33,6 +33,7 @@ _KERNEL_HEADINGS = {
 
 
 def print_kernels(report: dict[str, Any]) -> None:
+    """A table by type and size, below what the device reached on copies and products."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
@@ -54,6 +55,7 @@ def print_kernels(report: dict[str, Any]) -> None:
 
 
 def print_training(report: dict[str, Any]) -> None:
+    """HFRM with its heads, whole steps, and how far each variant is from the published one."""
     from rich.console import Console
 
     from sshr_deploy.benchmarks.environment import machine_text
