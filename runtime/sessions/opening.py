@@ -145,6 +145,8 @@ class Opener:
             return "free space"
         if error.errno == errno.ENOTEMPTY:
             return "move that away"
+        if error.errno == errno.EBUSY:
+            return "wait for the other process, then run the same command again"
         if os.path.lexists(self.store.folder) and not self.store.folder.is_dir():
             return "move it away"
         return "copy the bundle to a folder that you can write to"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle, sealed_json
 from sshr_deploy.errors import BundleError, ExportError, SessionError, UsageError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime import engine_store
 from sshr_deploy.runtime import gpu as gpu_module
 from sshr_deploy.runtime.engine_key import EngineKey
 from sshr_deploy.runtime.gpu import Gpu
@@ -174,6 +176,17 @@ def test_a_folder_that_cannot_be_written_is_told_and_the_run_goes_on(bundle_dir:
     session, told = _opened(bundle_dir)
     assert session.info.mask_agreement is not None
     assert any("cannot keep what was found out" in text for text in told)
+
+
+def test_a_store_that_another_process_holds_is_waited_for(
+    planned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_store, "_LOCK_TIMEOUT_S", 0.0)
+    (planned / "engines").mkdir(exist_ok=True)
+    held = filelock.FileLock(planned / "engines" / engine_store._LOCK_NAME)
+    fix = "wait for the other process, then run the same command again$"
+    with held, pytest.raises(SessionError, match=rf"another process has held .*lock for 0 s; {fix}"):
+        _opened(planned, "tensorrt-rtx", builder=Builder())
 
 
 def test_a_broken_reference_is_told(bundle_dir: Path) -> None:
