@@ -175,9 +175,9 @@ def _remove(folder: Path, files: Iterable[str]) -> None:
 def newer_driver(manifest: KernelManifest) -> str | None:
     """One line where the kernels need a driver of a later CUDA than those of the pinned Triton.
 
-    Machine code loads on drivers of the assembler's major CUDA version or a later one (CUDA
-    Compatibility, "Minor Version Compatibility"). Triton 3.7 and later use that of CUDA 13
-    for some SMs.
+    Those need a driver of CUDA 12, and for SM 10.0 and later one of CUDA 12.9; see
+    `doctor.drivers.KERNELS_DRIVER`. Triton 3.7 and later assemble for some SMs with CUDA 13, whose
+    code no driver of CUDA 12 loads.
     """
     newer = [cubin for cubin in manifest.cubins if _major(cubin) > _PINNED_CUDA]
     if not newer:
@@ -186,7 +186,8 @@ def newer_driver(manifest: KernelManifest) -> str | None:
     return (
         f"note: Triton {manifest.triton} assembled the kernels for SM {sms} with CUDA "
         f"{max(newer, key=_major).ptxas}: they need a driver of CUDA {max(map(_major, newer))} or "
-        "later; the Triton of the extra [kernels] builds for those of CUDA 12, too"
+        "later; what the Triton of the extra [kernels] builds needs one of CUDA 12, and from "
+        "SM 10.0 on driver 575 or later"
     )
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.errors import KernelError, UsageError
+from sshr_deploy.runtime.doctor.drivers import FIRST_SM_OF_CUDA_12_9, KERNELS_DRIVER
 from sshr_deploy.runtime.kernels import build
 from sshr_deploy.runtime.kernels import compile as compile_
-from sshr_deploy.runtime.kernels.manifest import load_manifest, write_manifest
+from sshr_deploy.runtime.kernels.manifest import load_manifest, sm_text, write_manifest
 from tests.runtime.kernels.kernel_folder import make_kernels
 
 
@@ -116,8 +117,9 @@ def test_code_that_needs_a_newer_driver_is_named(tmp_path: Path) -> None:
     write_manifest(folder, replace(manifest, triton="3.9.0", cubins=tuple(newer)))
     assert build.newer_driver(load_manifest(folder)) == (
         "note: Triton 3.9.0 assembled the kernels for SM 9.0, 10.0, 12.0 with CUDA 13.4.59: they "
-        "need a driver of CUDA 13 or later; the Triton of the extra [kernels] builds for those of "
-        "CUDA 12, too"
+        "need a driver of CUDA 13 or later; what the Triton of the extra [kernels] builds needs one "
+        f"of CUDA 12, and from SM {sm_text(FIRST_SM_OF_CUDA_12_9)} on driver {KERNELS_DRIVER} or "
+        "later"
     )
 
 
