@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sshr_deploy.runtime.doctor.conflicts import (
-    DRIVERS,
     NVIDIA_INDEX,
     ORT_TENSORRT_MAJOR,
     RTX_MEND,
     rtx_refuses,
 )
-from sshr_deploy.runtime.doctor.drivers import before_gpu_extra, onnxruntime_note
+from sshr_deploy.runtime.doctor.drivers import DRIVERS, before_gpu_extra, onnxruntime_note
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
 from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
@@ -25,7 +24,10 @@ COMMAND_PACKAGES = {
 """What each command needs of the extra of its name; `export` needs an onnxruntime too."""
 _MEND_PROVIDER = {
     "onnx-cpu": ("pip install --force-reinstall 'sshr-deploy[cpu]'",),
-    "onnx-cuda": ("pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.28'",),
+    "onnx-cuda": (
+        "pip install 'sshr-deploy[gpu]'",  # which keeps it and its libraries to one CUDA
+        "# if nothing was installed, run it again with --force-reinstall",
+    ),
     "onnx-tensorrt": (f"pip install {NVIDIA_INDEX} 'tensorrt>={ORT_TENSORRT_MAJOR}.16,<11'",),
     "onnx-rtx": (f"pip install --upgrade {RTX_PLUGIN}",),
 }
@@ -97,9 +99,9 @@ def _gpu_lacks(name: str, facts: Facts) -> Iterator[Lack]:
 
 def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
     ort, wanted = facts.onnxruntime, _onnxruntime_for(facts)
-    first = before_gpu_extra(facts) if "[gpu]" in wanted else ""
+    first, driver = before_gpu_extra(facts) if "[gpu]" in wanted else ("", ())
     if not ort.packages:
-        yield Lack(f"onnxruntime is not installed{first}", (f"pip install {wanted}",))
+        yield Lack(f"onnxruntime is not installed{first}", (*driver, f"pip install {wanted}"))
         return
     remove = f"pip uninstall -y {' '.join(ort.packages)}"
     if ort.error is not None:
@@ -108,9 +110,12 @@ def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
         yield Lack(f"{RTX_PLUGIN} is not installed", (f"pip install {RTX_PLUGIN}",))
     elif name != "onnx-rtx" and PROVIDERS[name] not in ort.providers:
         reason = f"onnxruntime {ort.version} (package {ort.package}) has no {PROVIDERS[name]}"
-        yield Lack(f"{reason}{first}", (remove, f"pip install {wanted}"))
+        yield Lack(f"{reason}{first}", (*driver, remove, f"pip install {wanted}"))
     elif (error := facts.trial_error(name)) is not None:
-        yield Lack(f"onnxruntime {ort.version}: {error}", _MEND_PROVIDER[name])
+        mend = _MEND_PROVIDER[name]
+        if name == "onnx-cuda":  # [gpu] mends it
+            error, mend = f"{error}{first}", (*driver, *mend)
+        yield Lack(f"onnxruntime {ort.version}: {error}", mend)
 
 
 def _onnxruntime_for(facts: Facts) -> str:

@@ -11,6 +11,7 @@ from sshr_deploy.runtime.doctor.drivers import (
     KERNELS_DRIVER,
     driver_for,
     driver_major,
+    driver_mend,
     onnxruntime_cuda,
 )
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
@@ -33,7 +34,6 @@ _ENGINE_OF_PACKAGE = {
 """Of packages whose names go on with the version of CUDA, "-cu13"."""
 _TELEMETRY_OFF = ("1", "true", "yes", "y", "on")
 """What onnxruntime 1.32 takes for yes, in any case; "0", "" and all else leave it on (tried)."""
-DRIVERS = "https://www.nvidia.com/drivers"
 NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 """For pip: where TensorRT's libraries are."""
 
@@ -137,7 +137,7 @@ def _old_driver(facts: Facts) -> Iterator[Conflict]:
                 "old-driver",
                 f"{what} is built for CUDA {cuda}, which needs driver {needs} or newer; "
                 f"driver {driver} is installed: update NVIDIA's driver",
-                (f"# install driver {needs} or newer: {DRIVERS}",),
+                (driver_mend(needs),),
                 stopped,
             )
 
@@ -152,7 +152,7 @@ def _old_driver_for_kernels(facts: Facts) -> Iterator[Conflict]:
             f"the precompiled kernels for SM {sm_text(first.sm)} are assembled by CUDA 12.9, which "
             f"needs driver {KERNELS_DRIVER} or newer; driver {first.driver} is installed: update "
             "NVIDIA's driver, or the CPU makes the label maps",
-            (),
+            (driver_mend(KERNELS_DRIVER),),
             (),
         )
 

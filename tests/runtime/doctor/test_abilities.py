@@ -113,7 +113,7 @@ def test_the_rtx_provider_is_a_plug_in() -> None:
     ("name", "words"),
     [
         ("onnx-cpu", "--force-reinstall 'sshr-deploy[cpu]'"),
-        ("onnx-cuda", "onnxruntime-gpu[cuda,cudnn]"),
+        ("onnx-cuda", "pip install 'sshr-deploy[gpu]'"),
         ("onnx-tensorrt", "'tensorrt>=10.16,<11'"),
         ("onnx-rtx", "onnxruntime-ep-nv-tensorrt-rtx"),
     ],
@@ -238,6 +238,7 @@ MACHINES = {
     "H100": workstation(H100),
     "laptop": laptop(),
     "old driver": workstation(replace(RTX, driver="450.1")),
+    "old driver for kernels": workstation(replace(RTX, sm=120, driver="570.86")),
     "hidden": replace(workstation(), environ={"CUDA_VISIBLE_DEVICES": "-1"}),
     "a slice": replace(workstation(), environ={"CUDA_VISIBLE_DEVICES": "MIG-1"}),
     "telemetry": replace(laptop(), environ={"ORT_DISABLE_TELEMETRY": "0"}),

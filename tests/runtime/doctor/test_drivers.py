@@ -10,8 +10,10 @@ import pytest
 from sshr_deploy.runtime.doctor.abilities import judge_engines
 from sshr_deploy.runtime.doctor.conflicts import find_conflicts
 from sshr_deploy.runtime.doctor.drivers import GPU_EXTRA_CUDA, onnxruntime_cuda
-from sshr_deploy.runtime.doctor.report import Ability, Facts, OnnxRuntime
-from tests.runtime.doctor.machines import RTX, laptop, with_packages, workstation
+from sshr_deploy.runtime.doctor.report import Ability, Answer, Facts, OnnxRuntime
+from tests.runtime.doctor.machines import RTX, laptop, with_packages, with_trials, workstation
+
+NEWER = "# install driver 580 or newer: https://www.nvidia.com/drivers"
 
 
 def _engine(facts: Facts, name: str) -> Ability:
@@ -50,8 +52,22 @@ def test_an_old_driver_is_told_before_the_package_is_installed() -> None:
         "has no CUDAExecutionProvider; the one of sshr-deploy[gpu] needs driver 580 or newer, "
         "550.120 is installed: update NVIDIA's driver first"
     )
+    assert lack.mend[0] == NEWER
     new_enough = replace(facts, gpus=(RTX,))
-    assert "driver" not in _engine(new_enough, "onnx-cuda").lacks[0].reason
+    (lack,) = _engine(new_enough, "onnx-cuda").lacks
+    assert "driver" not in " ".join((lack.reason, *lack.mend))
+
+
+@pytest.mark.parametrize(("driver", "first"), [("550.120", (NEWER,)), ("580.65.06", ())])
+def test_one_of_an_older_cuda_is_not_replaced_by_one_that_the_driver_cannot_run(
+    driver: str, first: tuple[str, ...]
+) -> None:
+    facts = with_packages(workstation(replace(RTX, driver=driver)), onnxruntime_gpu="1.24.4")
+    facts = with_trials(facts, onnx_cuda=Answer({}, "it fell back: libcudnn.so.9: cannot open"))
+    cuda_12 = replace(facts.onnxruntime, version="1.24.4", cuda="12.8")
+    (lack,) = _engine(replace(facts, onnxruntime=cuda_12), "onnx-cuda").lacks
+    assert lack.mend[:-1] == (*first, "pip install 'sshr-deploy[gpu]'")
+    assert ("needs driver 580 or newer" in lack.reason) == bool(first)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +88,7 @@ def test_the_kernels_of_new_gpus_need_the_driver_of_cuda_12_9(
     for conflict in found:
         assert "are assembled by CUDA 12.9, which needs driver 575 or newer" in conflict.reason
         assert conflict.breaks == ()
+        assert conflict.mend == (NEWER.replace("580", "575"),)
 
 
 def test_the_gpu_extra_is_bounded_to_one_cuda(repo_root: Path) -> None:
