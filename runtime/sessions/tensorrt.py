@@ -79,9 +79,9 @@ class TensorRtSession(BaseSession):
         with self._errors(), ExitStack() as undo:
             if device is None:
                 device = undo.enter_context(open_device(0, library))
-            cache = None if runtime_cache is None else RtxCache(runtime_cache)
+            self._cache = None if runtime_cache is None else RtxCache(runtime_cache)
             self._engine = undo.enter_context(
-                TensorRtEngine(engine_path, num_classes, engine, batches, host_code, cache)
+                TensorRtEngine(engine_path, num_classes, engine, batches, host_code, self._cache)
             )
             notes = [f"{name} was not used: {why}" for name, why in device.rejected.items()]
             masks = open_device_masks(device, num_classes)
@@ -102,7 +102,7 @@ class TensorRtSession(BaseSession):
             )
             self._open = True
             self.infer(np.zeros((max(batches), *PATCH_SHAPE), np.uint8))
-            self._engine.save_cache()
+            self._save_cache()
             self._undo = undo.pop_all()
 
     def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
@@ -145,7 +145,8 @@ class TensorRtSession(BaseSession):
         with self._errors():
             for slot in self._slots:
                 slot.finish(results)
-        self._note_missing_graphs()
+        if self._engine.why_no_graph:
+            self._note(f"no CUDA graph: {self._engine.why_no_graph}")
         cams = CamBatch(*(results[name] for name in OUTPUT_NAMES))
         return checked_cams(cams, len(cams))
 
@@ -153,9 +154,13 @@ class TensorRtSession(BaseSession):
         # CAMs are copied for label maps too: only they show that the engine gave no NaN.
         return MaskBatch(results[LABELS], self._cams(results).prob)
 
-    def _note_missing_graphs(self) -> None:
-        note = f"no CUDA graph: {self._engine.why_no_graph}"
-        if self._engine.why_no_graph and note not in self.info.notes:
+    def _save_cache(self) -> None:
+        self._engine.save_cache()
+        if self._cache is not None and self._cache.problem:
+            self._note(self._cache.problem)
+
+    def _note(self, note: str) -> None:
+        if note not in self.info.notes:
             self.info = replace(self.info, notes=(*self.info.notes, note))
 
     def _check_open(self) -> None:
@@ -173,6 +178,8 @@ class TensorRtSession(BaseSession):
         """See `Session.close`."""
         if self._open:
             self._open = False
-            self._engine.save_cache()  # the other profiles have been compiled meanwhile
-            with self._errors():
-                self._undo.close()
+            try:
+                self._save_cache()  # the other profiles have been compiled meanwhile
+            finally:
+                with self._errors():
+                    self._undo.close()

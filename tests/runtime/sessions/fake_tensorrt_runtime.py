@@ -113,10 +113,12 @@ def fake_tensorrt(shared: FakeTensorRt, *, is_rtx: bool) -> ModuleType:
     class RtxRuntimeConfig(RuntimeConfig):
         __slots__ = ("cache",)
 
-        def create_runtime_cache(self) -> FakeRuntimeCache:
-            return FakeRuntimeCache(shared)
+        def create_runtime_cache(self) -> FakeRuntimeCache | None:
+            return None if "create_runtime_cache" in shared.refusing else FakeRuntimeCache(shared)
 
         def set_runtime_cache(self, cache: FakeRuntimeCache | None = None) -> bool:
+            if "set_runtime_cache" in shared.refusing:
+                return False
             self.cache = cache
             return True
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from sshr_deploy.runtime.sessions.tensorrt import SLOTS
 from tests.runtime.session_contract import noise
-from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt
+from tests.runtime.sessions.fake_tensorrt_runtime import FakeRuntimeCache, FakeTensorRt
 from tests.runtime.sessions.fake_tensorrt_session import Opener
 
 SETTINGS = {"engine": "tensorrt-rtx", "library": "cuda-core"}
@@ -73,6 +76,62 @@ def test_a_cache_that_the_library_refuses_is_made_anew(
     assert _compiled(opener, trt, cache) == []
     content = cache.read_bytes()
     assert hashlib.sha256(content[32:]).digest() == content[:32]
+
+
+def _fail(*_: object) -> bytes:
+    raise RuntimeError("invalid argument\nand more")
+
+
+@pytest.mark.parametrize(
+    ("method", "does", "said"),
+    [
+        ("create_runtime_cache", None, "the library makes none"),
+        ("set_runtime_cache", None, "the library does not take it"),
+        ("deserialize", _fail, "invalid argument"),
+        ("serialize", _fail, "invalid argument"),
+        ("serialize", lambda _: None, "the library does not give its content"),
+    ],
+)
+def test_without_the_librarys_cache_the_session_works_and_says_so(
+    opener: Opener,
+    trt: FakeTensorRt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    does: Callable[..., bytes | None] | None,
+    said: str,
+) -> None:
+    cache = tmp_path / "cache"
+    opener(**SETTINGS, runtime_cache=cache).close()
+    whole = cache.read_bytes()
+    if does is None:
+        trt.refusing.add(method)
+    else:
+        monkeypatch.setattr(FakeRuntimeCache, method, does)
+    with opener(**SETTINGS, runtime_cache=cache) as session:
+        assert session.info.notes == (f"runtime cache {cache} is not used: {said}",)
+        assert len(session.infer(noise(1))) == 1
+    assert cache.read_bytes() == whole
+
+
+@pytest.mark.parametrize("error", [RuntimeError("lost"), KeyboardInterrupt()])
+def test_a_cache_that_fails_when_the_session_is_closed_keeps_nothing_on_the_gpu(
+    opener: Opener,
+    trt: FakeTensorRt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    def fail(_: FakeRuntimeCache) -> bytes:
+        raise error
+
+    session = opener(**SETTINGS, runtime_cache=tmp_path / "cache")
+    monkeypatch.setattr(FakeRuntimeCache, "serialize", fail)
+    is_stopped = isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) if is_stopped else nullcontext():
+        session.close()
+    gc.collect()
+    assert (trt.gpu.memory, trt.gpu.pinned, list(trt.living)) == ({}, {}, [])
 
 
 def test_tensorrt_has_no_such_cache(opener: Opener, tmp_path: Path) -> None:
