@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -15,7 +16,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.sessions.session import PATCH_PX, Session
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import CPU_BATCH, LargeImages
 
 LARGE_PX = PATCH_PX * 3 // 2
 """Sides above this are cut, unless large images are taken whole."""
@@ -45,15 +46,20 @@ class Prediction(NamedTuple):
     """Post-processing."""
 
 
+def _raise(_: object, error: Exception) -> None:
+    raise error
+
+
 def predict_images(
     images: Iterable[tuple[_K, NDArray[np.uint8]]],  # key, RGB [H, W, 3]
     session: Session,
     profile: Profile,
     large: LargeImages = LargeImages.TILES,
-    batch: int = 8,
+    batch: int = CPU_BATCH,
     *,
     mpp_um: float | None = None,
     on_parts: Callable[[_K, int, int], None] = lambda *_: None,
+    on_error: Callable[[_K, Exception], None] = _raise,
 ) -> Iterator[tuple[_K, Prediction]]:
     """Keys and predictions in the order of `images`, which are read as they are needed.
 
@@ -71,6 +77,8 @@ def predict_images(
             to be of the profile's size.
         on_parts: called with (key, parts done, all parts) of the first image that is not finished
             yet, after each batch that left one.
+        on_error: called with (key, error) where an image cannot be resized or its mask not be
+            made; it is then left out, and the rest goes on unless this raises, as the default does.
 
     Raises:
         SessionError: the engine fails.
@@ -78,22 +86,35 @@ def predict_images(
     scale = model_scale(profile, mpp_um)
     unfinished: deque[_Open[_K]] = deque()
     waiting: list[_PendingPart[_K]] = []
+
+    @contextmanager
+    def guarded(image: _Open[_K]) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            image.failed = True
+            unfinished.remove(image)
+            on_error(image.key, error)
+
     for key, rgb in images:
         height, width = rgb.shape[:2]
         parts = parts_of(height, width, large, scale)
         image = _Open(key, (height, width), profile.num_classes, len(parts))
         unfinished.append(image)
         for part in parts:
-            patch = resize_to_patch(rgb[part.top : part.bottom, part.left : part.right])
-            waiting.append(_PendingPart(image, part, patch))
+            with guarded(image):
+                patch = resize_to_patch(rgb[part.top : part.bottom, part.left : part.right])
+                waiting.append(_PendingPart(image, part, patch))
             if len(waiting) == batch:
-                _predict_parts(waiting, session, profile)
+                _predict_parts(waiting, session, profile, guarded)
                 waiting.clear()
                 yield from _finished(unfinished)
                 if unfinished:
                     on_parts(unfinished[0].key, unfinished[0].done, unfinished[0].parts)
+            if image.failed:
+                break
     if waiting:
-        _predict_parts(waiting, session, profile)
+        _predict_parts(waiting, session, profile, guarded)
         yield from _finished(unfinished)
 
 
@@ -126,6 +147,7 @@ class _Open(Generic[_K]):
         self.prob = np.zeros(num_classes, np.float32)
         self.on = np.zeros(num_classes, np.bool_)
         self.parts, self.done = parts, 0
+        self.failed = False
         self.infer_s = self.mask_s = 0.0
 
     def prediction(self) -> Prediction:
@@ -138,24 +160,32 @@ class _PendingPart(NamedTuple, Generic[_K]):
     patch: NDArray[np.uint8]  # [224, 224, 3]
 
 
-def _predict_parts(pending: Sequence[_PendingPart[_K]], session: Session, profile: Profile) -> None:
+def _predict_parts(
+    pending: Sequence[_PendingPart[_K]],
+    session: Session,
+    profile: Profile,
+    guarded: Callable[[_Open[_K]], AbstractContextManager[None]],
+) -> None:
     start = time.perf_counter()
     cams = session.infer(np.stack([p.patch for p in pending]))
     infer_s = (time.perf_counter() - start) / len(pending)
     for index, (image, part, _) in enumerate(pending):
-        start = time.perf_counter()
-        image.mask[part.top : part.bottom, part.left : part.right] = reference_mask(
-            cams,
-            index,
-            profile,
-            height_px=part.bottom - part.top,
-            width_px=part.right - part.left,
-        )
-        np.maximum(image.prob, cams.prob[index], out=image.prob)
-        image.on |= gate(cams.prob[index], profile.gate_threshold)
-        image.done += 1
-        image.infer_s += infer_s
-        image.mask_s += time.perf_counter() - start
+        if image.failed:
+            continue
+        with guarded(image):
+            start = time.perf_counter()
+            image.mask[part.top : part.bottom, part.left : part.right] = reference_mask(
+                cams,
+                index,
+                profile,
+                height_px=part.bottom - part.top,
+                width_px=part.right - part.left,
+            )
+            np.maximum(image.prob, cams.prob[index], out=image.prob)
+            image.on |= gate(cams.prob[index], profile.gate_threshold)
+            image.done += 1
+            image.infer_s += infer_s
+            image.mask_s += time.perf_counter() - start
 
 
 def _finished(unfinished: deque[_Open[_K]]) -> Iterator[tuple[_K, Prediction]]:

@@ -165,6 +165,11 @@ class _Run:
     def _patches(self, items: Sequence[Input]) -> None:
         profile, settings = self.context.profile, self.context.settings
         progress = PartsProgress(self.reporter)
+
+        def failed(image: _Image, error: Exception) -> None:
+            with self._guarded(image.item):
+                raise error
+
         predictions = predict_images(
             self._readable(items),
             self.session,
@@ -173,6 +178,7 @@ class _Run:
             settings.batch,
             mpp_um=settings.mpp_um,
             on_parts=lambda image, done, parts: progress(image.item.path, done, parts),
+            on_error=failed,
         )
         for image, prediction in predictions:
             with self._guarded(image.item):

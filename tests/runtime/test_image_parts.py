@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime import image_parts
 from sshr_deploy.runtime.image_parts import is_large, parts_of, predict_images
 from tests.runtime.colour_images import (
     TILES,
@@ -163,3 +164,25 @@ def test_memory_does_not_grow_with_an_image_that_is_cut(profile: Profile) -> Non
     prediction = predict_image(picture(3000, 2000), session, profile, TILES, 8)
     assert prediction.parts == 13 * 9
     assert max(session.batches) == 8
+
+
+def test_a_defect_goes_to_whom_it_concerns_or_is_raised(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = image_parts.resize_to_patch
+
+    def fail(rgb: Pixels) -> Pixels:
+        if rgb.shape[:2] == (40, 40):
+            raise MemoryError("too large")
+        return real(rgb)
+
+    monkeypatch.setattr(image_parts, "resize_to_patch", fail)
+    images = [(0, picture(50, 50)), *((i, picture(40, 40)) for i in range(1, 4))]
+    told: list[tuple[int, str]] = []
+    finished = predict_images(
+        images, ColourSession(), profile, on_error=lambda key, e: told.append((key, str(e)))
+    )
+    assert [key for key, _ in finished] == [0]
+    assert told == [(i, "too large") for i in range(1, 4)]
+    with pytest.raises(MemoryError, match="too large"):
+        list(predict_images(images, ColourSession(), profile))

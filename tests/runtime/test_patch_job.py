@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime import image_parts
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.scores import confusion_matrix
 from sshr_deploy.runtime.evaluation.split import read_mask, read_split
@@ -181,3 +183,35 @@ def test_a_refused_image_leaves_no_folder_and_the_rest_goes_on(
         f"{source / 'a.png'} is 20000 x 1 px; give an image of at least 32 px on each side"
     )
     assert not (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize("step", ["resize_to_patch", "reference_mask"])
+def test_a_defect_at_one_image_stops_no_other(
+    infer: Runner, split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    infer(split / "img", tmp_path / "whole", batch=4)
+    real = getattr(image_parts, step)
+    calls = 0
+
+    def fail_in_the_third_part(*args: Any, **size: Any) -> Any:
+        nonlocal calls
+        of_it = (size.get("height_px") or args[0].shape[0]) == 250  # a part of 3.png
+        calls += of_it
+        if of_it and calls == 3:
+            raise MemoryError("too large")
+        return real(*args, **size)
+
+    monkeypatch.setattr(image_parts, step, fail_in_the_third_part)
+    result = infer(split / "img", tmp_path / "out", batch=4)
+    assert calls == 3  # the rest of the image is not computed
+    assert {r.path.name: r.status for r in result.results} == {
+        **dict.fromkeys(("0.png", "1.png", "2.png", "4.png"), "done"),
+        "3.png": "failed",
+    }
+    counts = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["counts"]
+    assert counts == {"done": 4, "skipped": 0, "failed": 1}
+    log = (tmp_path / "out" / "3.png" / "error.txt").read_text("utf-8")
+    assert "fail_in_the_third_part" in log and "MemoryError: too large" in log
+    for name in ("0.png", "1.png", "2.png", "4.png"):
+        masks = [tmp_path / run / name / "mask.png" for run in ("whole", "out")]
+        assert masks[0].read_bytes() == masks[1].read_bytes()
