@@ -17,7 +17,7 @@ from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
 from sshr_deploy.runtime.image_parts import predict_images
 from sshr_deploy.runtime.sessions.session import Session
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import LargeImages, default_batch
 
 _READERS = 2
 
@@ -39,13 +39,14 @@ def evaluate_split(
     profile: Profile,
     *,
     large: LargeImages = LargeImages.TILES,
-    batch: int = 8,
+    batch: int | None = None,
     samples: int = 6,
     on_image: Callable[[TruthImage], None] = lambda _: None,
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
 
-    Memory grows with `batch`, not with the number of images. `samples` images, evenly spaced, are
+    `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
+    grows with it, not with the number of images. `samples` images, evenly spaced, are
     kept small for a picture. `on_image` is called after each image.
 
     Raises:
@@ -53,6 +54,7 @@ def evaluate_split(
         SessionError: the engine fails.
     """
     started = time.perf_counter()
+    batch = batch or default_batch(session.info.engine)
     tally = Tally.empty(profile.num_classes)
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_shares_of_two_processes_add_up(split: tuple[TruthImage, ...], profile: 
     nothing = evaluate_split([], ColourSession(), profile)
     assert np.array_equal(nothing.tally.to_vector(), Tally.empty(3).to_vector())
     assert nothing.samples == ()
+
+
+@pytest.mark.parametrize(("engine", "batch"), [("pytorch-cpu", 8), ("pytorch-cuda", 32)])
+def test_the_batch_is_that_of_the_device(
+    split: tuple[TruthImage, ...], profile: Profile, engine: str, batch: int
+) -> None:
+    session = ColourSession()
+    session.info = replace(session.info, engine=engine)
+    evaluate_split(split * 4, session, profile)
+    assert session.batches[0] == batch
+    assert all(size == batch for size in session.batches[:-1])
 
 
 def test_the_report_is_json_and_consistent(split: tuple[TruthImage, ...], profile: Profile) -> None:
