@@ -86,7 +86,8 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
     Each input gets a folder of its own name with its results and a `summary.json`, which is
     written last; for what covers them all see `run_folder`. An input whose `summary.json`
     shows that the same was done before is skipped, unless the settings say `overwrite`.
-    Ctrl-C and a failing engine leave `run.json` with what was done and are raised again.
+    Ctrl-C and a failing engine leave `run.json` with what was done and are raised again. Where
+    another run has taken the folder over, this one stops and writes its record in `runs/` only.
 
     Raises:
         SessionError: the engine fails.
@@ -100,6 +101,7 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
     stopped_by: BaseException | None = None
     try:
         run.process(found.inputs)
+        work.lock.check()
     except (SshrDeployError, KeyboardInterrupt) as error:
         stopped_by = error
     finally:
@@ -113,7 +115,15 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
         interrupted=isinstance(stopped_by, KeyboardInterrupt),
         stopped_by=str(stopped_by) if isinstance(stopped_by, SshrDeployError) else None,
     )
-    written = write_run(work.out, work.source, found, context.profile, run.results, record)
+    written = write_run(
+        work.out,
+        work.source,
+        found,
+        context.profile,
+        run.results,
+        record,
+        only_record=work.lock.is_lost(),
+    )
     if stopped_by is not None and not isinstance(stopped_by, OutputError):
         raise stopped_by
     return RunResult(run.results, written.document, written.files, stopped_by or written.failure)
@@ -251,6 +261,7 @@ class _Run:
         return self.folders.fresh(item.relative)
 
     def _finish(self, item: Input, fingerprint: str, summary: dict[str, Any]) -> None:
+        self.lock.check()
         folder = self.out / item.relative
         document = {
             "input": {"path": str(item.path.absolute()), "kind": item.kind},

@@ -81,10 +81,13 @@ def write_run(
     profile: Profile,
     results: Sequence[InputResult],
     record: dict[str, Any],
+    *,
+    only_record: bool = False,
 ) -> WrittenRun:
     """Write the record of a run, then the table and `run.json`, each even if another fails.
 
     `results` are those of the run, `found` what it had to do; `record` is its `run_document`.
+    With `only_record` the table and `run.json` are left to another run, which writes here now.
     """
     done, failure = _results_below(out, results)
     standing = _standing(_earlier_failures(out), source, found, results, done)
@@ -94,11 +97,12 @@ def write_run(
     document = {**record, "folder": {**counts, "inputs": [input_entry(r) for r in table]}}
     record_path = out / RECORDS_NAME / _new_record_name()
     files: list[Path] = []
-    for path, write in (
+    writes = (  # the record first: on a full disk, it alone has this run's failures for the next
+        (record_path, partial(write_json, obj=record)),
         (out / TABLE_NAME, partial(write_csv, rows=csv_rows(profile, table))),
         (out / RUN_NAME, partial(write_json, obj=document)),
-        (record_path, partial(write_json, obj=record)),
-    ):
+    )
+    for path, write in writes[:1] if only_record else writes:
         try:
             write(path)
             files.append(path)

@@ -35,10 +35,18 @@ class RunLock:
 
     def __init__(self, path: Path, holder: _Holder) -> None:
         self._path, self._holder = path, holder
-        self._lost = False
+        self._other: _Holder | None = None  # which has taken over
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run lock", daemon=True)
         self._thread.start()
+
+    def is_lost(self) -> bool:
+        """Whether another run has taken over, also where that one has ended since."""
+        with suppress(OSError):  # the server is away
+            found = _read(self._path)
+            if found not in (None, self._holder):
+                self._other = found
+        return self._other is not None
 
     def check(self) -> None:
         """Refuse to go on if another run has taken over.
@@ -49,11 +57,10 @@ class RunLock:
         Raises:
             OutputError: another run writes here now.
         """
-        if self._lost:
-            other = _read(self._path)
+        if self.is_lost():
             raise OutputError(
-                f"{_who(other)} writes into {self._path.parent} now: this run gave no sign of life "
-                f"for more than {_STALE_S:.0f} s; let that one finish"
+                f"{_who(self._other)} writes into {self._path.parent} now: this run gave no sign "
+                f"of life for more than {_STALE_S:.0f} s; let that one finish"
             )
 
     def release(self) -> None:
@@ -67,9 +74,7 @@ class RunLock:
     def _beat(self) -> None:
         while not self._released.wait(_BEAT_S):
             with suppress(OSError):  # the server is away: the next beat may reach it
-                other = _read(self._path)
-                self._lost = other is not None and other != self._holder
-                if other == self._holder:
+                if not self.is_lost():
                     os.utime(self._path)
 
 

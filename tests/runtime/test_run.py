@@ -23,6 +23,8 @@ from sshr_deploy.errors import SessionError, UsageError
 from sshr_deploy.runtime import slide_job
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
+from sshr_deploy.runtime.progress import InputResult
+from sshr_deploy.runtime.run_lock import LOCK_NAME
 from sshr_deploy.runtime.settings import TissueChoice
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
@@ -251,3 +253,29 @@ def test_a_patch_that_vanishes_does_not_stop_the_rest(
     result = infer(folder, tmp_path / "out", batch=2)
     assert [r.status for r in result.results] == ["done"] * 2 + ["failed", "done"]
     assert "cannot be read" in result.results[2].reason
+
+
+@pytest.mark.parametrize(("after", "statuses"), [(1, ["done", "failed"]), (3, ["done"] * 3)])
+def test_a_folder_that_another_run_has_taken_over_is_left_to_it(
+    infer: Runner, demo_slide: Path, tmp_path: Path, after: int, statuses: list[str]
+) -> None:
+    folder, out = patch_folder(tmp_path / "in", demo_slide, count=3), tmp_path / "out"
+    other = {"host": "h", "pid": 5, "started_utc": "2026-01-02T03:04:05+00:00", "token": "y"}
+    theirs = {LOCK_NAME: json.dumps(other), "summary.csv": "a table", "run.json": "a run"}
+
+    class TakenOver(Recorder):
+        def input_finished(self, result: InputResult) -> None:
+            super().input_finished(result)
+            if len(self.finished) == after:
+                for name, text in theirs.items():
+                    (out / name).write_text(text, "utf-8")
+
+    result = infer(folder, out, reporter=TakenOver(), batch=2)
+    assert result.exit_code == 1
+    assert "process 5 on h" in str(result.stopped_by)
+    assert [r.status for r in result.results] == statuses
+    assert {name: (out / name).read_text("utf-8") for name in theirs} == theirs
+    assert len(list(out.rglob("summary.json"))) == statuses.count("done")
+    (record,) = (out / "runs").iterdir()
+    assert result.files == [record]
+    assert json.loads(record.read_text("utf-8"))["stopped_by"] == str(result.stopped_by)

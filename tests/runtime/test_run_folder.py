@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.errors import InputError
-from sshr_deploy.runtime import patch_job
+from sshr_deploy.atomic import write_json
+from sshr_deploy.errors import InputError, OutputError
+from sshr_deploy.runtime import patch_job, run_folder
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
 
@@ -191,6 +192,29 @@ def test_what_could_not_be_written_is_not_named(
     assert name in str(result.stopped_by)
     assert len(result.files) == 2
     assert all(path.is_file() for path in result.files)
+
+
+def test_a_disk_that_fills_up_costs_no_failure(
+    infer: Runner, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (inputs / "a" / "z.png").write_bytes(b"no image")
+    infer(inputs / "b", out)
+
+    written: list[Path] = []
+
+    def full_after_one(path: Path, **content: object) -> None:
+        if written:
+            raise OutputError(f"cannot write {path}: No space left on device")
+        written.append(path)
+        write_json(path, content.get("obj"))
+
+    for write in ("write_json", "write_csv"):
+        monkeypatch.setattr(run_folder, write, full_after_one)
+    assert "No space left" in str(infer(inputs / "a", out).stopped_by)
+    monkeypatch.undo()
+    infer(inputs / "b", out)
+    assert statuses(out)["a/z.png"] == "failed"
 
 
 def test_results_that_cannot_be_read_are_said_to_be_missing(

@@ -133,10 +133,19 @@ def test_a_run_that_was_suspended_too_long_gives_way(
         other = {"host": "h", "pid": 5, "started_utc": "2026-01-02T03:04:05+00:00", "token": "y"}
         (tmp_path / "other").write_text(json.dumps(other), "utf-8")
         (tmp_path / "other").replace(tmp_path / LOCK_NAME)
-        wait_for(lambda: lock._lost)
-        with pytest.raises(OutputError, match="process 5 on h"):
+        with pytest.raises(OutputError, match="process 5 on h"):  # before any beat
             lock.check()
     assert json.loads((tmp_path / LOCK_NAME).read_text()) == other
+
+
+def test_a_lock_that_was_lost_stays_lost_when_the_other_run_ends(tmp_path: Path) -> None:
+    with run_lock(tmp_path) as lock:
+        mine = (tmp_path / LOCK_NAME).read_bytes()
+        (tmp_path / LOCK_NAME).write_bytes(mine.replace(b'"token":"', b'"token":"y'))
+        assert lock.is_lost()
+        (tmp_path / LOCK_NAME).unlink()
+        with pytest.raises(OutputError, match=f"process {os.getpid()} on "):
+            lock.check()
 
 
 def test_a_folder_that_stays_empty_is_not_left(tmp_path: Path) -> None:
