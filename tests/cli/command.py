@@ -42,7 +42,7 @@ def run_here(*args: str | Path) -> Done:
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch.dict(os.environ, SETTINGS),
-        _signals_kept(),
+        signals_kept(),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
@@ -56,7 +56,8 @@ def run_here(*args: str | Path) -> Done:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def signals_kept() -> Iterator[None]:
+    """Commands take SIGTERM as Ctrl-C; this process goes on after them with its own handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,6 @@ from tests.runtime.running import patch_folder
 
 def invoke(*args: object) -> Result:
     return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-@pytest.fixture(autouse=True)
-def _same_signals() -> Iterator[None]:
-    """The command takes SIGTERM as Ctrl-C; this process goes on after it."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +12,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sshr_deploy.cli import app
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """`infer` takes SIGTERM as Ctrl-C for the rest of its process, which here is the tests'."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(("large", "tiles"), [("tiles", 3), ("whole", 1)])
