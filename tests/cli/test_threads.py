@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from sshr_deploy.cli import app, main
 from sshr_deploy.runtime import threads
+from tests.train.dataset_of_textures import DEMO_PROFILE, write_textures, write_tiny_recipe
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
@@ -59,3 +62,40 @@ def test_every_command_that_computes_has_the_option(command: list[str]) -> None:
     assert "--threads" in done.output
     refused = CliRunner().invoke(app, [*command, "--threads", "0"])
     assert refused.exit_code == 2
+
+
+class _ArrivedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("train {data} --profile {demo} --recipe {recipe} --out {out}", "train.run"),
+        ("evaluate {split} --model {bundle}", "runtime.threads"),
+        ("evaluate {split} --model {checkpoint} --profile wsss4luad", "runtime.threads"),
+        ("export {checkpoint} --profile wsss4luad --out {out}", "export.bundle_from_checkpoint"),
+        ("benchmark latency {bundle}", "runtime.threads"),
+        ("benchmark int8 {checkpoint} --profile wsss4luad", "benchmarks.int8"),
+        ("benchmark training --width 1", "benchmarks.training"),
+    ],
+)
+def test_the_number_reaches_what_sets_it(
+    small_bundle_dir: Path, small_checkpoint: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, command: str, module: str,
+) -> None:  # fmt: skip
+    def stop(chosen: threads.Threads) -> NoReturn:
+        raise _ArrivedError(chosen.count)
+
+    paths = {
+        "data": tmp_path / "data", "split": tmp_path / "data" / "val", "demo": DEMO_PROFILE,
+        "recipe": write_tiny_recipe(tmp_path / "tiny.toml"), "out": tmp_path / "out",
+        "bundle": small_bundle_dir, "checkpoint": small_checkpoint,
+    }  # fmt: skip
+    if "{data}" in command or "{split}" in command:
+        write_textures(paths["data"], training=4, val=1)
+    monkeypatch.setattr(importlib.import_module(f"sshr_deploy.{module}"), "use_threads", stop)
+    words = [word.format(**paths) for word in command.split()]
+    done = CliRunner().invoke(app, [*words, "--threads", "3"])
+    assert isinstance(done.exception, _ArrivedError), done.output
+    assert done.exception.args == (3,)
