@@ -118,8 +118,8 @@ def test_code_that_needs_a_newer_driver_is_named(tmp_path: Path) -> None:
     assert build.newer_driver(load_manifest(folder)) == (
         "note: Triton 3.9.0 assembled the kernels for SM 9.0, 10.0, 12.0 with CUDA 13.4.59: they "
         "need a driver of CUDA 13 or later; what the Triton of the extra [kernels] builds needs "
-        f"one of CUDA 12, and from SM {sm_text(FIRST_SM_OF_CUDA_12_9)} on driver {KERNELS_DRIVER} or "
-        "later"
+        f"one of CUDA 12, and from SM {sm_text(FIRST_SM_OF_CUDA_12_9)} on driver {KERNELS_DRIVER} "
+        "or later"
     )
 
 
