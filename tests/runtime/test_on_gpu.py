@@ -10,22 +10,34 @@ import pytest
 pytest.importorskip("pydantic")
 pytest.importorskip("onnxruntime")
 
+from sshr_deploy.errors import MissingExtraError
 from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime import gpu as gpu_module
+from sshr_deploy.runtime.device import open_device
+from sshr_deploy.runtime.gpu import Gpu, first_gpu
+from sshr_deploy.runtime.kernels.cam_to_mask import plan
+from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
 from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.reference_set import read_reference
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
+from sshr_deploy.runtime.sessions.onnxruntime_providers import CPU_PROVIDER, PROVIDERS, Provider
 from sshr_deploy.runtime.sessions.session import CamBatch, Session
 from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
 from sshr_deploy.runtime.tensorrt_library import LIBRARIES
 from tests.gpu_here import why_not
+from tests.runtime.fake_gpu import SM
+from tests.runtime.fake_kernels import make_mask_kernels
 from tests.runtime.session_contract import Patches, SessionContract, Subject
+from tests.runtime.sessions import small_graph
+from tests.runtime.sessions.fake_tensorrt_session import install_fake_tensorrt
 
 BATCHES = (1, 4)
+FP32_GRAPH = "model-gpu.onnx"
 
 
-def _subject(bundle: Path, checkpoint: Path, engine: str, opened: Any) -> Subject:
+def _subject(graphs: Path, checkpoint: Path, engine: str, opened: Any) -> Subject:
     from sshr_deploy.model import predict
     from sshr_deploy.model.checkpoint import load_checkpoint
 
@@ -34,30 +46,48 @@ def _subject(bundle: Path, checkpoint: Path, engine: str, opened: Any) -> Subjec
     def expected(patches: Patches) -> CamBatch:
         return CamBatch(*predict(model, patches))
 
-    return Subject(lambda: opened(bundle, Precision.FP32), expected, engine)
+    return Subject(lambda: opened(graphs, Precision.FP32), expected, engine)
 
 
-def _graph(bundle: Path, precision: Precision) -> Path:
+def _write_graph(checkpoint: Path, folder: Path) -> None:
+    """The FP32 graph that `sshr-deploy export` makes for GPUs."""
+    from sshr_deploy.export import onnx_from_checkpoint
+    from sshr_deploy.export.artifacts import ExportOptions
+    from sshr_deploy.model.checkpoint import load_checkpoint
+
+    form = ExportOptions().form_for(tuple(OPENED))
+    onnx_from_checkpoint.write_onnx(load_checkpoint(checkpoint), folder / FP32_GRAPH, form=form)
+
+
+@pytest.fixture(scope="session")
+def graphs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of that graph; typed graphs and engines are made beside it."""
+    folder = tmp_path_factory.mktemp("graphs")
+    _write_graph(small_checkpoint, folder)
+    return folder
+
+
+def _graph(graphs: Path, precision: Precision) -> Path:
     if precision is Precision.FP32:
-        return bundle / "model.onnx"
+        return graphs / FP32_GRAPH
     from sshr_deploy.export.typed_graph import write_typed_graph
 
-    path = bundle / "engines" / f"typed-{precision}.onnx"
-    write_typed_graph(bundle / "model.onnx", path, precision)
+    path = graphs / f"typed-{precision}.onnx"
+    write_typed_graph(graphs / FP32_GRAPH, path, precision)
     return path
 
 
-def _cuda(bundle: Path, precision: Precision) -> Session:
-    graph = _graph(bundle, precision)
-    return OnnxRuntimeSession(graph, 3, engine="onnx-cuda", precision=precision.value, batch=4)
+def _cuda(graphs: Path, precision: Precision) -> Session:
+    graph = _graph(graphs, precision)
+    return OnnxRuntimeCudaSession(graph, 3, precision=precision.value, batch=max(BATCHES))
 
 
 def _planned(engine: str) -> Any:
-    def opened(bundle: Path, precision: Precision) -> Session:
-        plan = bundle / "engines" / f"{engine}-{precision}.plan"
+    def opened(graphs: Path, precision: Precision) -> Session:
+        plan = graphs / f"{engine}-{precision}.plan"
         if not plan.exists():
             build_engine(
-                _graph(bundle, precision),
+                _graph(graphs, precision),
                 plan,
                 engine=engine,  # type: ignore[arg-type]
                 precision=precision,
@@ -82,8 +112,8 @@ class TestOnGpu(SessionContract):
     @classmethod
     def subject(cls, request: pytest.FixtureRequest) -> Subject:
         _skip_where_it_cannot_run(request.param)
-        bundle, checkpoint = map(request.getfixturevalue, ("small_bundle_dir", "small_checkpoint"))
-        return _subject(bundle, checkpoint, request.param, OPENED[request.param])
+        graphs, checkpoint = map(request.getfixturevalue, ("graphs", "small_checkpoint"))
+        return _subject(graphs, checkpoint, request.param, OPENED[request.param])
 
 
 @pytest.mark.parametrize("engine", OPENED)
@@ -92,8 +122,56 @@ def test_masks_agree_with_pytorch(
     engine: str, precision: Precision, request: pytest.FixtureRequest, profile: Profile
 ) -> None:
     _skip_where_it_cannot_run(engine)
-    bundle = request.getfixturevalue("small_bundle_dir")
+    bundle, graphs = map(request.getfixturevalue, ("small_bundle_dir", "graphs"))
     reference = read_reference(bundle / "reference.npz", 3)
-    with OPENED[engine](bundle, precision) as session:
+    with OPENED[engine](graphs, precision) as session:
         found = qualify(session, reference, profile)
     assert misses(found, TOLERANCES[precision]) == []
+
+
+@pytest.mark.parametrize("engine", OPENED)
+def test_the_gpu_makes_the_label_maps_where_there_are_kernels(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    _skip_where_it_cannot_run(engine)
+    kernels = [(variant.op, variant.name) for variant in (plan.RANGES, plan.MASK)]
+    if isinstance(reason := cubins_or_reason(kernels, first_gpu().sm), str):
+        pytest.skip(reason)
+    try:
+        open_device(0).close()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    with OPENED[engine](request.getfixturevalue("graphs"), Precision.FP32) as session:
+        assert not [note for note in session.info.notes if "no label maps on the GPU" in note]
+
+
+def test_onnx_cuda_is_tested_as_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fake GPU and ONNX Runtime's CPU provider, with a graph that takes no time to write."""
+    install_fake_tensorrt(monkeypatch, make_mask_kernels(tmp_path / "kernels", SM))
+    provider = Provider(CPU_PROVIDER, "gpu", buffers="cpu")
+    monkeypatch.setitem(PROVIDERS, "onnx-cuda", provider)
+    monkeypatch.setattr(gpu_module, "find_gpus", lambda: (Gpu(0, "a card", SM, "580", 1024),))
+    small_graph.writer(tmp_path)("FLOAT").rename(tmp_path / FP32_GRAPH)
+    with OPENED["onnx-cuda"](tmp_path, Precision.FP32) as session:
+        assert type(session) is OnnxRuntimeCudaSession
+        assert session.info.notes == ()
+
+
+def test_gpus_are_tested_with_the_separable_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be written; writing it takes seconds."""
+    for package in ("torch", "onnx", "onnxscript"):
+        pytest.importorskip(package)
+    from sshr_deploy.export import onnx_from_checkpoint
+    from sshr_deploy.model import checkpoint
+
+    def write(model: Path, path: Path, *, form: str) -> None:
+        written.append((model, path, form))
+
+    written: list[tuple[Path, Path, str]] = []
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: path)
+    monkeypatch.setattr(onnx_from_checkpoint, "write_onnx", write)
+    _write_graph(tmp_path / "a.pth", tmp_path)
+    graph = _graph(tmp_path, Precision.FP32)
+    assert written == [(tmp_path / "a.pth", graph, "separable")]
