@@ -12,6 +12,7 @@ from PIL import Image
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime import image_parts
 from sshr_deploy.runtime.image_parts import is_large, parts_of, predict_images
+from sshr_deploy.runtime.patches import resize_to_patch
 from tests.runtime.colour_images import (
     TILES,
     WHOLE,
@@ -169,12 +170,10 @@ def test_memory_does_not_grow_with_an_image_that_is_cut(profile: Profile) -> Non
 def test_a_defect_goes_to_whom_it_concerns_or_is_raised(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = image_parts.resize_to_patch
-
     def fail(rgb: Pixels) -> Pixels:
         if rgb.shape[:2] == (40, 40):
             raise MemoryError("too large")
-        return real(rgb)
+        return resize_to_patch(rgb)
 
     monkeypatch.setattr(image_parts, "resize_to_patch", fail)
     images = [(0, picture(50, 50)), *((i, picture(40, 40)) for i in range(1, 4))]
