@@ -6,7 +6,8 @@ or fluorescent pictures nor DAB (brown, which absorbs blue most) do. Stain vecto
 density: Ruifrok and Johnston, "Quantification of histochemical staining by color deconvolution",
 Analytical and Quantitative Cytology and Histology 23 (2001), table 1.
 
-Only what is plainly something else is refused. Glass, dirt, ink and pictures with next to nothing
+Only what is plainly something else is refused; red and blue in each other's place, haematoxylin
+alone and faint brown pass. Glass, dirt, ink and pictures with next to nothing
 on them are no concern: they hold no tissue to segment. The limits were set on 240 pictures of
 lung, skin, artery, fat and kidney H&E, as they are, tinted, with gamma 0.7 and 1.4, JPEG quality
 30, stained 0.4 to 2 times as strongly, and on what was made of them: inverted, grey, fluorescent,
@@ -46,6 +47,10 @@ _DARK_SHARE = 0.25
 
 _GREY_LUMINANCE = (8.0, 128.0)
 """Levels of what is neither black fill nor glass."""
+_PALE_LUMINANCE = (8.0, 200.0)
+_MIN_PALE_SHARE = 0.05
+"""The same in a picture without dark tones, where this share of it absorbs at all: the spread is 57
+and above in H&E, 24 where that is stained 0.4 times as strongly."""
 _GREY_MAX_SPREAD = 4.0
 """Levels between the channels, 99th percentile of the pixels of those levels: H&E 60 and above (30
 where altered), a coverslip's edge 19, grey pictures 0, in JPEG too."""
@@ -115,7 +120,9 @@ def stain_concern(rgb: NDArray[np.uint8]) -> str | None:
         or (look.dark > _DARK_SHARE and look.he < _DARK_SHARE)
     ):
         return "its background is dark, as in fluorescence or an empty picture"
-    if look.deep >= _MIN_SHARE and look.deep_spread <= _GREY_MAX_SPREAD:
+    if (look.deep >= _MIN_SHARE and look.deep_spread <= _GREY_MAX_SPREAD) or (
+        look.pale >= _MIN_PALE_SHARE and look.pale_spread <= _GREY_MAX_SPREAD
+    ):
         return "it has no colours, only greys"
     if look.coloured < _MIN_SHARE:
         return None
@@ -144,6 +151,9 @@ class _Look:
     """Share of pixels within `_GREY_LUMINANCE`."""
     deep_spread: float
     """Between their channels, 99th percentile."""
+    pale: float
+    pale_spread: float
+    """The same within `_PALE_LUMINANCE`."""
     coloured: float
     """Share of pixels that absorb and have a hue; the shares below are of these."""
     he: float
@@ -158,7 +168,9 @@ def _look(rgb: NDArray[np.uint8]) -> _Look:
     lowest = rgb.min(axis=2)
     spread = rgb.max(axis=2) - lowest
     glass = (lowest >= _GLASS_MIN_LEVEL) & (spread <= _GLASS_MAX_TINT)
-    deep = (luminance >= _GREY_LUMINANCE[0]) & (luminance < _GREY_LUMINANCE[1])
+    deep, pale = (
+        (luminance >= low) & (luminance < high) for low, high in (_GREY_LUMINANCE, _PALE_LUMINANCE)
+    )
     red, green, blue = _densities(rgb, _white_level(rgb, luminance, glass))
     coloured = (
         (np.maximum(np.maximum(red, green), blue) > _MIN_OD)
@@ -178,13 +190,19 @@ def _look(rgb: NDArray[np.uint8]) -> _Look:
         dark=float((luminance < _DARK_LUMINANCE).mean()),
         bright_luminance=float(np.percentile(luminance, 90)),
         deep=float(deep.mean()),
-        deep_spread=float(np.percentile(spread[deep], 99)) if deep.any() else 0.0,
+        deep_spread=_high_percentile(spread[deep]),
+        pale=float(pale.mean()),
+        pale_spread=_high_percentile(spread[pale]),
         coloured=float(coloured.mean()),
         he=int(he.sum()) / count,
         eosin=int(eosin.sum()) / count,
         haematoxylin=int((he & ~eosin).sum()) / count,
         brown=int(brown.sum()) / count,
     )
+
+
+def _high_percentile(values: NDArray[np.uint8]) -> float:
+    return float(np.percentile(values, 99)) if values.size else 0.0
 
 
 def _shrunk(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -40,7 +40,7 @@ def _two_builds(bundle: Path, use: Callable[[Entry], bytes | None]) -> list[byte
 
 
 def test_of_two_builds_that_end_together_both_use_the_first(tmp_path: Path) -> None:
-    for turn in range(60):
+    for turn in range(20):
         bundle = tmp_path / str(turn)
         one, other = _two_builds(bundle, lambda entry: entry.file("engine.plan").read_bytes())
         assert one == other
@@ -49,7 +49,7 @@ def test_of_two_builds_that_end_together_both_use_the_first(tmp_path: Path) -> N
 
 
 def test_two_builds_that_end_together_replace_a_damaged_one(tmp_path: Path) -> None:
-    for turn in range(60):
+    for turn in range(20):
         bundle = tmp_path / str(turn)
         bundle.mkdir()
         add(EngineStore(bundle)).file("engine.plan").write_bytes(b"damaged")
@@ -109,7 +109,7 @@ for turn in range(turns):
 def test_two_processes_that_end_together_replace_a_damaged_one(
     tmp_path: Path, repo_root: Path
 ) -> None:
-    turns = 40
+    turns = 20
     for turn in range(turns):
         (tmp_path / str(turn)).mkdir()
         add(EngineStore(tmp_path / str(turn))).file("engine.plan").write_bytes(b"damaged")

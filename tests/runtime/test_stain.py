@@ -112,6 +112,7 @@ def test_h_and_e_is_never_refused(name: str, slide: Rgb, patches: list[Rgb]) -> 
 NOT_H_AND_E: dict[str, tuple[Callable[[Rgb], Rgb], str]] = {
     "inverted": (lambda rgb: 255 - rgb, "background is dark|not those of haematoxylin and eosin"),
     "grey": (grey, "no colours, only greys"),
+    "light grey": (lambda rgb: 130 + grey(rgb) // 3, "no colours, only greys"),
     "grey JPEG": (lambda rgb: in_jpeg(grey(rgb), 75), "no colours, only greys"),
     "DAPI": (dapi, "background is dark"),
     "two dyes": (with_second_dye, "background is dark|not those of haematoxylin and eosin"),
