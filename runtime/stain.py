@@ -51,6 +51,8 @@ _PALE_LUMINANCE = (8.0, 200.0)
 _MIN_PALE_SHARE = 0.05
 """The same in a picture without dark tones, where this share of it absorbs at all: the spread is 57
 and above in H&E, 24 where that is stained 0.4 times as strongly."""
+_MIN_PALE_RANGE = 15.0
+"""Levels of luminance, 5th to 95th percentile: less is dim glass; light grey tissue has 20 or more."""
 _GREY_MAX_SPREAD = 4.0
 """Levels between the channels, 99th percentile of the pixels of those levels: H&E 60 and above (30
 where altered), a coverslip's edge 19, grey pictures 0, in JPEG too."""
@@ -121,7 +123,9 @@ def stain_concern(rgb: NDArray[np.uint8]) -> str | None:
     ):
         return "its background is dark, as in fluorescence or an empty picture"
     if (look.deep >= _MIN_SHARE and look.deep_spread <= _GREY_MAX_SPREAD) or (
-        look.pale >= _MIN_PALE_SHARE and look.pale_spread <= _GREY_MAX_SPREAD
+        look.pale >= _MIN_PALE_SHARE
+        and look.pale_spread <= _GREY_MAX_SPREAD
+        and look.luminance_range >= _MIN_PALE_RANGE
     ):
         return "it has no colours, only greys"
     if look.coloured < _MIN_SHARE:
@@ -154,6 +158,7 @@ class _Look:
     pale: float
     pale_spread: float
     """The same within `_PALE_LUMINANCE`."""
+    luminance_range: float
     coloured: float
     """Share of pixels that absorb and have a hue; the shares below are of these."""
     he: float
@@ -193,6 +198,7 @@ def _look(rgb: NDArray[np.uint8]) -> _Look:
         deep_spread=_high_percentile(spread[deep]),
         pale=float(pale.mean()),
         pale_spread=_high_percentile(spread[pale]),
+        luminance_range=float(np.subtract(*np.percentile(luminance, (95, 5)))),
         coloured=float(coloured.mean()),
         he=int(he.sum()) / count,
         eosin=int(eosin.sum()) / count,
