@@ -12,7 +12,7 @@ from pydantic import BaseModel, InstanceOf
 
 from sshr_deploy.atomic import output_errors, remove_abandoned
 from sshr_deploy.errors import OutputError
-from sshr_deploy.runtime.names import RESULT_NAMES, SUMMARY_NAME
+from sshr_deploy.runtime.names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
 from sshr_deploy.runtime.progress import Kind
 
 
@@ -59,6 +59,14 @@ class ResultFolders:
         with suppress(OSError):  # one that is not empty, and so are those around it
             for folder in self._ours.pop(relative, ()):
                 folder.rmdir()
+
+    def discard(self, relative: Path) -> None:
+        """The input failed: what it wrote goes, but for the report of a defect."""
+        if relative in self._ours:
+            for name in set(RESULT_NAMES) - {ERROR_NAME}:
+                with suppress(OSError):  # the input's own failure is what is told
+                    (self._out / relative / name).unlink()
+        self.remove_empty(relative)
 
     def remove_all_empty(self) -> None:
         """The same for every input that is neither done nor failed."""

@@ -232,7 +232,8 @@ class _Run:
             self._failed(item, SshrDeployError(defect))
 
     def _failed(self, item: Input, reason: SshrDeployError) -> None:
-        self.folders.remove_empty(item.relative)
+        if not self.lock.is_lost():  # or they may be another run's by now
+            self.folders.discard(item.relative)
         self.add(InputResult(item.path, item.kind, "failed", str(reason)))
 
     def _skip(self, item: Input, fingerprint: str) -> bool:
@@ -244,16 +245,19 @@ class _Run:
         if summary is None:
             return False
         same = summary["key"] == self.context.key(fingerprint, summary)
-        if same and is_whole(folder, summary):
-            self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
-            return True
-        other = summary["input"]["path"]
-        if other != str(item.path.absolute()):
+        same = same and is_whole(folder, summary)
+        path, other = str(item.path.absolute()), summary["input"]["path"]
+        if other != path and (not same or _is_another_file(Path(other), item.path)):
             raise InputError(
                 f"{item.path} would replace the result of {other} in {folder}; "
                 "choose another --out, or add --overwrite"
             )
-        return False
+        if same:
+            if other != path:  # the input was moved since
+                summary["input"]["path"] = path
+                write_json(folder / SUMMARY_NAME, summary)
+            self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
+        return same
 
     def _fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, empty; refuses to write where another run does."""
@@ -275,6 +279,14 @@ class _Run:
         write_json(folder / SUMMARY_NAME, document)
         self.folders.keep(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=document))
+
+
+def _is_another_file(one: Path, other: Path) -> bool:
+    """Whether `one` is still there, and not a link to `other` or the same by another path."""
+    try:
+        return not one.samefile(other)
+    except OSError:
+        return False
 
 
 def _fingerprint(path: Path) -> str:

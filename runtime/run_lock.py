@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -171,7 +173,8 @@ def _is_stale(path: Path, holder: _Holder | None) -> bool:
     now = path.with_name(partial_name(path.name))  # the folder's server may have another clock
     try:
         now.touch()
-        return now.stat().st_mtime - path.stat().st_mtime > _STALE_S
+        # A time in the future is that of a clock which was set back.
+        return abs(now.stat().st_mtime - path.stat().st_mtime) > _STALE_S
     except FileNotFoundError:
         return True  # released meanwhile
     finally:
@@ -185,6 +188,8 @@ def _read(path: Path) -> _Holder | None:
         OSError: it cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} there is no regular file; move it away")
         return _Holder.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

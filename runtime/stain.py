@@ -52,7 +52,8 @@ _MIN_PALE_SHARE = 0.05
 """The same in a picture without dark tones, where this share of it absorbs at all: the spread is 57
 and above in H&E, 24 where that is stained 0.4 times as strongly."""
 _MIN_PALE_RANGE = 15.0
-"""Levels of luminance, 5th to 95th percentile: less is dim glass; light grey tissue has 20 or more."""
+"""Levels of luminance, 5th to 95th percentile: less is dim glass; tissue in light grey (130 and
+above) has 47 or more."""
 _GREY_MAX_SPREAD = 4.0
 """Levels between the channels, 99th percentile of the pixels of those levels: H&E 60 and above (30
 where altered), a coverslip's edge 19, grey pictures 0, in JPEG too."""

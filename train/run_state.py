@@ -95,8 +95,8 @@ class RunState:
         """What to raise when numbers overflow beyond a single batch."""
         return TrainingError(
             f"the network's numbers overflowed in epoch {self.position.epoch + 1}, "
-            f"step {self.position.step}; lower the recipe's learning_rate; checkpoints written "
-            "earlier stay"
+            f"step {self.position.step}; lower the recipe's learning_rate and begin again with "
+            "another --out"
         )
 
     def _save_best(self) -> None:

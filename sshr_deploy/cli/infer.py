@@ -79,13 +79,13 @@ def infer(
     run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
     the same settings does only what is left; two at once into one folder are refused.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.discovery import left_out_line
     from sshr_deploy.runtime.run import prepare_run, run_infer
     from sshr_deploy.runtime.summary import Context
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     settings = InferSettings(
         mode,
         mpp,

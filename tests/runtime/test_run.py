@@ -19,7 +19,7 @@ import tifffile
 from PIL import Image
 
 from sshr_deploy.atomic import partial_name
-from sshr_deploy.errors import SessionError, UsageError
+from sshr_deploy.errors import InputError, SessionError, UsageError
 from sshr_deploy.runtime import slide_job
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
@@ -179,6 +179,40 @@ def test_another_input_of_the_same_name_is_not_replaced(
     assert "would replace the result of" in result.results[0].reason
     assert (out / "[0] patch.png" / "mask.png").read_bytes() == before
     assert infer(second, out, overwrite=True).exit_code == 0
+
+
+def test_equal_pixels_under_one_name_are_two_inputs(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    first = patch_folder(tmp_path / "first", demo_slide, count=1)
+    out = tmp_path / "out"
+    infer(first, out)
+    shutil.copytree(first, tmp_path / "second")
+    (result,) = infer(tmp_path / "second", out).results
+    assert "would replace the result of" in result.reason
+    assert read_summary(out / "[0] patch.png")["input"]["path"] == str(first / "[0] patch.png")
+
+
+def test_a_moved_input_is_known_again_by_its_new_path(
+    infer: Runner, demo_slide: Path, tmp_path: Path
+) -> None:
+    first, out = patch_folder(tmp_path / "first", demo_slide, count=1), tmp_path / "out"
+    infer(first, out)
+    moved = first.rename(tmp_path / "moved")
+    assert [r.status for r in infer(moved, out).results] == ["skipped"]
+    assert read_summary(out / "[0] patch.png")["input"]["path"] == str(moved / "[0] patch.png")
+
+
+def test_what_a_failed_input_had_written_goes(
+    infer: Runner, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_overlay(*_: object, **__: object) -> None:
+        raise InputError("no overlay")
+
+    monkeypatch.setattr("sshr_deploy.runtime.patch_job.write_overlay", no_overlay)
+    (result,) = infer(patch_folder(tmp_path / "in", demo_slide, count=1), tmp_path / "out").results
+    assert result.status == "failed"
+    assert not (tmp_path / "out" / "[0] patch.png").exists()
 
 
 def test_naming_the_pixel_size_computes_only_what_lacked_it(

@@ -166,3 +166,17 @@ def test_a_folder_that_takes_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).mkdir()
     with pytest.raises(UsageError, match="cannot take results: "), run_lock(tmp_path):
         pass
+
+
+def test_a_lock_from_the_future_is_stale(tmp_path: Path) -> None:
+    """A clock that was set back since would else keep it for as long."""
+    leave_lock(tmp_path / "out", host="elsewhere", pid=1, age_s=-86400)
+    with run_lock(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_pipe_in_the_locks_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LOCK_NAME)
+    with pytest.raises(UsageError, match="no regular file; move it away"), run_lock(tmp_path):
+        pass
