@@ -18,17 +18,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-HEAVY = (  # files that take longest, the longest first: a file that begins last ends last
-    "tests/export/test_golden.py",
-    "tests/train/test_official_training.py",
-    "tests/train/test_processes.py",
-    "tests/train/test_kill.py",
-    "tests/cli/test_cli.py",
+HEAVY = (  # files that take longest: one that begins last ends last
+    "tests/train/test_official_training.py",  # two threads: not beside another full-size network
     "tests/runtime/kernels/test_hfrm_cam.py",
     "tests/runtime/kernels/test_cam_to_mask.py",
-    "tests/export/test_export.py",
+    "tests/export/test_golden.py",
+    "tests/cli/test_cli.py",
     "tests/runtime/kernels/test_hfrm_pool.py",
+    "tests/train/test_processes.py",
+    "tests/train/test_run.py",
+    "tests/train/test_kill.py",
+    "tests/cli/test_train.py",
+    "tests/benchmarks/test_kernels.py",
     "tests/export/test_int8_artifacts.py",
+    "tests/export/test_export.py",
 )
 
 

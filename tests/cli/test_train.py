@@ -81,7 +81,9 @@ def test_train_evaluate_export_evaluate(
         "evaluate", textures / "val", "--model", out / BEST_NAME, "--json", tmp_path / "own.json"
     )
     assert code == 0, stderr
-    code, _, stderr = here("export", out / BEST_NAME, "--profile", DEMO_PROFILE, "--out", bundle)
+    code, _, stderr = here(
+        "export", out / BEST_NAME, "--profile", DEMO_PROFILE, "--out", bundle, "--hfrm", "depthwise"
+    )
     assert code == 0, stderr
     code, _, stderr = here(
         "evaluate", textures / "val", "--model", bundle, "--json", tmp_path / "bundle.json"
