@@ -131,11 +131,9 @@ def print_latency(report: dict[str, Any]) -> None:
         "patches, as found on this machine"
     )
     mask_ms, share = float(np.median(report["mask_ms_per_patch"])), report["mask_share"]
-    told = "not reported" if share is None else f"{share:.1%}"
-    console.print(
-        f"post-processing: {mask_ms:.2f} ms a patch, "
-        f"{told} of the inference time at batch {report['rows'][0]['batch']}"
-    )
+    batch = report["rows"][0]["batch"]
+    told = "" if share is None else f", {share:.1%} of the inference time at batch {batch}"
+    console.print(f"post-processing: {mask_ms:.2f} ms a patch{told}")
     for row in report["rows"]:
         if (busy := spread_of(row["samples_ms"]).busy()) is not None:
             console.print(f"batch {row['batch']}: {busy}; measure again when it is quiet")
