@@ -9,6 +9,7 @@ from typing import Any
 
 import sshr_deploy
 from sshr_deploy.runtime.machine import library_versions, processor_text
+from sshr_deploy.runtime.progress import counted
 from sshr_deploy.runtime.threads import usable_cores
 
 _LIBRARIES = (
@@ -36,11 +37,7 @@ def describe_environment() -> dict[str, Any]:
 def machine_text(environment: Mapping[str, Any], threads: int | None) -> str:
     """ "AMD EPYC, 2 cores, load 0.3, 2 threads"; threads are left out where none are known."""
     load = environment["load_average"]
-    parts = [environment["processor"], _counted(environment["cores"], "core")]
+    parts = [environment["processor"], counted(environment["cores"], "core")]
     parts += [] if load is None else [f"load {load:.1f}"]
-    parts += [] if threads is None else [_counted(threads, "thread")]
+    parts += [] if threads is None else [counted(threads, "thread")]
     return ", ".join(parts)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -46,7 +46,6 @@ from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     Config,
     cam_variant,
     choose_config,
-    padded_classes,
 )
 from sshr_deploy.runtime.kernels.manifest import sm_text
 
@@ -83,18 +82,6 @@ CONFIGS: Mapping[int, tuple[Config, ...]] = {
 def candidates(sm: int) -> tuple[Config, ...]:
     """What is timed on SM `sm` with FP16 features and four classes: the plan's choice first."""
     return (choose_config(sm, "fp16", 4), *CONFIGS.get(sm, ()))
-
-
-def shared_bytes(config: Config, classes: int = 4) -> int:
-    """Most dynamic shared memory that a build for 16-bit features takes, in bytes, to within 1 KiB.
-
-    The two loops share it. Triton keeps `num_stages` tiles of the main loop at most, and one fewer
-    of the gated head's, whose gate is FP32; on SM 10.0 barriers take 16 bytes more.
-    """
-    taps = config.block_c * (config.block_p + config.columns(classes)) * 2
-    head = config.block_g * max(16, config.rows * padded_classes(classes)) * 2
-    gated = config.block_p * config.block_g * (2 + 4)
-    return max(config.num_stages * taps, (config.num_stages - 1) * (gated + head) + head)
 
 
 def describe_candidate(config: Config, sm: int) -> tuple[str, bool]:

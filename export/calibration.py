@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import ExportError, InputError
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.discovery import Input, find_inputs
+from sshr_deploy.runtime.discovery import Input, search
 from sshr_deploy.runtime.image_parts import Part, parts_of
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.sessions.session import PATCH_PX
@@ -123,8 +123,8 @@ def _inputs(source: Path) -> tuple[list[Input], list[str]]:
     """What there is to calibrate on, and why folders could not be read, a line each."""
     is_split = (source / "img").is_dir() and (source / "mask").is_dir()
     folder = source / "img" if is_split else source
-    found, failures = find_inputs(folder, folder)
-    return found, [failure.reason for failure in failures]
+    found = search(folder, folder)
+    return found.inputs, [failure.reason for failure in found.failures]
 
 
 def _no_patch(source: Path, skipped: Sequence[str]) -> ExportError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sshr_deploy.errors import InputError, UsageError
 from sshr_deploy.runtime.names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
-from sshr_deploy.runtime.progress import InputResult, Kind
+from sshr_deploy.runtime.progress import InputResult, Kind, counted
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 
 _FINGERPRINT_BYTES = 1 << 20
@@ -77,24 +77,14 @@ def search(source: Path, out: Path) -> Found:
     return found
 
 
-def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
-    """Inputs and failures of `search`, which see.
-
-    Raises:
-        UsageError: as `search`.
-    """
-    found = search(source, out)
-    return found.inputs, found.failures
-
-
 def left_out_line(left_out: Mapping[str, int]) -> str:
     """One line about `Found.left_out`: "5 files left out: .bmp (4), .vsi"."""
     count = sum(left_out.values())
     kinds = [suffix if n == 1 else f"{suffix} ({n})" for suffix, n in left_out.items()]
     rest = len(kinds) - _SHOWN_SUFFIXES
     if rest > 0:
-        kinds[_SHOWN_SUFFIXES:] = ["1 other kind" if rest == 1 else f"{rest} other kinds"]
-    return f"{'1 file' if count == 1 else f'{count} files'} left out: {', '.join(kinds)}"
+        kinds[_SHOWN_SUFFIXES:] = [counted(rest, "other kind")]
+    return f"{counted(count, 'file')} left out: {', '.join(kinds)}"
 
 
 def kind_of(path: Path) -> Kind | None:

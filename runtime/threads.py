@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.progress import counted
 
 _OPENMP = "OMP_NUM_THREADS"
 MAX_THREADS = 1024
@@ -40,7 +41,7 @@ class Threads:
     """"--threads", "OMP_NUM_THREADS", "the run" or "width 8, 2 cores"."""
 
     def __str__(self) -> str:
-        return f"{self.count} CPU thread{'s' * (self.count > 1)} ({self.chosen_by})"
+        return f"{counted(self.count, 'CPU thread')} ({self.chosen_by})"
 
 
 _in_use: Threads | None = None

@@ -31,6 +31,7 @@ from sshr_deploy.runtime.sessions.session import (
     checked_cams,
     checked_patches,
 )
+from sshr_deploy.runtime.settings import CPU_BATCH
 from sshr_deploy.runtime.threads import threads_in_use
 
 
@@ -61,7 +62,7 @@ class OnnxRuntimeSession(BaseSession):
         *,
         engine: str = "onnx-cpu",
         precision: str = "fp32",
-        batch: int = 8,
+        batch: int = CPU_BATCH,
         cache: Path | None = None,
         more_options: Mapping[str, str] | None = None,
     ) -> None:

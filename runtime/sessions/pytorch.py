@@ -21,6 +21,7 @@ from sshr_deploy.runtime.sessions.session import (
     checked_cams,
     checked_patches,
 )
+from sshr_deploy.runtime.settings import CPU_BATCH
 
 Mode = Literal["eager", "compiled", "cuda-graph"]
 _SUFFIX: dict[Mode, str] = {"eager": "", "compiled": "-compiled", "cuda-graph": "-graph"}
@@ -54,7 +55,7 @@ class PyTorchSession(BaseSession):
         *,
         mode: Mode = "eager",
         precision: str = "fp32",
-        batch: int = 8,
+        batch: int = CPU_BATCH,
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         module = module.eval()

@@ -135,4 +135,6 @@ def infer(
 
 
 def _threads(count: int | None) -> str:
-    return "" if count is None else f"{count} thread{'s' * (count > 1)}, "
+    from sshr_deploy.runtime.progress import counted
+
+    return "" if count is None else f"{counted(count, 'thread')}, "

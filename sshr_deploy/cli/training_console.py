@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sshr_deploy.runtime.progress import counted
 from sshr_deploy.train.history import EpochRow, Reporter, StepNews, best_row
 
 _LINE_EVERY_S = 10.0
@@ -77,7 +78,7 @@ class _SpokenReporter(QuietTrainingReporter):
     ) -> None:
         """Say what is trained and for how long."""
         self.epochs, self.steps, self.epoch = epochs, steps_per_epoch, epochs_done
-        length = f"{_count(epochs, 'epoch')} of {_count(steps_per_epoch, 'step')}"
+        length = f"{counted(epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}"
         earlier = f", {epochs_done} done earlier" if epochs_done else ""
         self._print(f"{description}: {length}{earlier}")
 
@@ -230,10 +231,6 @@ def _cells(row: EpochRow) -> list[str]:
 
 def _speed(patches_per_s: float, data_wait_share: float) -> str:
     return f"{patches_per_s:.1f} patches/s, data wait {data_wait_share:.0%}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from sshr_deploy.cli import app
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam as right
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
-from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, choose_config
+from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, choose_config, padded_classes
 from tests.kernels_anywhere import DEVICE
 
 pytest.importorskip("triton")
@@ -207,17 +207,29 @@ MEASURED = {
 """Bytes that Triton 3.6 gives builds for SM 9.0."""
 
 
+def shared_bytes(config: Config, classes: int = 4) -> int:
+    """Most dynamic shared memory that a build for 16-bit features takes, in bytes, to within 1 KiB.
+
+    The two loops share it. Triton keeps `num_stages` tiles of the main loop at most, and one fewer
+    of the gated head's, whose gate is FP32; on SM 10.0 barriers take 16 bytes more.
+    """
+    taps = config.block_c * (config.block_p + config.columns(classes)) * 2
+    head = config.block_g * max(16, config.rows * padded_classes(classes)) * 2
+    gated = config.block_p * config.block_g * (2 + 4)
+    return max(config.num_stages * taps, (config.num_stages - 1) * (gated + head) + head)
+
+
 @pytest.mark.parametrize("sm", kernel_configs.CONFIGS)
 def test_candidates_fit_the_shared_memory(sm: int) -> None:
     configs = kernel_configs.candidates(sm)
     assert len(set(configs)) == len(configs) > 1
     for config in configs:
-        assert kernel_configs.shared_bytes(config) <= (LIMITS[sm] - 1) << 10
+        assert shared_bytes(config) <= (LIMITS[sm] - 1) << 10
 
 
 @pytest.mark.parametrize(("sizes", "expected"), MEASURED.items())
 def test_shared_memory_is_what_the_compiler_takes(sizes: tuple[int, ...], expected: int) -> None:
-    assert kernel_configs.shared_bytes(Config(*sizes)) == expected
+    assert shared_bytes(Config(*sizes)) == expected
 
 
 def test_an_sm_without_candidates_times_the_plan() -> None:

@@ -9,9 +9,15 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.discovery import find_inputs, fingerprint, kind_of, left_out_line, search
+from sshr_deploy.runtime.discovery import Input, fingerprint, kind_of, left_out_line, search
+from sshr_deploy.runtime.progress import InputResult
 from sshr_deploy.runtime.slides import companions
 from tests.runtime.slides.synthetic import smooth_noise, unblocked, write_dicom
+
+
+def find_inputs(source: Path, out: Path) -> tuple[list[Input], list[InputResult]]:
+    found = search(source, out)
+    return found.inputs, found.failures
 
 
 def _touch(path: Path, content: bytes = b"") -> None:

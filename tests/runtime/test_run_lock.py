@@ -170,9 +170,9 @@ def test_a_folder_that_takes_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_a_lock_from_the_future_is_stale(tmp_path: Path) -> None:
     """A clock that was set back since would else keep it for as long."""
-    leave_lock(tmp_path / "out", host="elsewhere", pid=1, age_s=-86400)
+    lock = leave_lock(tmp_path / "out", host="elsewhere", pid=1, age_s=-86400)
     with run_lock(tmp_path / "out"):
-        pass
+        assert json.loads(lock.read_text("utf-8"))["pid"] == os.getpid()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
