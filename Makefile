@@ -75,7 +75,7 @@ type: $(VENV)/.installed-dev
 
 # Machine code for every SM, in runtime/kernels/cubins; ends with what each kernel uses of a GPU.
 kernels: $(VENV)/.installed-dev
-	$(BIN)/python -m sshr_deploy.runtime.kernels.build
+	$(BIN)/python -m sshr_deploy.runtime.kernels.building.build
 
 build: kernels
 	$(BIN)/python -m build --no-isolation

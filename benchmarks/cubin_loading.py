@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sshr_deploy.errors import KernelError, MissingExtraError, SshrDeployError
-from sshr_deploy.runtime.device import open_device
-from sshr_deploy.runtime.gpu import first_gpu
+from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.kernels.manifest import Cubin, default_folder, load_manifest, sm_text
+from sshr_deploy.runtime.machine.gpus import first_gpu
 
 if TYPE_CHECKING:
     from sshr_deploy.benchmarks.gpu_child import PartOutput
@@ -56,7 +56,7 @@ def _cubins(sm: int, built: Path, output: PartOutput) -> tuple[list[Cubin], str]
         manifest = load_manifest(default_folder())
         source = "this installation"
     except KernelError as error:
-        from sshr_deploy.runtime.kernels.build import SMS, build
+        from sshr_deploy.runtime.kernels.building.build import SMS, build
 
         output.say(f"cubins: {error}; compiling them for SM {sm_text(sm)}")
         nearest = max((known for known in SMS if known <= sm), default=sm)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import sshr_deploy
-from sshr_deploy.runtime.machine import library_versions, processor_text
-from sshr_deploy.runtime.progress import counted
-from sshr_deploy.runtime.threads import usable_cores
+from sshr_deploy.errors import counted
+from sshr_deploy.runtime.machine.processor import library_versions, processor_text
+from sshr_deploy.runtime.machine.threads import usable_cores
 
 _LIBRARIES = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "triton", "cuda-core"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.benchmarks.gpu_process import Part
 from sshr_deploy.errors import SshrDeployError
-from sshr_deploy.runtime.gpu import find_gpus
+from sshr_deploy.runtime.machine.gpus import find_gpus
 
 if TYPE_CHECKING:
     from sshr_deploy.benchmarks.gpu_child import PartOutput

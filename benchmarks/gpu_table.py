@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sshr_deploy.runtime.spread import ratio_of, ratio_text
+from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text
 
 _Rows = Sequence[dict[str, Any]]
 

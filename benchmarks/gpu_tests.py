@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/runtime/kernels",
-    "tests/runtime/test_device.py",
+    "tests/runtime/cuda/test_devices.py",
     "tests/runtime/test_on_gpu.py",  # skipped without pydantic and onnxruntime
 )
 _RESULT = re.compile(

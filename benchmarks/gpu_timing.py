@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sshr_deploy.errors import SshrDeployError, first_line
-from sshr_deploy.runtime.spread import spread_of
+from sshr_deploy.runtime.machine.spread import spread_of
 
 Call = Callable[[], object]
 OnRow = Callable[[dict[str, Any]], None]

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from sshr_deploy.atomic import write_json
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.export.onnx_from_checkpoint import export_module
+from sshr_deploy.export.graph.onnx_from_checkpoint import export_module
 from sshr_deploy.model import HFRM
-from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
+from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
 
 SHAPES = ((512, 28, 28), (1024, 28, 28))
 """(C, H, W) of the two levels that inference keeps, at width 64."""

@@ -22,20 +22,20 @@ from rich.table import Table
 from sshr_deploy.benchmarks.environment import describe_environment, machine_text
 from sshr_deploy.bundle import file_entry
 from sshr_deploy.errors import UsageError
-from sshr_deploy.export.activation_ranges import RangeMethod, histograms, layer_ranges
 from sshr_deploy.export.artifacts import MODEL_NAME
-from sshr_deploy.export.conv_layers import conv_layers
-from sshr_deploy.export.graph_timing import time_sessions
-from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch, write_onnx
-from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
-from sshr_deploy.export.reference_from_checkpoint import PatchSet, reference_from
+from sshr_deploy.export.graph.conv_layers import conv_layers
+from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.timing import time_sessions
+from sshr_deploy.export.int8.activation_ranges import RangeMethod, histograms, layer_ranges
+from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
+from sshr_deploy.export.reference import PatchSet, reference_from
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.qualification import qualify
-from sshr_deploy.runtime.sessions import Session
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from sshr_deploy.runtime.spread import ratio_of, ratio_text, refusals, spread_of
-from sshr_deploy.runtime.threads import choose_threads, use_threads
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.qualification import qualify
+from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text, refusals, spread_of
+from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.train.model_session import ModelSession
 
 

@@ -40,7 +40,7 @@ from sshr_deploy.benchmarks.kernels import (
     random_level,
 )
 from sshr_deploy.errors import first_line
-from sshr_deploy.runtime.kernels.compile import assemble, compile_to_ptx, resources
+from sshr_deploy.runtime.kernels.building.compile import assemble, compile_to_ptx, resources
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     Config,

@@ -17,9 +17,9 @@ from rich.table import Table
 from sshr_deploy.benchmarks.environment import describe_environment, machine_text
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, Session
+from sshr_deploy.runtime.machine.spread import ratio_of, refusals, spread_of
 from sshr_deploy.runtime.masks import reference_mask
-from sshr_deploy.runtime.sessions import PATCH_PX, CamBatch, Session
-from sshr_deploy.runtime.spread import ratio_of, refusals, spread_of
 
 _WARM_UP_CALLS = 2
 _MIN_SAMPLES = 5

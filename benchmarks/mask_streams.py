@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sshr_deploy.errors import SshrDeployError
-from sshr_deploy.runtime.device import Device, open_device
-from sshr_deploy.runtime.device_buffer import Buffer
-from sshr_deploy.runtime.device_stream import Graph, Kernel, Stream
+from sshr_deploy.runtime.cuda.base import Device
+from sshr_deploy.runtime.cuda.buffers import Buffer
+from sshr_deploy.runtime.cuda.opening import open_device
+from sshr_deploy.runtime.cuda.streams import Graph, Kernel, Stream
 from sshr_deploy.runtime.kernels.cam_to_mask import naive, plan
 from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
 
@@ -71,7 +72,7 @@ def _kernels(device: Device, folder: Path) -> _Kernels:
     names = [(variant.op, variant.name) for variant in _VARIANTS]
     cubins = cubins_or_reason(names, device.sm)
     if isinstance(cubins, str):
-        from sshr_deploy.runtime.kernels.compile import compile_to
+        from sshr_deploy.runtime.kernels.building.compile import compile_to
 
         built = [compile_to(folder, variant, device.sm) for variant in _VARIANTS]
         cubins = dict(zip(names, built, strict=True))

@@ -30,7 +30,7 @@ from sshr_deploy.benchmarks.gpu_timing import (
     without_tf32,
 )
 from sshr_deploy.errors import SshrDeployError, first_line
-from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
+from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 
 BATCHES = (32, 8, 1)

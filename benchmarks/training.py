@@ -26,9 +26,9 @@ from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 from sshr_deploy.model.resnet38d import Features
-from sshr_deploy.runtime.sessions import PATCH_PX
-from sshr_deploy.runtime.spread import ratio_of, spread_of
-from sshr_deploy.runtime.threads import choose_threads, use_threads
+from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
+from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.train.initial_weights import new_model
 from sshr_deploy.train.loading import Batch
 from sshr_deploy.train.losses import head_losses, total_loss

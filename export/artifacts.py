@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from sshr_deploy.errors import ExportError, SessionError, UsageError, first_line
-from sshr_deploy.export.deploy_graph import HfrmForm
-from sshr_deploy.export.external_data import share_weights
-from sshr_deploy.export.onnx_from_checkpoint import OPSET, write_onnx
-from sshr_deploy.export.plan_for_artifact import Step
-from sshr_deploy.export.typed_graph import write_typed_graph
+from sshr_deploy.export.graph.deploy import HfrmForm
+from sshr_deploy.export.graph.external_data import share_weights
+from sshr_deploy.export.graph.onnx_from_checkpoint import OPSET, write_onnx
+from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
 from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify
-from sshr_deploy.runtime.reference_set import ReferenceSet
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.runtime.engines.building.for_artifact import Step
+from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
+from sshr_deploy.runtime.engines.reference import ReferenceSet
+from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 MODEL_NAME = "model.onnx"
 GPU_MODEL_NAME = "model-gpu.onnx"
@@ -99,7 +99,7 @@ def make_artifacts(shop: Workshop) -> list[Artifact]:
         if precision in (Precision.FP16, Precision.BF16):
             artifacts.append(_typed(shop, precision))
         elif precision is Precision.INT8:
-            from sshr_deploy.export.int8_artifacts import int8_artifacts
+            from sshr_deploy.export.int8.artifacts import int8_artifacts
 
             artifacts += int8_artifacts(shop)
     return artifacts

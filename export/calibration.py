@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import ExportError, InputError
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.discovery import Input, search
-from sshr_deploy.runtime.image_parts import Part, parts_of
+from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
-from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.pipeline.discovery import Input, search
+from sshr_deploy.runtime.pipeline.images import Part, parts_of
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.runtime.slides import choose_level, open_slide, read_area, resolve_mpp
-from sshr_deploy.runtime.tiling import TileGrid
-from sshr_deploy.runtime.tissue import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.grid import TileGrid
+from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
 
 MIN_TISSUE_SHARE = 0.25
 """Of a patch's pixels: glass has one colour, and much of it would hide how far tissue reaches."""

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
-from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
-from sshr_deploy.export.graph_timing import time_until_told_apart
-from sshr_deploy.export.plan_for_artifact import Step, plan_builder
+from sshr_deploy.export.graph.timing import time_until_told_apart
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.gpu import first_gpu
-from sshr_deploy.runtime.sessions import OpenOptions, Session, open_session
-from sshr_deploy.runtime.settings import default_batch
-from sshr_deploy.runtime.spread import quartiles_text
-from sshr_deploy.runtime.tensorrt_library import rtx_refusal
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.building.for_artifact import Step, plan_builder
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.machine.gpus import first_gpu
+from sshr_deploy.runtime.machine.spread import quartiles_text
+from sshr_deploy.runtime.sessions.tensorrt.library import rtx_refusal
+from sshr_deploy.runtime.settings import OpenOptions, default_batch
 
 _TRIAL_BATCH = 1
 _ROUNDS = 30

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.sessions.session import CamBatch, MaskRule
+from sshr_deploy.runtime.contract import CamBatch, MaskRule
 
 MIN_MAX_EPSILON = 1e-8
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sshr_deploy.errors import InputError, first_line
-from sshr_deploy.runtime.sessions.session import PATCH_PX
+from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.slides.reader import bits_text, over_white, wrong_samples
 
 PATCH_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})

@@ -87,11 +87,6 @@ class Stages:
         return {k: round(v, 4) for k, v in {**self._seconds, "total": total}.items()}
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things, "1 core" or "2 cores"; `what` is one of them."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 class Sparse:
     """Passes a line on only where some seconds have gone since the last that it passed on."""
 

@@ -118,3 +118,8 @@ class MissingMppError(InputError):
 
 class OutputError(SshrDeployError):
     """A result that cannot be written."""
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, "1 core" or "2 cores"; `what` is one of them."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -30,7 +30,7 @@ HEAVY = (  # files that take longest: one that begins last ends last
     "tests/train/test_kill.py",
     "tests/cli/test_train.py",
     "tests/benchmarks/test_kernels.py",
-    "tests/export/test_int8_artifacts.py",
+    "tests/export/int8/test_artifacts.py",
     "tests/export/test_export.py",
 )
 
@@ -91,9 +91,9 @@ def small_bundle_dir(
     One graph for all engines, as a second one would take seconds.
     """
     from sshr_deploy.export.artifacts import ExportOptions
-    from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-    from sshr_deploy.export.deploy_graph import HfrmForm
-    from sshr_deploy.export.reference_from_checkpoint import shipped_patches
+    from sshr_deploy.export.bundle import export_bundle
+    from sshr_deploy.export.graph.deploy import HfrmForm
+    from sshr_deploy.export.reference import shipped_patches
 
     out = tmp_path_factory.mktemp("bundle") / "small"
     options = ExportOptions(form=HfrmForm.DEPTHWISE)

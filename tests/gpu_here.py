@@ -9,8 +9,8 @@ from functools import cache
 from importlib.metadata import distributions
 
 from sshr_deploy.errors import SessionError
-from sshr_deploy.runtime.gpu import Gpu, first_gpu
-from sshr_deploy.runtime.tensorrt_library import LIBRARIES, rtx_refusal
+from sshr_deploy.runtime.machine.gpus import Gpu, first_gpu
+from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, rtx_refusal
 
 _MIN_DRIVER = {12: 525, 13: 580}
 """Major version of CUDA -> that of the driver on Linux.

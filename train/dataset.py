@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from sshr_deploy.errors import DatasetError, InputError, ProfileError, first_line
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES, read_image
-from sshr_deploy.runtime.threads import usable_cores
 
 TRAINING_FOLDER = "training"
 

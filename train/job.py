@@ -24,8 +24,8 @@ from sshr_deploy.atomic import (
 from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.machine import library_versions, processor_name
-from sshr_deploy.runtime.threads import MAX_THREADS, Threads, choose_threads
+from sshr_deploy.runtime.machine.processor import library_versions, processor_name
+from sshr_deploy.runtime.machine.threads import MAX_THREADS, Threads, choose_threads
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
 from sshr_deploy.train.history import EVENTS_NAME, METRICS_NAME
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError, TrainingError, UsageError
-from sshr_deploy.runtime.closing import Closing
+from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
-from sshr_deploy.runtime.sessions.session import PATCH_PX
-from sshr_deploy.runtime.threads import usable_cores
 from sshr_deploy.train.augmentation import augment
 from sshr_deploy.train.dataset import TrainingPatch
 from sshr_deploy.train.recipe import Augmentation

@@ -130,7 +130,7 @@ def _fused_means(recipe: Recipe, device: torch.device) -> WeightedMeans:
     """
     works = device.type == "cuda" and has_triton()
     if not works and has_triton_package():
-        from sshr_deploy.runtime.kernels.interpreter import interpreting
+        from sshr_deploy.runtime.kernels.building.interpreter import interpreting
 
         works = interpreting()
     if not works:

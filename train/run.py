@@ -16,7 +16,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
 from sshr_deploy.runtime.evaluation.split import TruthImage
-from sshr_deploy.runtime.threads import Threads, use_threads
+from sshr_deploy.runtime.machine.threads import Threads, use_threads
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
 from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores, best_row

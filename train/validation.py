@@ -11,8 +11,8 @@ from sshr_deploy.errors import DatasetError
 from sshr_deploy.model import SSHR
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
-from sshr_deploy.runtime.evaluation.scores import Tally
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split
+from sshr_deploy.scores import Tally
 from sshr_deploy.train.history import ValScores
 from sshr_deploy.train.model_session import ModelSession
 from sshr_deploy.train.processes import Processes

@@ -14,8 +14,8 @@ from sshr_deploy.runtime.doctor.drivers import DRIVERS, before_gpu_extra, onnxru
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
 from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
+from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES
 from sshr_deploy.runtime.settings import EngineChoice
-from sshr_deploy.runtime.tensorrt_library import LIBRARIES
 
 COMMAND_PACKAGES = {
     "export": ("torch", "safetensors", "onnx", "ml-dtypes", "onnxscript"),

@@ -17,9 +17,9 @@ from sshr_deploy.runtime.doctor.drivers import (
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Conflict, Facts
 from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
-from sshr_deploy.runtime.gpu import Gpu, first_visible
 from sshr_deploy.runtime.kernels.manifest import sm_text
-from sshr_deploy.runtime.tensorrt_library import rtx_refusal
+from sshr_deploy.runtime.machine.gpus import Gpu, first_visible
+from sshr_deploy.runtime.sessions.tensorrt.library import rtx_refusal
 
 GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
 ORT_TENSORRT_MAJOR = "10"

@@ -26,14 +26,14 @@ from sshr_deploy.runtime.doctor.trials import (
     TIMEOUT_S,
     try_everything,
 )
-from sshr_deploy.runtime.gpu import find_gpus, why_no_gpu
 from sshr_deploy.runtime.kernels.manifest import (
     KernelManifest,
     cubins_or_reason,
     default_folder,
     load_manifest,
 )
-from sshr_deploy.runtime.machine import library_versions
+from sshr_deploy.runtime.machine.gpus import find_gpus, why_no_gpu
+from sshr_deploy.runtime.machine.processor import library_versions
 
 LIBRARIES = (
     *ORT_PACKAGES, RTX_PLUGIN, f"{RTX_PLUGIN}-cu12", f"{RTX_PLUGIN}-cu13", "tensorrt",

@@ -51,9 +51,9 @@ def provider(engine: str) -> dict[str, Any]:
     """Run one convolution, opened as the sessions open the network."""
     import numpy as np
 
-    from sshr_deploy.runtime.sessions.onnxruntime import import_onnxruntime
-    from sshr_deploy.runtime.sessions.onnxruntime_opening import open_graph
-    from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
+    from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph
+    from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
+    from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
 
     wanted = PROVIDERS[engine]
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def provider(engine: str) -> dict[str, Any]:
 
 def tensorrt(engine: str) -> dict[str, Any]:
     """Import the library of "tensorrt" or "tensorrt-rtx"."""
-    from sshr_deploy.runtime.tensorrt_library import LIBRARIES, library_text
+    from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, library_text
 
     trt = importlib.import_module(LIBRARIES[engine].module)
     return {"library": library_text(engine, trt)}
@@ -77,7 +77,7 @@ def tensorrt(engine: str) -> dict[str, Any]:
 
 def builder(engine: str) -> dict[str, Any]:
     """Make a builder; TensorRT-RTX can do that without a GPU, TensorRT cannot."""
-    from sshr_deploy.runtime.tensorrt_library import LIBRARIES, error_logger, library_text
+    from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, error_logger, library_text
 
     trt = importlib.import_module(LIBRARIES[engine].module)
     logger = error_logger(trt)
@@ -92,7 +92,7 @@ def cuda() -> dict[str, Any]:
     """Open the first CUDA device as the sessions do, and copy a byte there and back."""
     import numpy as np
 
-    from sshr_deploy.runtime.device import open_device
+    from sshr_deploy.runtime.cuda.opening import open_device
 
     with open_device() as device:
         memory = device.allocate(1)

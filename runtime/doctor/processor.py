@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 
 from sshr_deploy.runtime.doctor.report import Machine, Processor
-from sshr_deploy.runtime.machine import CPUINFO, processor_flags, processor_name
-from sshr_deploy.runtime.threads import usable_cores
+from sshr_deploy.runtime.machine.processor import CPUINFO, processor_flags, processor_name
+from sshr_deploy.runtime.machine.threads import usable_cores
 
 
 def look_at_machine(cpuinfo: Path = CPUINFO) -> Machine:

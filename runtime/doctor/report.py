@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sshr_deploy.runtime.gpu import Gpu
+from sshr_deploy.runtime.machine.gpus import Gpu
 
 SCHEMA = 1
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from sshr_deploy.errors import one_line
-from sshr_deploy.runtime.child import run_child
 from sshr_deploy.runtime.doctor.probe import MARK, PROVIDERS
 from sshr_deploy.runtime.doctor.report import Answer, OnnxRuntime
+from sshr_deploy.runtime.machine.child_process import run_child
 
 TIMEOUT_S = 120.0
 """For each; a first import from a slow disk takes most of a minute."""

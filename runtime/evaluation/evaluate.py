@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.evaluation.scores import Tally, confusion_matrix
+from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
-from sshr_deploy.runtime.image_parts import predict_images
-from sshr_deploy.runtime.sessions.session import Session
+from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.settings import LargeImages, default_batch
+from sshr_deploy.scores import Tally, confusion_matrix
 
 _READERS = 2
 

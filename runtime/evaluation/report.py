@@ -9,12 +9,12 @@ from typing import Any
 
 import sshr_deploy
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.evaluation.evaluate import Evaluation
-from sshr_deploy.runtime.evaluation.scores import LABEL_THRESHOLD, Tally
-from sshr_deploy.runtime.machine import library_versions, processor_name
-from sshr_deploy.runtime.sessions.session import SessionInfo
+from sshr_deploy.runtime.machine.clock import now_utc
+from sshr_deploy.runtime.machine.processor import library_versions, processor_name
 from sshr_deploy.runtime.settings import LargeImages
-from sshr_deploy.runtime.summary import now_utc
+from sshr_deploy.scores import LABEL_THRESHOLD, Tally
 
 _LIBRARIES = (
     "numpy",

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 
 from sshr_deploy.atomic import atomic_path
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.evaluation.scores import scores_from
 from sshr_deploy.runtime.writers.fonts import Font, Lettering, lettering_for
 from sshr_deploy.runtime.writers.legend import shorten
 from sshr_deploy.runtime.writers.overlay import blend
+from sshr_deploy.scores import scores_from
 
 CELL_PX = 320
 """Longest side of a picture on the sheet; larger images are shrunk to it."""

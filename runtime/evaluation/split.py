@@ -15,8 +15,8 @@ from PIL import Image
 
 from sshr_deploy.errors import DatasetError, InputError, ProfileError, first_line
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.patches import MAX_IMAGE_PIXELS, PATCH_SUFFIXES, read_image
-from sshr_deploy.runtime.threads import usable_cores
 
 _SPLIT_NAMES = ("val", "test")
 _MASK_MODES = frozenset({"1", "L", "P"})

@@ -29,6 +29,10 @@ from sshr_deploy.runtime.kernels.manifest_fields import (
 )
 
 SCHEMA = 1
+KERNELS = Path(__file__).parent
+"""Folder with a folder of code for each op."""
+FOLDER = KERNELS / "cubins"
+"""Of the precompiled kernels."""
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 4 << 20
 _FIX = "install the package again, or build the kernels with `make kernels`"
@@ -151,10 +155,9 @@ def default_folder() -> Path:
     Raises:
         KernelError: it has none.
     """
-    folder = Path(__file__).parent / "cubins"
-    if not (folder / MANIFEST_NAME).is_file():
+    if not (FOLDER / MANIFEST_NAME).is_file():
         raise KernelError("no precompiled kernels in this installation; `make kernels` builds them")
-    return folder
+    return FOLDER
 
 
 def load_manifest(folder: Path) -> KernelManifest:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.closing import Closing
-from sshr_deploy.runtime.masks import label_map
-from sshr_deploy.runtime.sessions.session import (
+from sshr_deploy.closing import Closing
+from sshr_deploy.runtime.contract import (
     PATCH_PX,
     CamBatch,
     MaskBatch,
     MaskRule,
     SessionInfo,
 )
+from sshr_deploy.runtime.masks import label_map
 
 
 class BaseSession(Closing):

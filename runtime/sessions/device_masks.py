@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import prod
 
 from sshr_deploy.errors import KernelError
-from sshr_deploy.runtime.device import Device
-from sshr_deploy.runtime.device_buffer import Buffer
-from sshr_deploy.runtime.device_stream import Kernel, Stream
+from sshr_deploy.runtime.contract import PATCH_PX, MaskRule
+from sshr_deploy.runtime.cuda.base import Device
+from sshr_deploy.runtime.cuda.buffers import Buffer
+from sshr_deploy.runtime.cuda.streams import Kernel, Stream
 from sshr_deploy.runtime.kernels.cam_to_mask import plan
 from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
-from sshr_deploy.runtime.sessions.session import PATCH_PX, MaskRule
 
 _VARIANTS = [(variant.op, variant.name) for variant in (plan.RANGES, plan.MASK)]
 _CAM_PX = PATCH_PX // 8

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sshr_deploy.errors import SessionError, first_line
-from sshr_deploy.runtime.machine import processor_name
-from sshr_deploy.runtime.sessions.base import BaseSession
-from sshr_deploy.runtime.sessions.session import (
+from sshr_deploy.runtime.contract import (
     PATCH_PX,
     CamBatch,
     SessionInfo,
     checked_cams,
     checked_patches,
 )
+from sshr_deploy.runtime.machine.processor import processor_name
+from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.settings import CPU_BATCH
 
 Mode = Literal["eager", "compiled", "cuda-graph"]

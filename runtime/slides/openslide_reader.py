@@ -10,8 +10,8 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
+from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
-from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import (
     clipped_box,
     downsamples_of,

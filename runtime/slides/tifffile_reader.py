@@ -12,8 +12,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
-from sshr_deploy.runtime.closing import Closing
 from sshr_deploy.runtime.slides.reader import (
     clipped_box,
     downsamples_of,

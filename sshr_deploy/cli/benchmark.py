@@ -22,7 +22,7 @@ from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.bundle import Bundle
-    from sshr_deploy.runtime.sessions import Session
+    from sshr_deploy.runtime.contract import Session
 
 benchmark_app = typer.Typer(
     name="benchmark",

@@ -56,8 +56,8 @@ def int8(
     """
     try:
         from sshr_deploy.benchmarks.int8 import measure_int8, print_int8
-        from sshr_deploy.export.activation_ranges import RangeMethod
-        from sshr_deploy.export.reference_from_checkpoint import (
+        from sshr_deploy.export.int8.activation_ranges import RangeMethod
+        from sshr_deploy.export.reference import (
             patches_from_folder,
             shipped_patches,
         )

@@ -59,7 +59,7 @@ def print_training(report: dict[str, Any]) -> None:
     from rich.console import Console
 
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.runtime.spread import refusals
+    from sshr_deploy.runtime.machine.spread import refusals
 
     console = Console(highlight=False, soft_wrap=True)
     settings, hfrm, steps = report["settings"], report["hfrm"], report["steps"]

@@ -26,7 +26,7 @@ from rich.text import Text
 from sshr_deploy.runtime.progress import InputResult, Reporter, Status
 
 if TYPE_CHECKING:
-    from sshr_deploy.runtime.run import RunResult
+    from sshr_deploy.runtime.pipeline.run import RunResult
 
 _PLAIN_EVERY_S = 10.0
 _MAX_TABLE_INPUTS = 12

@@ -9,7 +9,7 @@ from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.bundle import Bundle
-    from sshr_deploy.runtime.sessions import Session
+    from sshr_deploy.runtime.contract import Session
 
 
 def open_engine(
@@ -28,9 +28,10 @@ def open_engine(
     `threads` are the CPU threads of this process from now on, see `choose_threads`.
     """
     from sshr_deploy.cli.console import say
-    from sshr_deploy.export.plan_for_artifact import plan_builder
-    from sshr_deploy.runtime.sessions import OpenOptions, open_session
-    from sshr_deploy.runtime.threads import choose_threads, use_threads
+    from sshr_deploy.runtime.engines.building.for_artifact import plan_builder
+    from sshr_deploy.runtime.engines.choosing import open_session
+    from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+    from sshr_deploy.runtime.settings import OpenOptions
 
     def tell(text: str) -> None:
         if not quiet:

@@ -12,7 +12,7 @@ from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import one_line
 
 if TYPE_CHECKING:
-    from sshr_deploy.runtime.engine_states import EngineState
+    from sshr_deploy.runtime.engines.states import EngineState
 
 engines_app = typer.Typer(
     name="engines",
@@ -73,8 +73,8 @@ def clean(
     What builds that were killed left is removed, too.
     """
     from sshr_deploy.errors import BundleError
-    from sshr_deploy.runtime.engine_states import State
-    from sshr_deploy.runtime.engine_store import EngineStore
+    from sshr_deploy.runtime.engines.states import State
+    from sshr_deploy.runtime.engines.store import EngineStore
 
     states, store = _states(bundle), EngineStore(bundle)
     freed, removed, kept = store.remove_abandoned(), 0, []
@@ -99,7 +99,7 @@ def clean(
 
 def _states(bundle: BundleArgument) -> list[EngineState]:
     from sshr_deploy.bundle import load_bundle
-    from sshr_deploy.runtime.engine_states import engine_states
+    from sshr_deploy.runtime.engines.states import engine_states
 
     return engine_states(load_bundle(bundle))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sshr_deploy.profiles import Profile
-    from sshr_deploy.runtime.sessions import Session
+    from sshr_deploy.runtime.contract import Session
 
 _SCORE_NAMES = {
     "mean_iou": "mean IoU",
@@ -207,7 +207,7 @@ def _checkpoint(
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
     from sshr_deploy.profiles import load_profile, relabelled_from
-    from sshr_deploy.runtime.threads import choose_threads, use_threads
+    from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 
     loaded = read_profile(path) if profile is None else load_profile(profile)
     carried = check_labels(path, loaded, relabel=wanted.relabel)

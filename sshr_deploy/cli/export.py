@@ -146,10 +146,10 @@ def export(
     """
     try:
         from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
-        from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-        from sshr_deploy.export.deploy_graph import HfrmForm
-        from sshr_deploy.export.int8_table import Int8RejectedError
-        from sshr_deploy.export.reference_from_checkpoint import (
+        from sshr_deploy.export.bundle import export_bundle
+        from sshr_deploy.export.graph.deploy import HfrmForm
+        from sshr_deploy.export.int8.table import Int8RejectedError
+        from sshr_deploy.export.reference import (
             patches_from_folder,
             shipped_patches,
         )
@@ -209,7 +209,7 @@ def export(
 
 
 def _described(artifact: Artifact) -> str:
-    from sshr_deploy.export.int8_table import change_text
+    from sshr_deploy.export.int8.table import change_text
 
     q = artifact.qualification
     kind = "" if artifact.quantisation is None else f"{artifact.quantisation.kind}, "

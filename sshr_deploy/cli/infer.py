@@ -82,9 +82,9 @@ def infer(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.runtime.discovery import left_out_line
-    from sshr_deploy.runtime.run import prepare_run, run_infer
-    from sshr_deploy.runtime.summary import Context
+    from sshr_deploy.runtime.pipeline.discovery import left_out_line
+    from sshr_deploy.runtime.pipeline.documents import Context
+    from sshr_deploy.runtime.pipeline.run import prepare_run, run_infer
 
     settings = InferSettings(
         mode,
@@ -135,6 +135,6 @@ def infer(
 
 
 def _threads(count: int | None) -> str:
-    from sshr_deploy.runtime.progress import counted
+    from sshr_deploy.errors import counted
 
     return "" if count is None else f"{counted(count, 'thread')}, "

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sshr_deploy.runtime.progress import counted
+from sshr_deploy.errors import counted
 from sshr_deploy.train.history import EpochRow, Reporter, StepNews, best_row
 
 _LINE_EVERY_S = 10.0

@@ -14,7 +14,7 @@ import pytest
 from sshr_deploy.benchmarks import cubin_loading
 from sshr_deploy.benchmarks.gpu_child import PartOutput
 from sshr_deploy.errors import KernelError, MissingExtraError, SshrDeployError
-from sshr_deploy.runtime.gpu import Gpu
+from sshr_deploy.runtime.machine.gpus import Gpu
 from tests.runtime.fake_cuda import install_fake_gpu
 from tests.runtime.fake_gpu import SM
 from tests.runtime.fake_kernels import make_mask_kernels

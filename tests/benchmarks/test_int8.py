@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sshr_deploy.benchmarks.int8 import print_int8, times_over
-from sshr_deploy.runtime.spread import spread_of
+from sshr_deploy.runtime.machine.spread import spread_of
 
 SAMPLES = {
     "pytorch": [900.0, 40.0, 1700.0, 60.0, 2100.0, 800.0],  # beside other work

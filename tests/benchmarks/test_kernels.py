@@ -138,7 +138,7 @@ def test_no_speed_of_a_wrong_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: object, *arguments: object) -> Tensor:
         raise MemoryError("out of memory\nmore lines")
 
-    monkeypatch.setattr("sshr_deploy.export.fused_head.FusedHead.forward", wrong)
+    monkeypatch.setattr("sshr_deploy.export.graph.fused_head.FusedHead.forward", wrong)
     monkeypatch.setattr("sshr_deploy.model.HFRM.cam_depthwise", broken)
     rows = {row["form"]: row for row in network.measure_inference(**NETWORK)}
     assert rows["fused"]["failed"].startswith("network, fused: CAMs differ from plain by")

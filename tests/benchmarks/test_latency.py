@@ -12,7 +12,8 @@ import pytest
 from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import BundleError, UsageError
-from sshr_deploy.runtime.sessions import Session, open_session
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.choosing import open_session
 
 
 def _open_on_cpu(bundle: Bundle) -> Session:

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sshr_deploy.cli import app
-from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.contract import Session
 from tests.runtime.session_contract import noise
 
 Run = Callable[..., int]

@@ -15,7 +15,7 @@ import pytest
 
 from sshr_deploy import __version__
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.run_lock import run_lock
+from sshr_deploy.runtime.pipeline.run_lock import run_lock
 from tests.cli.command import LIMIT_S, SETTINGS, Done, run, run_here
 
 

@@ -28,7 +28,7 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def _stale(bundle_dir: Path) -> Path:
     """The bundle's record, as it would be of another release of ONNX Runtime."""
     from sshr_deploy.bundle import sealed_json
-    from sshr_deploy.runtime.engine_key import EngineKey
+    from sshr_deploy.runtime.engines.key import EngineKey
 
     (record,) = (bundle_dir / "engines").glob("*/record.json")
     content = json.loads(record.read_text())

@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 from sshr_deploy.cli import app
 from sshr_deploy.cli.console import print_results
 from sshr_deploy.errors import DatasetError, UsageError
+from sshr_deploy.runtime.pipeline.run import RunResult
+from sshr_deploy.runtime.pipeline.run_lock import run_lock
 from sshr_deploy.runtime.progress import InputResult
-from sshr_deploy.runtime.run import RunResult
-from sshr_deploy.runtime.run_lock import run_lock
 from tests.runtime.running import patch_folder
 
 

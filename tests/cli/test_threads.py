@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from sshr_deploy.cli import app, main
-from sshr_deploy.runtime import threads
+from sshr_deploy.runtime.machine import threads
 from tests.train.dataset_of_textures import DEMO_PROFILE, write_textures, write_tiny_recipe
 
 

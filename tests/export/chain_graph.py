@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from sshr_deploy.export.external_data import write_model
+from sshr_deploy.export.graph.external_data import write_model
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -10,14 +10,14 @@ from PIL import Image
 
 from sshr_deploy.errors import ExportError, SshrDeployError, UsageError
 from sshr_deploy.export.artifacts import ExportOptions
-from sshr_deploy.export.bundle_from_checkpoint import export_bundle
+from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.calibration import calibration_patches, check_calibration
-from sshr_deploy.export.reference_from_checkpoint import shipped_patches
+from sshr_deploy.export.reference import shipped_patches
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.slides import open_slide, read_area, resolve_mpp
-from sshr_deploy.runtime.tissue import detect_tissue
+from sshr_deploy.runtime.slides.tissue import detect_tissue
 
 Rgb = NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ import json
 from enum import Enum
 from pathlib import Path
 
-from tests.export import fake_tensorrt_builder as fake
+from tests.runtime.engines.building import fake_tensorrt_builder as fake
 
 VARIABLES = {
     "builder": "Builder",

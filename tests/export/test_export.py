@@ -17,10 +17,10 @@ from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
 from sshr_deploy.export import artifacts
 from sshr_deploy.export.artifacts import ExportOptions
-from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-from sshr_deploy.export.deploy_graph import HfrmForm
-from sshr_deploy.export.onnx_from_checkpoint import flop_per_patch, write_onnx
-from sshr_deploy.export.reference_from_checkpoint import (
+from sshr_deploy.export.bundle import export_bundle
+from sshr_deploy.export.graph.deploy import HfrmForm
+from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.reference import (
     PatchSet,
     patches_from_folder,
     shipped_patches,
@@ -31,9 +31,10 @@ from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, load_profile
-from sshr_deploy.runtime.qualification import relative_rms_error
-from sshr_deploy.runtime.sessions import CAM_NAMES, open_session
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.contract import CAM_NAMES
+from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.qualification import relative_rms_error
+from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 
 def test_the_graph_is_what_the_bundle_promises(small_bundle_dir: Path) -> None:

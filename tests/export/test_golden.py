@@ -11,23 +11,23 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from sshr_deploy.export.activation_ranges import LayerRange, Range
-from sshr_deploy.export.conv_layers import conv_layers
-from sshr_deploy.export.deploy_graph import HfrmForm
-from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
-from sshr_deploy.export.onnx_from_checkpoint import write_onnx
-from sshr_deploy.export.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
-from sshr_deploy.export.reference_from_checkpoint import torch_cams
-from sshr_deploy.export.typed_graph import write_typed_graph
+from sshr_deploy.export.graph.conv_layers import conv_layers
+from sshr_deploy.export.graph.deploy import HfrmForm
+from sshr_deploy.export.graph.onnx_from_checkpoint import write_onnx
+from sshr_deploy.export.graph.typed import write_typed_graph
+from sshr_deploy.export.int8.activation_ranges import LayerRange, Range
+from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
+from sshr_deploy.export.reference import torch_cams
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, Session
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.qualification import relative_rms_error
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
-from sshr_deploy.runtime.qualification import relative_rms_error
-from sshr_deploy.runtime.sessions import CAM_NAMES, CamBatch, Session
-from sshr_deploy.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 Infer = Callable[[NDArray[np.uint8]], CamBatch]
 CAM_TOLERANCE = 1e-4

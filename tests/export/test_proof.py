@@ -12,10 +12,12 @@ import pytest
 
 from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle, sealed_json
 from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
-from sshr_deploy.export import engine_from_onnx, graph_timing, proof
+from sshr_deploy.export import proof
+from sshr_deploy.export.graph import timing as graph_timing
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.gpu import Gpu
-from sshr_deploy.runtime.sessions import Session
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.building import from_onnx as engine_from_onnx
+from sshr_deploy.runtime.machine.gpus import Gpu
 from tests.runtime.qualifying import KnownSession
 
 ADA = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)

@@ -9,16 +9,16 @@ from PIL import Image
 
 from sshr_deploy.cli.engine import open_engine
 from sshr_deploy.errors import UsageError
-from sshr_deploy.export.bundle_from_checkpoint import export_bundle
-from sshr_deploy.export.reference_from_checkpoint import (
+from sshr_deploy.export.bundle import export_bundle
+from sshr_deploy.export.reference import (
     PatchSet,
     patches_from_folder,
     shipped_patches,
 )
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.settings import EngineChoice, InferSettings
-from sshr_deploy.runtime.summary import Context
 
 
 @pytest.mark.usefixtures("exported_before")

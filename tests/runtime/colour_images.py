@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.image_parts import Prediction, predict_images
+from sshr_deploy.runtime.contract import CamBatch, Session, SessionInfo
 from sshr_deploy.runtime.masks import reference_mask
-from sshr_deploy.runtime.sessions import CamBatch, Session, SessionInfo
+from sshr_deploy.runtime.pipeline.images import Prediction, predict_images
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.settings import LargeImages
 

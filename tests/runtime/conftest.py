@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the GPU tests run where pydantic is not installed
 @pytest.fixture(scope="module")
 def infer(small_bundle_dir: Path) -> Iterator[Runner]:
     from sshr_deploy.bundle import load_bundle
-    from sshr_deploy.runtime.sessions import open_session
+    from sshr_deploy.runtime.engines.choosing import open_session
     from tests.runtime.running import Runner
 
     bundle = load_bundle(small_bundle_dir)

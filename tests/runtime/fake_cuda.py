@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sshr_deploy.runtime import pycuda_device
+from sshr_deploy.runtime.cuda import pycuda as pycuda_device
 from tests.runtime.fake_cuda_core import fake_cuda_core
 from tests.runtime.fake_gpu import FakeGpu
 from tests.runtime.fake_pycuda import fake_pycuda

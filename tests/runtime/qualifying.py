@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.contract import CamBatch, MaskRule, SessionInfo
+from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.masks import label_map
-from sshr_deploy.runtime.reference_set import ReferenceSet
 from sshr_deploy.runtime.sessions.base import BaseSession
-from sshr_deploy.runtime.sessions.session import CamBatch, MaskRule, SessionInfo
 
 RULE = MaskRule((0.6, 0.2, 0.2), 0.5)
 

@@ -10,11 +10,11 @@ from typing import Any
 import openslide
 
 from sshr_deploy.bundle import Bundle
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.pipeline.documents import Context
+from sshr_deploy.runtime.pipeline.run import RunResult, prepare_run, run_infer
 from sshr_deploy.runtime.progress import InputResult
-from sshr_deploy.runtime.run import RunResult, prepare_run, run_infer
-from sshr_deploy.runtime.sessions import Session
 from sshr_deploy.runtime.settings import InferSettings
-from sshr_deploy.runtime.summary import Context
 
 
 @dataclass

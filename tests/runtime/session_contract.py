@@ -18,8 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import SessionError
-from sshr_deploy.runtime.masks import label_map
-from sshr_deploy.runtime.sessions.session import (
+from sshr_deploy.runtime.contract import (
     CAM_NAMES,
     OUTPUT_NAMES,
     PATCH_PX,
@@ -28,6 +27,7 @@ from sshr_deploy.runtime.sessions.session import (
     MaskRule,
     Session,
 )
+from sshr_deploy.runtime.masks import label_map
 
 Patches = NDArray[np.uint8]
 RULE = MaskRule((0.5, 0.3, 0.2), 0.4)

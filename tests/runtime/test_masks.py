@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.masks import fused_cam, gate, reference_mask
-from sshr_deploy.runtime.sessions import CamBatch
 
 WEIGHTS = (0.6, 0.2, 0.2)
 

@@ -11,21 +11,21 @@ pytest.importorskip("pydantic")
 pytest.importorskip("onnxruntime")
 
 from sshr_deploy.errors import MissingExtraError
-from sshr_deploy.export.engine_from_onnx import BuildOptions, build_engine
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime import gpu as gpu_module
-from sshr_deploy.runtime.device import open_device
-from sshr_deploy.runtime.gpu import Gpu, first_gpu
+from sshr_deploy.runtime.contract import CamBatch, Session
+from sshr_deploy.runtime.cuda.opening import open_device
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
+from sshr_deploy.runtime.engines.reference import read_reference
 from sshr_deploy.runtime.kernels.cam_to_mask import plan
 from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
-from sshr_deploy.runtime.qualification import TOLERANCES, misses, qualify
-from sshr_deploy.runtime.reference_set import read_reference
-from sshr_deploy.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
-from sshr_deploy.runtime.sessions.onnxruntime_providers import CPU_PROVIDER, PROVIDERS, Provider
-from sshr_deploy.runtime.sessions.session import CamBatch, Session
-from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
-from sshr_deploy.runtime.tensorrt_library import LIBRARIES
+from sshr_deploy.runtime.machine import gpus as gpu_module
+from sshr_deploy.runtime.machine.gpus import Gpu, first_gpu
+from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
+from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, PROVIDERS, Provider
+from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES
+from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from tests.gpu_here import why_not
 from tests.runtime.fake_gpu import SM
 from tests.runtime.fake_kernels import make_mask_kernels
@@ -51,8 +51,8 @@ def _subject(graphs: Path, checkpoint: Path, engine: str, opened: Any) -> Subjec
 
 def _write_graph(checkpoint: Path, folder: Path) -> None:
     """The FP32 graph that `sshr-deploy export` makes for GPUs."""
-    from sshr_deploy.export import onnx_from_checkpoint
     from sshr_deploy.export.artifacts import ExportOptions
+    from sshr_deploy.export.graph import onnx_from_checkpoint
     from sshr_deploy.model.checkpoint import load_checkpoint
 
     form = ExportOptions().form_for(tuple(OPENED))
@@ -70,7 +70,7 @@ def graphs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def _graph(graphs: Path, precision: Precision) -> Path:
     if precision is Precision.FP32:
         return graphs / FP32_GRAPH
-    from sshr_deploy.export.typed_graph import write_typed_graph
+    from sshr_deploy.export.graph.typed import write_typed_graph
 
     path = graphs / f"typed-{precision}.onnx"
     write_typed_graph(graphs / FP32_GRAPH, path, precision)
@@ -163,7 +163,7 @@ def test_gpus_are_tested_with_the_separable_graph(
     """What would be written; writing it takes seconds."""
     for package in ("torch", "onnx", "onnxscript"):
         pytest.importorskip(package)
-    from sshr_deploy.export import onnx_from_checkpoint
+    from sshr_deploy.export.graph import onnx_from_checkpoint
     from sshr_deploy.model import checkpoint
 
     def write(model: Path, path: Path, *, form: str) -> None:

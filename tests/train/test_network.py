@@ -54,7 +54,9 @@ def test_pooled_and_plain_form_give_the_same_logits_and_gradients(recipe: Recipe
 def test_the_fused_kernel_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     # Tests of kernels in the same process switch the interpreter on.
-    monkeypatch.setattr("sshr_deploy.runtime.kernels.interpreter.interpreting", lambda: False)
+    monkeypatch.setattr(
+        "sshr_deploy.runtime.kernels.building.interpreter.interpreting", lambda: False
+    )
     with pytest.raises(UsageError, match=r'recipe paper .* NVIDIA GPU and Triton; .*"pooled"'):
         _network(replace(PAPER, hfrm=HfrmTraining.FUSED))
 

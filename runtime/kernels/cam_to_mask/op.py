@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sshr_deploy.errors import KernelArgumentError
-from sshr_deploy.runtime.kernels.arguments import check_tensor
+from sshr_deploy.runtime.kernels.building.arguments import check_tensor
+from sshr_deploy.runtime.kernels.building.jit import launch
 from sshr_deploy.runtime.kernels.cam_to_mask import plan
 from sshr_deploy.runtime.kernels.cam_to_mask.triton import cam_ranges_kernel, cam_to_mask_kernel
-from sshr_deploy.runtime.kernels.jit import launch
 
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 

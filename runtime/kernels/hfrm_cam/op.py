@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from sshr_deploy.errors import KernelArgumentError
-from sshr_deploy.runtime.kernels.arguments import FLOATS, check_tensor
+from sshr_deploy.runtime.kernels.building.arguments import FLOATS, check_tensor
+from sshr_deploy.runtime.kernels.building.interpreter import interpreting
+from sshr_deploy.runtime.kernels.building.jit import launch
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     ADD_VARIANT,
     KERNEL_PX,
@@ -24,8 +26,6 @@ from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     vector_width,
 )
 from sshr_deploy.runtime.kernels.hfrm_cam.triton import add_splits_kernel, hfrm_cam_kernel
-from sshr_deploy.runtime.kernels.interpreter import interpreting
-from sshr_deploy.runtime.kernels.jit import launch
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 3e-3}

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sshr_deploy.errors import KernelArgumentError
-from sshr_deploy.runtime.kernels.arguments import FLOATS, check_tensor
+from sshr_deploy.runtime.kernels.building.arguments import FLOATS, check_tensor
+from sshr_deploy.runtime.kernels.building.jit import launch
 from sshr_deploy.runtime.kernels.hfrm_pool import plan
 from sshr_deploy.runtime.kernels.hfrm_pool import triton as kernels
-from sshr_deploy.runtime.kernels.jit import launch
 from sshr_deploy.runtime.kernels.launch import Variant
 
 _ELEMENTS = {

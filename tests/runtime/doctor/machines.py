@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Answer, Facts, Machine, OnnxRuntime, Processor
-from sshr_deploy.runtime.gpu import Gpu
+from sshr_deploy.runtime.machine.gpus import Gpu
 
 RTX = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)
 H100 = Gpu(0, "NVIDIA H100 80GB HBM3", 90, "580.95.05", 81559)

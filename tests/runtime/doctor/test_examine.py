@@ -11,8 +11,8 @@ import pytest
 from sshr_deploy.runtime.doctor import examine as examine_module
 from sshr_deploy.runtime.doctor.examine import check_bundle, judge
 from sshr_deploy.runtime.doctor.report import ArtifactFacts, BundleFacts
-from sshr_deploy.runtime.gpu import Gpu
 from sshr_deploy.runtime.kernels.manifest import load_manifest
+from sshr_deploy.runtime.machine.gpus import Gpu
 from tests.runtime.doctor.machines import RTX, laptop, workstation
 from tests.runtime.kernels.kernel_folder import OP, VARIANT, make_kernels
 

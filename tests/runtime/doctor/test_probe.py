@@ -8,8 +8,8 @@ import pytest
 
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.doctor import probe
-from sshr_deploy.runtime.sessions import onnxruntime_opening
-from sshr_deploy.runtime.sessions.onnxruntime_providers import PROVIDERS
+from sshr_deploy.runtime.sessions.onnxruntime import opening as onnxruntime_opening
+from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
 from tests.runtime.fake_cuda import install_fake_gpu
 from tests.runtime.fake_gpu import SM
 

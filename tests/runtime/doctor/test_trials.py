@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.runtime.doctor.trials import ask, try_everything
-from sshr_deploy.runtime.machine import library_versions
+from sshr_deploy.runtime.machine.processor import library_versions
 from tests.runtime.doctor.fake_packages import put_metadata, put_module, put_onnxruntime_gpu
 
 LOG = (

@@ -12,9 +12,9 @@ from sshr_deploy.errors import DatasetError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.report import report
-from sshr_deploy.runtime.evaluation.scores import Tally
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
 from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.scores import Tally
 from tests.runtime.colour_images import TILES, WHOLE, ColourSession, picture, predict_image
 
 

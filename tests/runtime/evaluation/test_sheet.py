@@ -9,8 +9,8 @@ from PIL import Image
 
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import Profile, TissueClass
-from sshr_deploy.runtime.evaluation.scores import confusion_matrix
 from sshr_deploy.runtime.evaluation.sheet import CELL_PX, Sample, make_sample, write_sheet
+from sshr_deploy.scores import confusion_matrix
 
 GREY = 128
 

@@ -15,9 +15,9 @@ import pytest
 
 from sshr_deploy.errors import KernelError, UsageError
 from sshr_deploy.runtime.doctor.drivers import FIRST_SM_OF_CUDA_12_9, KERNELS_DRIVER
-from sshr_deploy.runtime.kernels import build
-from sshr_deploy.runtime.kernels import compile as compile_
-from sshr_deploy.runtime.kernels.manifest import load_manifest, sm_text, write_manifest
+from sshr_deploy.runtime.kernels.building import build
+from sshr_deploy.runtime.kernels.building import compile as compile_
+from sshr_deploy.runtime.kernels.manifest import FOLDER, load_manifest, sm_text, write_manifest
 from tests.runtime.kernels.kernel_folder import make_kernels
 
 
@@ -30,8 +30,8 @@ def run_fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 BUILD_MASKS = """
 import sys
-from sshr_deploy.runtime.kernels import build
-from sshr_deploy.runtime.kernels import compile as compile_
+from sshr_deploy.runtime.kernels.building import build
+from sshr_deploy.runtime.kernels.building import compile as compile_
 if __name__ == "__main__":
     build.OPS = ("cam_to_mask",)
     sms = [part for sm in sys.argv[2:] for part in ("--sm", sm)]
@@ -76,7 +76,7 @@ SPILL = """
 import sys
 from pathlib import Path
 from sshr_deploy.errors import KernelError
-from sshr_deploy.runtime.kernels.compile import compile_to
+from sshr_deploy.runtime.kernels.building.compile import compile_to
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, cam_variant
 variant = cam_variant(Config(1, 64, 64, 1, 1), "fp16", "nhwc", 4, 4)
 try:
@@ -178,7 +178,7 @@ def test_the_interpreter_is_no_compiler(
 KILLED = """
 import multiprocessing, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from sshr_deploy.runtime.kernels.build import _end_with_parent
+from sshr_deploy.runtime.kernels.building.build import _end_with_parent
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
@@ -204,9 +204,9 @@ def _alive(process: int) -> bool:
     return True
 
 
-@pytest.mark.skipif(not build.FOLDER.exists(), reason="`make kernels` was not run")
+@pytest.mark.skipif(not FOLDER.exists(), reason="`make kernels` was not run")
 def test_what_make_kernels_built_is_whole_and_spills_nothing() -> None:
-    manifest = load_manifest(build.FOLDER)
+    manifest = load_manifest(FOLDER)
     built = {(cubin.op, cubin.variant, cubin.sm) for cubin in manifest.cubins}
     wanted = [
         (op, v.name, sm) for sm in build.SMS for op in build.OPS for v in build.variants(op, sm)
@@ -217,4 +217,4 @@ def test_what_make_kernels_built_is_whole_and_spills_nothing() -> None:
         assert cubin.spill_store_bytes == cubin.spill_load_bytes == 0
         assert cubin.shared_bytes <= (227 << 10 if cubin.sm in (90, 100) else 99 << 10)
         assert cubin.shared_bytes <= 64 << 10 or cubin.sm > 75
-    assert json.loads((build.FOLDER / "manifest.json").read_text())["triton"] == manifest.triton
+    assert json.loads((FOLDER / "manifest.json").read_text())["triton"] == manifest.triton

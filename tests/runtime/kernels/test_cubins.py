@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sshr_deploy.runtime.device import open_device
+from sshr_deploy.runtime.cuda.opening import open_device
+from sshr_deploy.runtime.kernels.building.compile import compile_to
 from sshr_deploy.runtime.kernels.cam_to_mask import naive
 from sshr_deploy.runtime.kernels.cam_to_mask import plan as mask_plan
-from sshr_deploy.runtime.kernels.compile import compile_to
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam, pack_hfrm_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     ADD_VARIANT,

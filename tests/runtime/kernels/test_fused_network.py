@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
+from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig
 from sshr_deploy.runtime.kernels.cam_to_mask import naive
 from sshr_deploy.runtime.kernels.cam_to_mask.op import cam_to_mask

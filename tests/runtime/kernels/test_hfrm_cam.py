@@ -310,6 +310,8 @@ def test_a_cpu_tensor_without_the_interpreter_is_refused(
 ) -> None:
     given = case((1, 16, 5, 6), 3)
     weights = given.pack()
-    monkeypatch.setattr("sshr_deploy.runtime.kernels.arguments.interpreting", lambda: False)
+    monkeypatch.setattr(
+        "sshr_deploy.runtime.kernels.building.arguments.interpreting", lambda: False
+    )
     with pytest.raises(KernelArgumentError, match=r"feature is on cpu; .* TRITON_INTERPRET=1"):
         hfrm_cam(given.feature.cpu(), given.gate, weights)

@@ -186,8 +186,8 @@ for name in ("torch", "triton", "pydantic", "cuda", "pycuda", "typer", "rich"):
     sys.modules[name] = None
 import sshr_deploy.runtime.kernels.manifest
 assert "numpy" not in sys.modules
-import sshr_deploy.runtime.device, sshr_deploy.runtime.cuda_core_device
-import sshr_deploy.runtime.pycuda_device
+import sshr_deploy.runtime.cuda.base, sshr_deploy.runtime.cuda.cuda_core
+import sshr_deploy.runtime.cuda.pycuda
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=False

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.runtime.device import LIBRARIES
-from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
+from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
+from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from tests.runtime.fake_gpu import SM, FakeGpu
 from tests.runtime.fake_kernels import make_mask_kernels
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, make_plan
@@ -33,7 +33,7 @@ def gpu(trt: FakeTensorRt) -> FakeGpu:
     return trt.gpu
 
 
-@pytest.fixture(params=LIBRARIES)
+@pytest.fixture(params=DEVICE_LIBRARIES)
 def library(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

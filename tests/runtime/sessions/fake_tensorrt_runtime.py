@@ -18,7 +18,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.sessions.session import CAM_NAMES, OUTPUT_NAMES, PATCH_PX, CamBatch
+from sshr_deploy.runtime.contract import CAM_NAMES, OUTPUT_NAMES, PATCH_PX, CamBatch
 from tests.runtime.fake_gpu import FakeGpu, fake_module
 
 MEMORY_BYTES = 4096

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.contract import PATCH_PX, MaskRule
 from sshr_deploy.runtime.kernels import manifest
 from sshr_deploy.runtime.masks import label_map
-from sshr_deploy.runtime.sessions.session import PATCH_PX, MaskRule
-from sshr_deploy.runtime.sessions.tensorrt import TensorRtSession
+from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from tests.runtime.fake_cuda import install_fake_gpu
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, fake_tensorrt, network
 

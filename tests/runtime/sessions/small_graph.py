@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sshr_deploy.runtime.sessions.session import CAM_NAMES, CamBatch
+from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch
 
 Graph = Callable[[str], Path]
 """From a type of ONNX to the file with the convolution in that type."""

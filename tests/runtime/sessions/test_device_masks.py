@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sshr_deploy.runtime.device import Device, open_device
+from sshr_deploy.runtime.cuda.base import Device
+from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.kernels.cam_to_mask import plan
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_masks
 from tests.runtime.fake_gpu import FakeGpu

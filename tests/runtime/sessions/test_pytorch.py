@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from sshr_deploy.errors import SessionError
-from sshr_deploy.export.deploy_graph import DeployGraph, HfrmForm
+from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.model import SSHR, predict
 from sshr_deploy.model.checkpoint import load_checkpoint
+from sshr_deploy.runtime.contract import CamBatch, Session
 from sshr_deploy.runtime.sessions.pytorch import PyTorchSession
-from sshr_deploy.runtime.sessions.session import CamBatch, Session
 from sshr_deploy.train.model_session import ModelSession
 from tests.gpu_here import torch_has_a_gpu
 from tests.runtime.session_contract import Patches, SessionContract, Subject, check_close, noise

@@ -19,7 +19,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
-from sshr_deploy.runtime.closing import Closing
+from sshr_deploy.closing import Closing
 from sshr_deploy.runtime.slides.reader import clipped_box, downsamples_of, white
 
 Rgb = NDArray[np.uint8]

@@ -1,0 +1,186 @@
+"""Checkpoint -> bundle: export, qualify, hash, and only then put the folder in its place."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import sshr_deploy
+from sshr_deploy.atomic import partial_folder, replace_folder
+from sshr_deploy.bundle import (
+    MANIFEST_NAME,
+    Bundle,
+    file_entry,
+    listed_files,
+    load_bundle,
+    write_manifest,
+)
+from sshr_deploy.errors import ExportError, UsageError
+from sshr_deploy.export.artifacts import (
+    ExportOptions,
+    Workshop,
+    check_options,
+    make_artifacts,
+)
+from sshr_deploy.export.calibration import check_calibration
+from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch
+from sshr_deploy.export.int8.state import check_state, clear_state
+from sshr_deploy.export.proof import prove_here
+from sshr_deploy.export.reference import PatchSet, reference_from
+from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
+from sshr_deploy.model.checkpoint import (
+    CONFIG_KEY,
+    POSITION_KEY,
+    PROFILE_KEY,
+    check_labels,
+    load_checkpoint,
+    read_header,
+)
+from sshr_deploy.precision import Precision
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.engines.building.for_artifact import Step
+from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
+from sshr_deploy.runtime.engines.store import EngineStore
+from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+
+_NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def export_bundle(
+    checkpoint: Path,
+    profile: Profile,
+    out: Path,
+    patches: PatchSet,
+    options: ExportOptions | None = None,
+    *,
+    overwrite: bool = False,
+    relabel: bool = False,
+    on_step: Step = lambda _: None,
+) -> Bundle:
+    """Write the bundle `out`; it appears whole and qualified, or not at all.
+
+    `on_step` is told what is being done, in a few words. With `overwrite` an earlier bundle at
+    `out` is replaced at the end; any other folder there is left alone. A checkpoint that carries a
+    profile keeps its class names, unless `relabel` allows `profile` to change them; the manifest
+    records what it carries wherever `profile` is another.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+        UsageError: `out` is in the way; the checkpoint has another number of classes, or carries
+            other names for them; no such target; nothing to calibrate on.
+        ExportError: nothing can be read to calibrate on; a graph could not be made or misses its
+            tolerance, or an engine cannot be built from it.
+        SessionError: an engine does not run here, or does not equal the reference.
+    """
+    options = options or ExportOptions()
+    check_options(options)
+    out = out.resolve()
+    _check_out(out, overwrite=overwrite)
+    state = out.with_name(f"{out.name}.int8-search")
+    if Precision.INT8 in options.precisions:
+        check_state(state)
+        if options.calibration is not None:
+            check_calibration(options.calibration)
+    carried = check_labels(checkpoint, profile, relabel=relabel)
+    on_step(f"reading {checkpoint}")
+    model = load_checkpoint(checkpoint)
+    if model.config.num_classes != profile.num_classes:
+        raise UsageError(
+            f"{checkpoint} has {model.config.num_classes} classes, profile {profile.name} has "
+            f"{profile.num_classes}; choose the profile it was trained with"
+        )
+    if carried is not None and carried != profile:
+        on_step(_difference(carried, profile))
+    threads = choose_threads(model.config.width, options.threads)
+    use_threads(threads)
+    on_step(f"computing with {threads}")
+    try:
+        scratch_name = out.with_name(f"{out.name}.scratch")
+        with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
+            reference = reference_from(model, patches)
+            write_reference(partial / REFERENCE_NAME, reference)
+            shop = Workshop(model, profile, reference, partial, scratch, state, options, on_step)
+            artifacts = make_artifacts(shop)
+            write_manifest(partial, _manifest(checkpoint, carried, shop, artifacts))
+            prove_here(load_bundle(partial), on_step)
+            replace_folder(partial, out)
+            if Precision.INT8 in options.precisions:
+                clear_state(state)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
+        ) from error
+    return load_bundle(out)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Only a bundle and nothing else may be replaced; what a user put beside it is never lost."""
+    try:
+        if not out.exists():
+            return
+        names = {p.relative_to(out).as_posix() for p in out.rglob("*")} if out.is_dir() else {""}
+        if not names:
+            return
+        if not out.is_dir() or MANIFEST_NAME not in names:
+            raise UsageError(f"{out} exists and is not a bundle; choose another --out")
+        ours = {MANIFEST_NAME} | listed_files(out) | EngineStore(out).names()
+        foreign = sorted(names - ours)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be used: {error.strerror}; choose another --out") from error
+    if foreign:
+        raise UsageError(f"{out} holds {foreign[0]}, which is no part of a bundle; move it away")
+    if not overwrite:
+        raise UsageError(
+            f"{out} exists; add --overwrite to replace that bundle, or choose another --out"
+        )
+
+
+def _difference(carried: Profile, profile: Profile) -> str:
+    """What the user is told of a profile that is not the checkpoint's own."""
+    if carried.class_names != profile.class_names:
+        names = ", ".join(carried.class_names)
+        return f"renaming the classes, which were {names}; the manifest records that"
+    fields = [
+        name
+        for name in Profile.model_fields
+        if name not in ("name", "title") and getattr(carried, name) != getattr(profile, name)
+    ]
+    if not fields:
+        return f"profile {profile.name} is the checkpoint's own under another name or title"
+    return (
+        f"profile {profile.name} differs from the checkpoint's own in {', '.join(fields)}; the "
+        "manifest records both"
+    )
+
+
+def _manifest(
+    checkpoint: Path, carried: Profile | None, shop: Workshop, artifacts: list[Artifact]
+) -> Manifest:
+    model = shop.model
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        profile=shop.profile,
+        carried_profile=None if carried == shop.profile else carried,
+        model=ModelFacts(
+            width=model.config.width,
+            num_classes=model.config.num_classes,
+            parameters=sum(p.numel() for p in model.parameters()),
+            gflop_per_patch=flop_per_patch(model) / 1e9,
+            checkpoint_name=checkpoint.name,
+            checkpoint_sha256=file_entry(checkpoint).sha256,
+            metadata={k: v for k, v in read_header(checkpoint).items() if k not in _NOT_COPIED},
+        ),
+        tool_versions={
+            "sshr-deploy": sshr_deploy.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _TOOLS},
+        },
+        reference_file=REFERENCE_NAME,
+        engine_options=shop.options.engine_options,
+        artifacts=artifacts,
+        files={p.name: file_entry(p) for p in sorted(shop.folder.iterdir())},
+    )

@@ -1,0 +1,114 @@
+"""SSHR network -> ONNX graph (`DeployGraph`): uint8 patches in, CAMs and probabilities out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
+from sshr_deploy.export.graph.fused_onnx import Translations, fused_translations, plugin_rows
+from sshr_deploy.model import SSHR
+from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
+
+OPSET = 20
+
+
+def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) -> None:
+    """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
+
+    Input `patches` uint8 [B, 224, 224, 3]; outputs float32 `cam_28_1`, `cam_28_2`, `cam_deep`
+    [B, N, 28, 28] (after ReLU) and `prob` [B, N]. `FUSED` is for TensorRT alone, after
+    `register_plugins`; it needs no GPU here.
+
+    Raises:
+        OSError: the folder cannot be written.
+        MissingExtraError: `FUSED`, and Triton is not installed.
+        KernelArgumentError: `FUSED`, and the plugin does not take the type of the weights.
+    """
+    fused = form is HfrmForm.FUSED
+    graph = DeployGraph(model, form, rows=plugin_rows(model) if fused else None)
+    example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
+    export_module(
+        graph,
+        (example,),
+        path,
+        input_names=(INPUT_NAME,),
+        output_names=OUTPUT_NAMES,
+        dynamic_shapes={"patches": {0: torch.export.Dim("batch", min=1, max=4096)}},
+        translations=fused_translations() if fused else None,
+    )
+
+
+def export_module(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_shapes: dict[str, Any] | None = None,
+    translations: Translations | None = None,
+) -> None:
+    """Write any module as ONNX at `OPSET`, quietly, without traces of this machine.
+
+    `example` fixes the shapes but for those that `dynamic_shapes` frees, as in torch.onnx.export.
+    `translations` is for operators that are not PyTorch's own.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.inference_mode(), warnings.catch_warnings():
+        # The exporter warns about its own internals; what it wrote is checked by `qualify`.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=dynamic_shapes,
+            custom_translation_table=translations,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export(dynamo=True) returned nothing")
+    program.save(path, external_data=True)
+    _strip_debug_info(path)
+
+
+def flop_per_patch(model: SSHR) -> int:
+    """Floating-point operations (a multiply-add is 2) for one patch, as PyTorch counts them."""
+    with torch.device("meta"):
+        graph = DeployGraph(SSHR(model.config), HfrmForm.DEPTHWISE)
+        patch = torch.zeros(1, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        graph(patch)
+    return int(counter.get_total_flops())
+
+
+def _strip_debug_info(path: Path) -> None:
+    """Drop the exporter's notes: stack traces with paths of this machine, in every node."""
+    proto = onnx.load(path, load_external_data=False)
+    graph = proto.graph
+    for item in (
+        proto,
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+    ):
+        del item.metadata_props[:]
+        item.ClearField("doc_string")
+    path.write_bytes(proto.SerializeToString(deterministic=True))

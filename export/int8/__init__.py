@@ -1,0 +1,1 @@
+"""INT8 by evidence: ranges, quantised graphs, the search for the layers that stay wider."""

@@ -1,0 +1,1 @@
+"""CUDA devices, behind cuda-core or pycuda: buffers, streams, kernels."""

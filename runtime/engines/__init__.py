@@ -1,0 +1,1 @@
+"""Engines: which there are, which is taken here, what proves it, and where it is kept."""

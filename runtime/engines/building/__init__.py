@@ -1,0 +1,1 @@
+"""Builds TensorRT engines from ONNX, with either library."""

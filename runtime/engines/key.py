@@ -1,0 +1,73 @@
+"""What an engine was built from and for; it is used only where all of it is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from sshr_deploy.manifest import Artifact
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Identity of an engine, or of what was found out about a graph on one machine."""
+
+    engine: str
+    """A name of `EngineChoice`."""
+    precision: str
+    model_sha256: str
+    """Of the graph and its weights."""
+    reference_sha256: str
+    """Of the patches that it is qualified on."""
+    batches: tuple[int, ...]
+    """Static batch sizes; empty where the engine takes any."""
+    library: str
+    """Library and exact version, "tensorrt-rtx 1.7.1.116"."""
+    device: str
+    """Name of the GPU or the processor."""
+    sm: int | None
+    """89 for SM 8.9; None on a CPU."""
+    driver: str | None
+    sshr_deploy: str
+    """Version of this package, whose sessions run it."""
+    rule: str
+    """CAM weights and gate, by which it was compared."""
+    options: str
+    """How it was built; empty where nothing is built."""
+    kernels_sha256: str | None
+    """Of the precompiled kernels that the session launches; None where it launches none."""
+
+    @property
+    def slot(self) -> str:
+        """Name of the folder for it: readable, and different for every key."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.engine}-{self.precision}-{digest[:12]}"
+
+    def differences(self, now: EngineKey) -> list[str]:
+        """What is not as it was, "driver 580.65 -> 581.15", a field each."""
+        said = []
+        for field in fields(self):
+            before, after = getattr(self, field.name), getattr(now, field.name)
+            if before != after:
+                said.append(f"{field.name} {_text(before)} -> {_text(after)}")
+        return said
+
+
+class PlanBuilder(Protocol):
+    """Builds a TensorRT engine; `engines.building.from_onnx` has the real one."""
+
+    def __call__(
+        self, graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
+    ) -> dict[str, Any]:
+        """Write `plan` from `graph`, and report what was built."""
+        ...
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(str, value)) or "any"
+    text = "none" if value is None else str(value)
+    return text[:12] if len(text) == 64 else text  # a hash

@@ -1,0 +1,1 @@
+"""Compiles the kernels, and runs them without a GPU; for development and training."""

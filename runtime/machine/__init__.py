@@ -1,0 +1,1 @@
+"""The machine: its processor, GPUs, threads, and child processes."""

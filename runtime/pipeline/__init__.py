@@ -1,0 +1,1 @@
+"""From the files of a folder to their results: slides, images, runs."""

@@ -1,0 +1,198 @@
+"""Finds the slides and patches of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sshr_deploy.errors import InputError, UsageError, counted
+from sshr_deploy.runtime.patches import PATCH_SUFFIXES
+from sshr_deploy.runtime.pipeline.file_names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
+from sshr_deploy.runtime.progress import InputResult, Kind
+from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
+
+_FINGERPRINT_BYTES = 1 << 20
+_SHOWN_SUFFIXES = 8
+_NO_FILE = "is a pipe or device, not a file; give a slide or a patch image"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file to process, and the folder of its results relative to the run's output."""
+
+    path: Path
+    kind: Kind
+    relative: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at or below the source of a run."""
+
+    inputs: list[Input]
+    """By name."""
+    failures: list[InputResult]
+    """One for each folder that cannot be read, and for each pipe or device."""
+    left_out: Mapping[str, int]
+    """Files that are not read, by suffix with its dot, or "no suffix"; the most frequent first."""
+
+
+def search(source: Path, out: Path) -> Found:
+    """Find the inputs at or below `source`, and what is not read there.
+
+    Results of this and earlier runs are not searched: `out` may lie inside `source`. Hidden files,
+    files and folders that are part of a slide beside them, and links to folders are skipped; they
+    do not count as left out.
+
+    Raises:
+        UsageError: `source` is missing, of an unknown kind, or holds nothing to process.
+    """
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be read: {error.strerror}; "
+            "give a slide, a patch image or a folder of them"
+        ) from error
+    if not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{source} {_NO_FILE}")
+        kind = kind_of(source)
+        if kind is None:
+            raise UsageError(
+                f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
+            )
+        return Found([Input(source, kind, Path(source.name))], [], {})
+    found = _walk(source, out)
+    if not found.inputs and not found.failures:
+        others = f" ({left_out_line(found.left_out)})" if found.left_out else ""
+        raise UsageError(
+            f"{source} holds no slide or patch image{others}; known are {_known_suffixes()}"
+        )
+    return found
+
+
+def left_out_line(left_out: Mapping[str, int]) -> str:
+    """One line about `Found.left_out`: "5 files left out: .bmp (4), .vsi"."""
+    count = sum(left_out.values())
+    kinds = [suffix if n == 1 else f"{suffix} ({n})" for suffix, n in left_out.items()]
+    rest = len(kinds) - _SHOWN_SUFFIXES
+    if rest > 0:
+        kinds[_SHOWN_SUFFIXES:] = [counted(rest, "other kind")]
+    return f"{counted(count, 'file')} left out: {', '.join(kinds)}"
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a file is by its suffix; None for neither."""
+    suffix = path.suffix.lower()
+    if suffix in PATCH_SUFFIXES:
+        return "patch"
+    return "slide" if suffix in SLIDE_SUFFIXES else None
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file's size, first and last MiB: tells files apart without reading gigabytes.
+
+    Files that belong to a slide (see `companions`) count with their names, sizes and times.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(size.to_bytes(8, "big"))
+    with path.open("rb") as file:
+        digest.update(file.read(_FINGERPRINT_BYTES))
+        file.seek(max(0, size - _FINGERPRINT_BYTES))
+        digest.update(file.read(_FINGERPRINT_BYTES))
+    for companion in sorted(companions(path)):
+        parts = sorted(companion.iterdir()) if companion.is_dir() else [companion]
+        for part in parts:
+            facts = part.stat()
+            digest.update(f"{part.name} {facts.st_size} {facts.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _walk(source: Path, out: Path) -> Found:
+    found: list[Input] = []
+    failures: list[InputResult] = []
+    others: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        folder = Path(error.filename or source)
+        reason = InputError(f"{folder} cannot be read: {error.strerror}")
+        failures.append(InputResult(folder, None, "failed", str(reason)))
+
+    results = out.resolve()
+    parts_of_slides: set[Path] = set()
+    for name, folders, files in os.walk(source, onerror=unreadable):
+        here = [Path(name) / file for file in sorted(files) if not file.startswith(".")]
+        for path in here:
+            kind = kind_of(path)
+            if kind is None:
+                others.append(path)
+                parts_of_slides |= _folder_of_vsi(path)
+            if kind is None or path in parts_of_slides:
+                continue
+            if not _is_regular(path):
+                reason = InputError(f"{path} {_NO_FILE}")
+                failures.append(InputResult(path, kind, "failed", str(reason)))
+                continue
+            found.append(Input(path, kind, path.relative_to(source)))
+            parts_of_slides |= companions(path)
+        folders[:] = sorted(
+            f
+            for f in folders
+            if not f.startswith(".")
+            and Path(name, f).resolve() != results
+            and Path(name, f) not in parts_of_slides
+            and not _holds_results(Path(name, f))
+        )
+    left_out = [p for p in others if p not in parts_of_slides and not _is_known(p.name)]
+    return Found(
+        [item for item in found if item.path not in parts_of_slides],
+        failures,
+        dict(sorted(Counter(map(_suffix, left_out)).items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _folder_of_vsi(path: Path) -> set[Path]:
+    """The folder with the pixels of an Olympus .vsi file, which is not read either."""
+    return {path.with_name(f"_{path.stem}_")} if path.suffix.lower() == ".vsi" else set()
+
+
+def _is_known(name: str) -> bool:
+    """Whether earlier runs, or Windows behind its user's back, write files of that name."""
+    known = (*RESULT_NAMES, RUN_NAME, TABLE_NAME, "desktop.ini", "Thumbs.db")
+    return name in known or RECORD_NAME.fullmatch(name) is not None
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower() or "no suffix"
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether a folder is named after an input and holds nothing but what runs write there."""
+    if kind_of(folder) is None:
+        return False
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except OSError:
+        return False  # the search will say that it cannot be read
+    return all(name in RESULT_NAMES or name.startswith(".") for name in names)
+
+
+def _is_regular(path: Path) -> bool:
+    """False for pipes and devices, which would block; True for files and what cannot be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # reading it will say what is wrong
+
+
+def _known_suffixes() -> str:
+    return " ".join(sorted(SLIDE_SUFFIXES | PATCH_SUFFIXES))

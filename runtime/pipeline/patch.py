@@ -1,0 +1,119 @@
+"""One image (PNG, JPEG) from its file to its results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import InputError
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.patches import MIN_SIDE_PX, read_image
+from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP_SOURCE, class_table
+from sshr_deploy.runtime.pipeline.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
+from sshr_deploy.runtime.pipeline.images import Prediction, is_large, model_scale
+from sshr_deploy.runtime.progress import Stages
+from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.slides import Mpp
+from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
+from sshr_deploy.runtime.slides.stain import check_stain
+from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
+
+
+@dataclass(frozen=True)
+class PatchJob:
+    """One image that was read: its pixels and the folder of its results."""
+
+    path: Path
+    rgb: NDArray[np.uint8]  # [H, W, 3]
+    folder: Path
+    stain_concern: str | None
+    """What speaks against H&E, where `--any-stain` let it pass."""
+
+
+def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettings) -> PatchJob:
+    """Read an image that can be segmented; its results go to `folder`.
+
+    Raises:
+        InputError: it cannot be read (see `read_image`), is no H&E (see `check_stain`), or at the
+            user's pixel size is too coarse or too small for the model.
+    """
+    rgb = read_image(path)
+    concern = check_stain(path, rgb, any_stain=settings.any_stain)
+    if settings.mpp_um is not None:
+        _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
+    return PatchJob(path, rgb, folder, concern)
+
+
+def finish_patch(
+    job: PatchJob, prediction: Prediction, profile: Profile, settings: InferSettings
+) -> dict[str, Any]:
+    """Write label map and overlay of an image.
+
+    Returns what `summary.json` says. Areas are None without a pixel size in the settings: an image
+    file states none.
+
+    Raises:
+        OutputError: a result cannot be written.
+    """
+    stages = Stages()
+    mask, mpp_um = prediction.mask, settings.mpp_um
+    height, width = mask.shape
+    counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
+    classes = class_table(profile, counts.tolist(), mpp_um)
+    with stages.stage("write"):
+        write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
+        write_overlay(
+            job.folder / OVERLAY_NAME,
+            job.rgb,
+            mask,
+            profile=profile,
+            shares={c["name"]: c["share"] for c in classes},
+            title=job.path.name,
+            thumbnail_mpp_um=mpp_um,
+            share_of="image",
+        )
+    for entry, prob, on in zip(
+        classes, prediction.prob.tolist(), prediction.on.tolist(), strict=True
+    ):
+        entry |= {"probability": prob, "on": on}
+    area_mm2 = None if mpp_um is None else round(sum(c["area_mm2"] for c in classes), 9)
+    large = is_large(height, width, model_scale(profile, mpp_um))
+    return {
+        "mpp": None if mpp_um is None else asdict(Mpp(mpp_um, mpp_um, IMAGE_MPP_SOURCE)),
+        "mask": {"width_px": width, "height_px": height, "mpp_um": mpp_um},
+        "tiles": {"computed": prediction.parts, "total": prediction.parts},
+        "large": settings.large.value if large else None,
+        "stain_concern": job.stain_concern,
+        "tissue_area_mm2": area_mm2,
+        "classes": classes,
+        "files": list(PATCH_RESULTS),
+        "seconds": _seconds(prediction, stages.seconds()),
+    }
+
+
+def _check_scale(path: Path, size_px: tuple[int, ...], mpp_um: float, model_mpp_um: float) -> None:
+    if mpp_um > MAX_ENLARGEMENT * model_mpp_um * (1 + LEVEL_TOLERANCE):
+        raise InputError(
+            f"{path} is too coarse for this model: its pixels are {mpp_um:.4g} um by --mpp, the "
+            f"model needs {model_mpp_um:.4g}; give a finer image, or its true pixel size"
+        )
+    height, width = (side * mpp_um / model_mpp_um for side in size_px)
+    if min(height, width) < MIN_SIDE_PX:
+        raise InputError(
+            f"{path} is {width:.0f} x {height:.0f} px at the model's {model_mpp_um:.4g} um (--mpp "
+            f"{mpp_um:.4g}); give an image of at least {MIN_SIDE_PX} such px on each side"
+        )
+
+
+def _seconds(prediction: Prediction, written: dict[str, float]) -> dict[str, float]:
+    total = prediction.infer_s + prediction.mask_s + written["total"]
+    return {
+        "infer": round(prediction.infer_s, 4),
+        "mask": round(prediction.mask_s, 4),
+        "write": written["write"],
+        "total": round(total, 4),
+    }

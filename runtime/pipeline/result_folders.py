@@ -1,0 +1,132 @@
+"""The folders of single inputs inside a run's output: made, checked, and removed if empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, InstanceOf
+
+from sshr_deploy.atomic import output_errors, remove_abandoned
+from sshr_deploy.errors import OutputError
+from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
+from sshr_deploy.runtime.progress import Kind
+
+
+class ResultFolders:
+    """Those of one run, below `out`."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._ours: dict[Path, list[Path]] = {}
+
+    def fresh(self, relative: Path) -> Path:
+        """The folder of an input's results, without what an earlier or killed run left there.
+
+        Raises:
+            OutputError: it cannot be made or emptied.
+        """
+        folder = self._out / relative
+        levels = [self._out / relative, *(self._out / p for p in relative.parents[:-1])]
+        ours = [level for level in levels if not level.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in RESULT_NAMES:
+                with suppress(FileNotFoundError):
+                    (folder / name).unlink()
+                    ours = levels  # an earlier run made them
+            remove_abandoned(folder)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to {folder}: {error.strerror}; choose another --out"
+            ) from error
+        finally:
+            self._ours[relative] = ours
+        return folder
+
+    def keep(self, relative: Path) -> None:
+        """The input is done: its folder stays."""
+        self._ours.pop(relative, None)
+
+    def remove_empty(self, relative: Path) -> None:
+        """Remove the folder of an input that failed, and those around it, where nothing is in them.
+
+        A folder that was there before the run and held no results stays.
+        """
+        with suppress(OSError):  # one that is not empty, and so are those around it
+            for folder in self._ours.pop(relative, ()):
+                folder.rmdir()
+
+    def discard(self, relative: Path) -> None:
+        """The input failed: what it wrote goes, but for the report of a defect."""
+        if relative in self._ours:
+            for name in set(RESULT_NAMES) - {ERROR_NAME}:
+                with suppress(OSError):  # the input's own failure is what is told
+                    (self._out / relative / name).unlink()
+        self.remove_empty(relative)
+
+    def remove_all_empty(self) -> None:
+        """The same for every input that is neither done nor failed."""
+        for relative in list(self._ours):
+            self.remove_empty(relative)
+
+
+def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Bytes by name of the files that were written.
+
+    Raises:
+        OutputError: one of them is not there.
+    """
+    with output_errors(folder):
+        return {name: (folder / name).stat().st_size for name in names}
+
+
+def is_whole(folder: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether every file that a summary names is there with its size; False if it states none."""
+    sizes = summary["files"]
+    if not isinstance(sizes, dict):
+        return False  # an older format
+    try:
+        return file_sizes(folder, sizes) == sizes
+    except OutputError:
+        return False
+
+
+FileText = InstanceOf[str]
+"""Text with the name of a file, which may hold bytes that are not UTF-8: `str` refuses them."""
+
+
+class _Source(BaseModel):
+    path: FileText
+    kind: Kind
+
+
+class _Class(BaseModel):
+    name: str
+    share: float
+    area_mm2: float | None
+
+
+class _Shape(BaseModel):
+    """What is read of a `summary.json`; the rest is passed on as it is."""
+
+    input: _Source
+    key: dict[str, Any]
+    finished_utc: str
+    classes: list[_Class]
+    files: dict[str, int] | list[str]
+    seconds: dict[str, float]
+    mpp: dict[str, Any] | None = None
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The `summary.json` of a results folder; None where there is none of ours that is whole."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
+        _Shape.model_validate(summary)
+    except (OSError, ValueError, RecursionError):  # ValueError: of json and of pydantic
+        return None
+    return summary

@@ -1,0 +1,1 @@
+"""ONNX Runtime: on the processor, and on NVIDIA GPUs by its providers."""

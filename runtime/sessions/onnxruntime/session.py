@@ -1,0 +1,165 @@
+"""ONNX Runtime session: on the CPU everywhere, on NVIDIA GPUs by CUDA, TensorRT or TensorRT-RTX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+from sshr_deploy.runtime.contract import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    PATCH_PX,
+    CamBatch,
+    SessionInfo,
+    checked_cams,
+    checked_patches,
+)
+from sshr_deploy.runtime.machine.gpus import first_gpu, number_by_bus
+from sshr_deploy.runtime.machine.processor import library_versions, processor_name
+from sshr_deploy.runtime.machine.threads import threads_in_use
+from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.onnxruntime.binding import BoundRuns
+from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph
+from sshr_deploy.runtime.sessions.onnxruntime.providers import (
+    CPU_PROVIDER,
+    PROVIDERS,
+    Provider,
+    provider_options,
+)
+from sshr_deploy.runtime.settings import CPU_BATCH
+
+
+class OnnxRuntimeSession(BaseSession):
+    """Runs an SSHR graph of `num_classes` classes from an ONNX file; see `open_session`.
+
+    Args:
+        model_path: the graph; its weights beside it.
+        num_classes: N of the graph.
+        engine: a key of `PROVIDERS`.
+        precision: of the graph, for `info`.
+        batch: largest number of patches that a provider with TensorRT is built for; it gets more
+            in parts.
+        cache: existing folder where a provider with `cache_options` keeps what it built; None
+            builds every time.
+        more_options: of the provider, beside its own.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        SessionError: the provider is not there or fell back, the graph is not an SSHR bundle's, or
+            it is not known which GPU runs it.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        num_classes: int,
+        *,
+        engine: str = "onnx-cpu",
+        precision: str = "fp32",
+        batch: int = CPU_BATCH,
+        cache: Path | None = None,
+        more_options: Mapping[str, str] | None = None,
+    ) -> None:
+        ort = import_onnxruntime()
+        provider = PROVIDERS[engine]
+        if provider.name != CPU_PROVIDER:
+            number_by_bus()
+        options = {**provider_options(provider, batch, cache), **(more_options or {})}
+        session = open_graph(ort, model_path, provider, precision, options)
+        _check_graph(session, model_path, num_classes)
+        self._session = session
+        self._classes = num_classes
+        self._run: _Run | None = _runner(ort, session, provider, num_classes)
+        self._limit = None if provider.prefix is None else batch
+        self.info = SessionInfo(
+            engine=engine,
+            precision=precision,
+            device=_device(provider),
+            library=library_text(ort, engine),
+            threads=_threads(provider),
+        )
+
+    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """See `Session.infer`."""
+        if self._run is None:
+            raise SessionError("the session is closed; open it again")
+        patches = checked_patches(patches)
+        size = self._limit or len(patches)
+        try:
+            parts = [
+                self._run(patches[start : start + size]) for start in range(0, len(patches), size)
+            ]
+        except Exception as error:  # ONNX Runtime has no common base class of its errors
+            raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
+        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return checked_cams(CamBatch(*outputs), len(patches))
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._run = None
+        self._session = None
+
+
+_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, with its telemetry off unless the user's environment turns it on.
+
+    Releases from 1.29 on write a device id and events below the user's cache folder and send them
+    to Microsoft; the switch works only before the import.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    if not os.environ.get("ORT_DISABLE_TELEMETRY"):  # an empty one would leave it on
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    return onnxruntime
+
+
+def library_text(ort: Any, engine: str) -> str:
+    """Library and version, and those of the installed packages that its provider runs on."""
+    found = library_versions(PROVIDERS[engine].libraries)
+    packages = (f"{package} {version}" for package, version in found.items())
+    return ", ".join([f"onnxruntime {ort.__version__}", *packages])
+
+
+def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Run:
+    if provider.buffers is not None:
+        return BoundRuns(ort, session, num_classes, provider.buffers).run
+    run = session.run
+    return lambda patches: run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+
+
+def _device(provider: Provider) -> str:
+    return processor_name() if provider.name == CPU_PROVIDER else first_gpu().name
+
+
+def _threads(provider: Provider) -> int | None:
+    in_use = threads_in_use()
+    return in_use.count if in_use is not None and provider.name == CPU_PROVIDER else None
+
+
+def _check_graph(session: Any, path: Path, num_classes: int) -> None:
+    inputs = {i.name: (i.type, list(i.shape)[1:]) for i in session.get_inputs()}
+    outputs = {o.name: (o.type, list(o.shape)[1:]) for o in session.get_outputs()}
+    wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [PATCH_PX, PATCH_PX, 3])}
+    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
+    wanted_outputs = {
+        name: ("tensor(float)", [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
+    }
+    if inputs != wanted_inputs or outputs != wanted_outputs:
+        raise SessionError(
+            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
+            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
+        )
