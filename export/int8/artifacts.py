@@ -15,7 +15,6 @@ import sshr_deploy
 from sshr_deploy.export.artifacts import (
     CPU_ENGINE,
     MODEL_NAME,
-    TARGETS,
     Workshop,
     artifact,
     gpu_graph,
@@ -45,6 +44,7 @@ from sshr_deploy.export.int8.table import (
 from sshr_deploy.manifest import Artifact, Quantisation
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import OUTPUT_NAMES
+from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.masks import mask_rule
@@ -71,7 +71,9 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
     """
     calibration = _calibration(shop)
     fp32 = shop.folder / MODEL_NAME
-    engines = [e for target in shop.options.targets if target != "onnx" for e in TARGETS[target]]
+    engines = [
+        e for target in shop.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
+    ]
     progress = _Progress(shop.on_step)
     if engines:
         source = gpu_graph(shop)

@@ -22,24 +22,10 @@ from sshr_deploy.runtime.contract import (
     Session,
 )
 from sshr_deploy.runtime.engines.key import PlanBuilder
+from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, KINDS
 from sshr_deploy.runtime.engines.opening import Opener
-from sshr_deploy.runtime.settings import EngineChoice, OpenOptions
-
-ENGINES = tuple(choice.value for choice in EngineChoice if choice is not EngineChoice.AUTO)
-"""Engine names, the faster first; "auto" takes the first that works."""
-
-_PREFERRED = {
-    # Whether 8 bits are faster there shows on the card alone; `export` compares where it has one.
-    **dict.fromkeys(
-        ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx"),
-        (Precision.FP16, Precision.INT8, Precision.BF16, Precision.FP32),
-    ),
-    # Quantised convolutions run as floating point there, slower than without quantisation.
-    "onnx-cuda": (Precision.FP16, Precision.BF16, Precision.FP32),
-    # x86 has no FP16 arithmetic to speak of: ONNX Runtime converts back and forth.
-    "onnx-cpu": (Precision.INT8, Precision.FP32),
-}
-"""Precisions that are taken unless one is asked for, the faster first."""
+from sshr_deploy.runtime.settings import OpenOptions
 
 _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
 """What makes "auto" go on to the next engine."""
@@ -65,13 +51,14 @@ def open_session(
             cannot be opened or built, or is not proven here.
         BundleError: the bundle's reference set is broken.
     """
-    if engine != "auto" and engine not in ENGINES:
-        raise UsageError(f"no engine named {engine!r}; choose auto, {', '.join(ENGINES)}")
+    kinds = [kind for kind in KINDS if engine in (AUTO, kind.name)]
+    if not kinds:
+        raise UsageError(f"no engine named {engine!r}; choose {AUTO}, {', '.join(ENGINES)}")
     options = options or OpenOptions()
     candidates = [
-        (name, artifact)
-        for name in (ENGINES if engine == "auto" else (engine,))
-        for artifact in _artifacts(bundle, name, options.precision)
+        (kind, artifact)
+        for kind in kinds
+        for artifact in _artifacts(bundle, kind, options.precision)
     ]
     if not candidates:
         raise UsageError(_nothing_fits(bundle, engine, options.precision))
@@ -83,7 +70,7 @@ def open_session(
         if session is None:
             continue
         rejected = _rejected(failures, taken=session.info.engine)
-        if engine == "auto":
+        if engine == AUTO:
             rejected = _not_tried(bundle, session.info.engine, options.precision) | rejected
         session.info = replace(session.info, rejected=rejected)
         return session
@@ -93,7 +80,7 @@ def open_session(
     for name, why in _rejected(failures).items():
         by_reason.setdefault(why, []).append(name)
     reasons = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
-    raise SessionError(f"no engine works here: {reasons}" if engine == "auto" else reasons)
+    raise SessionError(f"no engine works here: {reasons}" if engine == AUTO else reasons)
 
 
 class _Failure(NamedTuple):
@@ -107,22 +94,22 @@ class _Failure(NamedTuple):
 
 
 def _first_that_opens(
-    opener: Opener, candidates: Sequence[tuple[str, Artifact]]
+    opener: Opener, candidates: Sequence[tuple[EngineKind, Artifact]]
 ) -> tuple[Session | None, list[_Failure]]:
     """The first candidate that opens, and why those before it did not."""
     failures: list[_Failure] = []
-    for name, artifact in candidates:
+    for kind, artifact in candidates:
         try:
-            return opener.open(name, artifact), failures
+            return opener.open(kind, artifact), failures
         except _NOT_HERE as error:
-            failures.append(_Failure(name, artifact, error))
+            failures.append(_Failure(kind.name, artifact, error))
     return None, failures
 
 
-def _artifacts(bundle: Bundle, engine: str, precision: Precision | None) -> list[Artifact]:
-    """What `engine` would run, the faster first."""
-    there = {artifact.precision: artifact for artifact in bundle.artifacts(engine)}
-    wanted = _PREFERRED[engine] if precision is None else (precision,)
+def _artifacts(bundle: Bundle, kind: EngineKind, precision: Precision | None) -> list[Artifact]:
+    """What the engine would run, the faster first."""
+    there = {artifact.precision: artifact for artifact in bundle.artifacts(kind.name)}
+    wanted = kind.precisions if precision is None else (precision,)
     return [there[item] for item in wanted if item in there]
 
 
@@ -143,17 +130,16 @@ def _rejected(failures: Sequence[_Failure], taken: str = "") -> dict[str, str]:
 
 def _not_tried(bundle: Bundle, taken: str, precision: Precision | None) -> dict[str, str]:
     """Why the bundle had nothing for engines faster than the one that was taken."""
-    faster = ENGINES[: ENGINES.index(taken)]
-    missing = [engine for engine in faster if not _artifacts(bundle, engine, precision)]
-    return {engine: _not_exported(bundle, engine) for engine in missing}
+    faster = KINDS[: ENGINES.index(taken)]
+    missing = [kind for kind in faster if not _artifacts(bundle, kind, precision)]
+    return {kind.name: _not_exported(bundle, kind) for kind in missing}
 
 
-def _not_exported(bundle: Bundle, engine: str) -> str:
-    if there := bundle.artifacts(engine):
+def _not_exported(bundle: Bundle, kind: EngineKind) -> str:
+    if there := bundle.artifacts(kind.name):
         precisions = ", ".join(artifact.precision for artifact in there)
         return f"the bundle has only {precisions} for it"
-    target = engine.replace("onnx-", "tensorrt-" if engine == "onnx-rtx" else "")
-    return f"the bundle has no artefact for it; export it with --engine {target}"
+    return f"the bundle has no artefact for it; export it with --engine {kind.target}"
 
 
 def _nothing_fits(bundle: Bundle, engine: str, precision: Precision | None) -> str:

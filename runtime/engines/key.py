@@ -16,7 +16,7 @@ class EngineKey:
     """Identity of an engine, or of what was found out about a graph on one machine."""
 
     engine: str
-    """A name of `EngineChoice`."""
+    """A name of `kinds.ENGINES`."""
     precision: str
     model_sha256: str
     """Of the graph and its weights."""

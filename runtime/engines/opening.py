@@ -16,7 +16,8 @@ from sshr_deploy.manifest import Artifact, Qualification
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.entry import PLAN_NAME, Entry, Record
 from sshr_deploy.runtime.engines.key import EngineKey, PlanBuilder
-from sshr_deploy.runtime.engines.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
+from sshr_deploy.runtime.engines.kind import EngineKind, Opening
+from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.engines.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet, read_reference
 from sshr_deploy.runtime.engines.store import EngineStore, new_record
@@ -27,8 +28,6 @@ from sshr_deploy.runtime.sessions.onnxruntime.provider_trial import (
     trial_record,
     untried_record,
 )
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
-from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.settings import OpenOptions
 
 
@@ -52,27 +51,27 @@ class Opener:
         self.bundle, self.options, self.builder, self.say = bundle, options, builder, say
         self.store = EngineStore(bundle.path)
 
-    def open(self, engine: str, artifact: Artifact) -> Session:
+    def open(self, kind: EngineKind, artifact: Artifact) -> Session:
         """Open one artefact with one engine.
 
         Raises:
             SessionError: the engine does not work here, or is not proven and may not be used so.
             BundleError: the bundle's reference set is broken.
         """
-        key = machine_key(self.bundle, artifact, engine, self.options.batch_for(engine))
+        key = machine_key(self.bundle, artifact, kind, kind.batch_for(self.options.batch))
         entry = self.store.find(key)
         if entry is None or entry.record is None or entry.damage is not None:
             reason = self._why_not_there(key, entry)
             if not self.options.build:
-                return self._unproven(key, artifact, None, reason)
-            self.say(f"{engine} {artifact.precision}: {reason}; {self._doing(key)}")
-            entry, record = self._make(key, artifact)
+                return self._unproven(kind, key, artifact, None, reason)
+            self.say(f"{kind.name} {artifact.precision}: {reason}; {self._doing(kind)}")
+            entry, record = self._make(kind, key, artifact)
         else:
             record = entry.record
         if said := misses(record.qualification, artifact.tolerance):
             reason = "it does not equal the reference here: " + "; ".join(said)
-            return self._unproven(key, artifact, entry, reason)
-        session = self._session(key, artifact, entry.path, options_of(record.build))
+            return self._unproven(kind, key, artifact, entry, reason)
+        session = self._session(kind, key, artifact, entry.path, options_of(record.build))
         session.info = replace(
             session.info,
             mask_agreement=record.qualification.mask_agreement,
@@ -97,47 +96,52 @@ class Opener:
             nearest.key.differences(key)
         )
 
-    def _doing(self, key: EngineKey) -> str:
+    def _doing(self, kind: EngineKind) -> str:
         patches = f"comparing it with the reference on {len(self.reference)} patches"
-        return f"building the engine and {patches}" if key.engine in PLAN_ENGINES else patches
+        return patches if kind.library is None else f"building the engine and {patches}"
 
     def _unproven(
-        self, key: EngineKey, artifact: Artifact, entry: Entry | None, reason: str
+        self,
+        kind: EngineKind,
+        key: EngineKey,
+        artifact: Artifact,
+        entry: Entry | None,
+        reason: str,
     ) -> Session:
-        nothing_to_run = key.engine in PLAN_ENGINES and entry is None
+        nothing_to_run = kind.library is not None and entry is None
         if nothing_to_run or not self.options.allow_unqualified:
             way = "run without --no-build" if entry is None else "choose another --precision"
             more = "" if nothing_to_run else ", or add --allow-unqualified"
             raise SessionError(f"{key.engine} {key.precision}: {reason}; {way}{more}")
         kept = options_of(entry.record.build) if entry and entry.record else {}
-        session = self._session(key, artifact, entry.path if entry else None, kept)
+        session = self._session(kind, key, artifact, entry.path if entry else None, kept)
         session.info = replace(session.info, unqualified=reason)
         return session
 
-    def _make(self, key: EngineKey, artifact: Artifact) -> tuple[Entry, Record]:
+    def _make(self, kind: EngineKind, key: EngineKey, artifact: Artifact) -> tuple[Entry, Record]:
         """Build where there is something to build, qualify, and keep both."""
         found: tuple[dict[str, Any], Qualification] | None = None
         try:
             with self.store.draft(key) as draft:
-                found = self._built_and_qualified(key, artifact, draft.folder)
+                found = self._built_and_qualified(kind, key, artifact, draft.folder)
                 return draft.commit(*found)
         except OSError as error:
             reason, fix = error.strerror or error, self._store_fix(error)
-            if key.engine in PLAN_ENGINES:
+            if kind.library is not None:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
             self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
         if found is None:  # nothing to build, so no folder is needed
-            found = self._built_and_qualified(key, artifact, None)
+            found = self._built_and_qualified(kind, key, artifact, None)
         record = new_record(key, *found)
         return Entry(self.store.folder, record, key, None), record
 
     def _built_and_qualified(
-        self, key: EngineKey, artifact: Artifact, folder: Path | None
+        self, kind: EngineKind, key: EngineKey, artifact: Artifact, folder: Path | None
     ) -> tuple[dict[str, Any], Qualification]:
-        build = self._build(key, artifact, folder)
-        with self._session(key, artifact, folder) as session:
+        build = self._build(kind, key, artifact, folder)
+        with self._session(kind, key, artifact, folder) as session:
             found = self._qualified(key, session)
-            tried, found = self._tried(key, artifact, session, found)
+            tried, found = self._tried(kind, key, artifact, session, found)
         return {**build, **tried}, found
 
     def _store_fix(self, error: OSError) -> str:
@@ -169,15 +173,20 @@ class Opener:
         )
 
     def _tried(
-        self, key: EngineKey, artifact: Artifact, session: Session, found: Qualification
+        self,
+        kind: EngineKind,
+        key: EngineKey,
+        artifact: Artifact,
+        session: Session,
+        found: Qualification,
     ) -> tuple[dict[str, Any], Qualification]:
         """What the record says of options on trial, and the proof of what will be opened."""
-        provider = PROVIDERS.get(key.engine)
+        provider = kind.provider
         if provider is None or not provider.on_trial or misses(found, artifact.tolerance):
             return {}, found
-        options, batch = dict(provider.on_trial), self.options.batch_for(key.engine)
+        options, batch = dict(provider.on_trial), kind.batch_for(self.options.batch)
         try:
-            with self._session(key, artifact, None, options) as other:
+            with self._session(kind, key, artifact, None, options) as other:
                 found_so = self._qualified(key, other)
                 if said := misses(found_so, artifact.tolerance):
                     return untried_record(options, "; ".join(said)), found
@@ -186,22 +195,38 @@ class Opener:
             return untried_record(options, str(error)), found
         return trial_record(options, trial, batch), found_so if trial.is_faster else found
 
-    def _build(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> dict[str, Any]:
-        if key.engine not in PLAN_ENGINES or folder is None:
+    def _build(
+        self, kind: EngineKind, key: EngineKey, artifact: Artifact, folder: Path | None
+    ) -> dict[str, Any]:
+        if kind.library is None or folder is None:
             return {}
         if self.builder is None:
-            raise SessionError(f"there is no {key.engine} engine for this machine, and no builder")
+            raise SessionError(f"there is no {kind.name} engine for this machine, and no builder")
         graph = self.bundle.file(artifact.file)
         return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
 
     def _session(
         self,
+        kind: EngineKind,
         key: EngineKey,
         artifact: Artifact,
         folder: Path | None,
         options: Mapping[str, str] | None = None,
     ) -> Session:
-        session = self._opened(key, artifact, folder, options or {})
+        engine_options = self.bundle.manifest.engine_options
+        session = kind.open(
+            Opening(
+                graph=self.bundle.file(artifact.file),
+                classes=self.bundle.manifest.profile.num_classes,
+                precision=key.precision,
+                batch=kind.batch_for(self.options.batch),
+                batches=key.batches,
+                folder=folder,
+                options=options or {},
+                runtime_cache=self.store.runtime_cache(key),
+                host_code=engine_options.version_compatible,
+            )
+        )
         if key.sm is not None and session.info.device != key.device:
             session.close()
             raise SessionError(
@@ -209,43 +234,3 @@ class Opener:
                 "set CUDA_DEVICE_ORDER=PCI_BUS_ID"
             )
         return session
-
-    def _opened(
-        self, key: EngineKey, artifact: Artifact, folder: Path | None, options: Mapping[str, str]
-    ) -> Session:
-        classes = self.bundle.manifest.profile.num_classes
-        if key.engine in PLAN_ENGINES:
-            from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
-
-            assert folder is not None
-            return TensorRtSession(
-                folder / PLAN_NAME,
-                classes,
-                engine=key.engine,
-                precision=key.precision,
-                batches=key.batches,
-                host_code=self.bundle.manifest.engine_options.version_compatible
-                and key.engine == "tensorrt",
-                runtime_cache=self.store.runtime_cache(key)
-                if key.engine == "tensorrt-rtx"
-                else None,
-            )
-        graph = self.bundle.file(artifact.file)
-        if key.engine == "onnx-cuda":
-            from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
-
-            return OnnxRuntimeCudaSession(
-                graph,
-                classes,
-                precision=key.precision,
-                batch=self.options.batch_for(key.engine),
-                more_options=options,
-            )
-        return OnnxRuntimeSession(
-            graph,
-            classes,
-            engine=key.engine,
-            precision=key.precision,
-            batch=self.options.batch_for(key.engine),
-            cache=folder if key.engine in CACHING_ENGINES else None,
-        )

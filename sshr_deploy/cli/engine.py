@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.bundle import Bundle
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 def open_engine(
     bundle: Bundle,
-    engine: EngineChoice,
+    engine: str,
     *,
     precision: Precision | None = None,
     batch: int | None = None,
@@ -41,7 +40,7 @@ def open_engine(
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     session = open_session(
         bundle,
-        engine.value,
+        engine,
         options,
         builder=plan_builder(bundle.manifest.engine_options, tell),
         say=tell,

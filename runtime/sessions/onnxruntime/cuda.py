@@ -26,16 +26,14 @@ from sshr_deploy.runtime.contract import (
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_masks
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
+from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.tensorrt.engine import PATCH_SHAPE, output_shape
 from sshr_deploy.runtime.sessions.tensorrt.slot import LABELS, Arrays, Mirrored
 
-ENGINE = "onnx-cuda"
-
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
-    """As `OnnxRuntimeSession` for "onnx-cuda"; its `masks` leaves the CAMs where they are computed.
+    """As `OnnxRuntimeSession` by CUDA; its `masks` leaves the CAMs where they are computed.
 
     Where the device or the kernels for that cannot be opened, the CPU makes the label maps and
     `info.notes` says why.
@@ -50,6 +48,8 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         model_path: Path,
         num_classes: int,
         *,
+        engine: str,
+        provider: Provider,
         precision: str,
         batch: int,
         more_options: Mapping[str, str] | None = None,
@@ -58,12 +58,13 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         super().__init__(
             model_path,
             num_classes,
-            engine=ENGINE,
+            engine=engine,
+            provider=provider,
             precision=precision,
             batch=batch,
             more_options=more_options,
         )
-        self._batch = batch
+        self._provider, self._batch = provider, batch
         self._undo = ExitStack()
         self._on_device: DeviceRuns | None = None
         if reason := self._open_device(library):
@@ -72,7 +73,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
 
     def _open_device(self, library: str) -> str:
         """Why the CPU makes the label maps; empty where the device does."""
-        classes, kind = self._classes, PROVIDERS[ENGINE].buffers
+        classes, kind = self._classes, self._provider.buffers
         assert kind is not None
         try:
             with ExitStack() as undo:
@@ -117,7 +118,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         try:
             self._undo.close()
         except KernelError as error:
-            raise SessionError(f"{ENGINE} failed: {error}") from error
+            raise SessionError(f"{self.info.engine} failed: {error}") from error
 
 
 class DeviceRuns(Closing):

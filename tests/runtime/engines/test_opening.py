@@ -18,13 +18,13 @@ from sshr_deploy.errors import BundleError, ExportError, SessionError, UsageErro
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.engines import machine_key
 from sshr_deploy.runtime.engines import store as engine_store
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.engines.key import EngineKey
 from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.tensorrt import library
 from sshr_deploy.runtime.sessions.tensorrt import session as tensorrt_session
 from sshr_deploy.runtime.settings import OpenOptions
 
@@ -227,8 +227,8 @@ def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(tensorrt_session, "TensorRtSession", session)
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (GPU,))
-    monkeypatch.setattr(machine_key, "import_tensorrt", lambda engine: engine)
-    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.7.1.116")
+    monkeypatch.setattr(library, "import_tensorrt", lambda made_by: made_by)
+    monkeypatch.setattr(library, "library_text", lambda made_by, trt: "tensorrt-rtx 1.7.1.116")
     yield bundle_dir
 
 
@@ -288,7 +288,7 @@ def test_another_release_of_the_library_builds_again(
 ) -> None:
     builder = Builder()
     _opened(planned, "tensorrt-rtx", builder=builder)
-    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.8.0.2")
+    monkeypatch.setattr(library, "library_text", lambda made_by, trt: "tensorrt-rtx 1.8.0.2")
     _, said = _opened(planned, "tensorrt-rtx", builder=builder)
     assert "library tensorrt-rtx 1.7.1.116 -> tensorrt-rtx 1.8.0.2" in said[0]
     assert len(builder.keys) == 2
