@@ -18,10 +18,10 @@ from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import PATCH_PX
-from sshr_deploy.runtime.engines.building.for_artifact import Step
 from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS, TENSORRT
 from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
+from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 MODEL_NAME = "model.onnx"
@@ -79,7 +79,7 @@ class Workshop:
     state: Path
     """Of what long searches found out; it outlives an interrupted export."""
     options: ExportOptions
-    on_step: Step
+    on_step: OnStep
 
 
 def make_artifacts(shop: Workshop) -> list[Artifact]:

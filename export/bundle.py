@@ -40,10 +40,10 @@ from sshr_deploy.model.checkpoint import (
 )
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.engines.building.for_artifact import Step
 from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
 from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.progress import OnStep
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -58,7 +58,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     relabel: bool = False,
-    on_step: Step = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Bundle:
     """Write the bundle `out`; it appears whole and qualified, or not at all.
 

@@ -11,13 +11,13 @@ from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
 from sshr_deploy.export.graph.timing import time_until_told_apart
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.engines.building.for_artifact import Step, plan_builder
 from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.engines.kind import EngineKind
 from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, default_batch
 from sshr_deploy.runtime.machine.gpus import first_gpu
 from sshr_deploy.runtime.machine.spread import quartiles_text
+from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.runtime.sessions.tensorrt.library import Library
 from sshr_deploy.runtime.settings import OpenOptions
 
@@ -25,7 +25,7 @@ _TRIAL_BATCH = 1
 _ROUNDS = 30
 
 
-def prove_here(bundle: Bundle, on_step: Step) -> None:
+def prove_here(bundle: Bundle, on_step: OnStep) -> None:
     """Qualify what this processor runs, and build the engines that the bundle is for.
 
     With a GPU the engines are built, qualified and kept in the bundle, as the runtime does it; 8
@@ -62,13 +62,12 @@ def _why_no_engine(kind: EngineKind) -> str | None:
     return None if kind.refuses is None else kind.refuses(gpu.name, gpu.sm)
 
 
-def _build_and_prove(bundle: Bundle, engine: str, on_step: Step) -> None:
-    builder = plan_builder(bundle.manifest.engine_options, on_step)
+def _build_and_prove(bundle: Bundle, engine: str, on_step: OnStep) -> None:
     with ExitStack() as stack:
         sessions: dict[Precision, Session] = {}
         for artifact in bundle.artifacts(engine):
             options = OpenOptions(artifact.precision)
-            session = open_session(bundle, engine, options, builder=builder, say=on_step)
+            session = open_session(bundle, engine, options, on_step=on_step)
             sessions[artifact.precision] = stack.enter_context(session)
         check_int8_faster(sessions, engine)
 
@@ -98,7 +97,7 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
             )
 
 
-def _build_on_trial(bundle: Bundle, engine: str, library: Library, on_step: Step) -> None:
+def _build_on_trial(bundle: Bundle, engine: str, library: Library, on_step: OnStep) -> None:
     for artifact in bundle.artifacts(engine):
         wide = artifact.quantisation.wide_nodes if artifact.quantisation else ()
         with tempfile.TemporaryDirectory() as folder:

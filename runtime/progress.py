@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 Kind = Literal["slide", "patch"]
 Status = Literal["done", "skipped", "failed"]
+OnStep = Callable[[str], None]
+"""Told in a few words what is being done."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ class Stages:
 class Sparse:
     """Passes a line on only where some seconds have gone since the last that it passed on."""
 
-    def __init__(self, say: Callable[[str], None], every_s: float = 5.0) -> None:
-        self._say, self._every_s = say, every_s
+    def __init__(self, on_step: OnStep, every_s: float = 5.0) -> None:
+        self._on_step, self._every_s = on_step, every_s
         self._said = time.monotonic()
 
     def __call__(self, text: str) -> None:
         """Say it, or not."""
         if time.monotonic() - self._said >= self._every_s:
             self._said = time.monotonic()
-            self._say(text)
+            self._on_step(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.masks import mask_rule
-from sshr_deploy.runtime.progress import Sparse
+from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 _CPU_NAME, _TENSORRT_NAME = "model-int8.onnx", "model-int8-tensorrt.onnx"
@@ -100,8 +100,8 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
 class _Progress:
     """Says how far one or two searches are, as steps of all of them together."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = Sparse(say)
+    def __init__(self, on_step: OnStep) -> None:
+        self._say = Sparse(on_step)
         self._before = self._done = 0
         self.later = 0
         """Steps expected of the search that comes after this one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,10 +21,10 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import (
     Session,
 )
-from sshr_deploy.runtime.engines.key import PlanBuilder
 from sshr_deploy.runtime.engines.kind import EngineKind
 from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, KINDS
 from sshr_deploy.runtime.engines.opening import Opener
+from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.runtime.settings import OpenOptions
 
 _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
@@ -36,13 +36,12 @@ def open_session(
     engine: str = "auto",
     options: OpenOptions | None = None,
     *,
-    builder: PlanBuilder | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Session:
     """Open `bundle` with the named engine, or with the fastest that works here ("auto").
 
-    What this machine has not yet is built by `builder`, compared with the reference and kept in the
-    bundle's folder `engines`; `say` is told. The session's `info.rejected` says why each faster
+    What this machine has not yet is built, compared with the reference and kept in the bundle's
+    folder `engines`; `on_step` is told. The session's `info.rejected` says why each faster
     engine, or faster precision of one, was not taken.
 
     Raises:
@@ -65,7 +64,7 @@ def open_session(
     # What is proven comes before what is only allowed.
     failures: list[_Failure] = []
     for allowed in (False, True) if options.allow_unqualified else (False,):
-        opener = Opener(bundle, replace(options, allow_unqualified=allowed), builder, say)
+        opener = Opener(bundle, replace(options, allow_unqualified=allowed), on_step)
         session, failures = _first_that_opens(opener, candidates)
         if session is None:
             continue

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Protocol
-
-from sshr_deploy.manifest import Artifact
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,6 @@ class EngineKey:
             if before != after:
                 said.append(f"{field.name} {_text(before)} -> {_text(after)}")
         return said
-
-
-class PlanBuilder(Protocol):
-    """Builds a TensorRT engine; `engines.building.from_onnx` has the real one."""
-
-    def __call__(
-        self, graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
-    ) -> dict[str, Any]:
-        """Write `plan` from `graph`, and report what was built."""
-        ...
 
 
 def _text(value: Any) -> str:

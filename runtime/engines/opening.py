@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.manifest import Artifact, Qualification
 from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
 from sshr_deploy.runtime.engines.entry import PLAN_NAME, Entry, Record
-from sshr_deploy.runtime.engines.key import EngineKey, PlanBuilder
+from sshr_deploy.runtime.engines.key import EngineKey
 from sshr_deploy.runtime.engines.kind import EngineKind, Opening
 from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.engines.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet, read_reference
 from sshr_deploy.runtime.engines.store import EngineStore, new_record
-from sshr_deploy.runtime.progress import Sparse
+from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.sessions.onnxruntime.provider_trial import (
     options_of,
     time_pair,
@@ -37,18 +38,11 @@ class Opener:
     Args:
         bundle: its files are checked already.
         options: what the user allows.
-        builder: of TensorRT engines; None where they may not be built.
-        say: told what is being done, in a few words.
+        on_step: told what is being done.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        options: OpenOptions,
-        builder: PlanBuilder | None,
-        say: Callable[[str], None],
-    ) -> None:
-        self.bundle, self.options, self.builder, self.say = bundle, options, builder, say
+    def __init__(self, bundle: Bundle, options: OpenOptions, on_step: OnStep) -> None:
+        self.bundle, self.options, self.on_step = bundle, options, on_step
         self.store = EngineStore(bundle.path)
 
     def open(self, kind: EngineKind, artifact: Artifact) -> Session:
@@ -64,7 +58,7 @@ class Opener:
             reason = self._why_not_there(key, entry)
             if not self.options.build:
                 return self._unproven(kind, key, artifact, None, reason)
-            self.say(f"{kind.name} {artifact.precision}: {reason}; {self._doing(kind)}")
+            self.on_step(f"{kind.name} {artifact.precision}: {reason}; {self._doing(kind)}")
             entry, record = self._make(kind, key, artifact)
         else:
             record = entry.record
@@ -129,7 +123,7 @@ class Opener:
             reason, fix = error.strerror or error, self._store_fix(error)
             if kind.library is not None:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
-            self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
+            self.on_step(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
         if found is None:  # nothing to build, so no folder is needed
             found = self._built_and_qualified(kind, key, artifact, None)
         record = new_record(key, *found)
@@ -156,7 +150,7 @@ class Opener:
         return "copy the bundle to a folder that you can write to"
 
     def _qualified(self, key: EngineKey, session: Session) -> Qualification:
-        total, done, sparse = len(self.reference), 0, Sparse(self.say)
+        total, done, sparse = len(self.reference), 0, Sparse(self.on_step)
 
         def on_patches(count: int) -> None:
             nonlocal done
@@ -200,10 +194,24 @@ class Opener:
     ) -> dict[str, Any]:
         if kind.library is None or folder is None:
             return {}
-        if self.builder is None:
-            raise SessionError(f"there is no {kind.name} engine for this machine, and no builder")
-        graph = self.bundle.file(artifact.file)
-        return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
+        options, sparse = self.bundle.manifest.engine_options, Sparse(self.on_step)
+        compatible = options.version_compatible and kind.library.version_compatible
+        report = build_engine(
+            self.bundle.file(artifact.file),
+            folder / PLAN_NAME,
+            library=kind.library,
+            precision=artifact.precision,
+            options=BuildOptions(
+                batches=key.batches,
+                workspace_mib=options.workspace_mib,
+                version_compatible=compatible,
+                hardware_compatible=options.hardware_compatible,
+                timing_cache=self.store.timing_cache(key),
+            ),
+            on_progress=lambda what, share: sparse(f"{what}: {share:.0%}"),
+            wider=frozenset(artifact.quantisation.wide_nodes if artifact.quantisation else ()),
+        )
+        return asdict(report)
 
     def _session(
         self,

@@ -1,8 +1,8 @@
 """ONNX graph -> engine of TensorRT or TensorRT-RTX, by one path.
 
-Both have the same Python API; what differs is in their `Library`. This also runs on the workstation:
-it needs NumPy and the library, no torch and no onnx. Building for TensorRT needs the GPU; for
-TensorRT-RTX it does not, and the engine serves every RTX card from SM 8.0 on.
+Both have the same Python API; what differs is in their `Library`. This also runs on the
+workstation: it needs NumPy and the library, no torch and no onnx. Building for TensorRT needs the
+GPU; for TensorRT-RTX it does not, and the engine serves every RTX card from SM 8.0 on.
 
 The graph alone decides on types: the network is strongly typed and no precision flag is set. TF32
 is switched off, which would give FP32 layers 10 bits of mantissa.

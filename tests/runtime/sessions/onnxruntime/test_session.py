@@ -141,9 +141,8 @@ def test_the_library_text_names_what_the_provider_runs_on(
     monkeypatch.syspath_prepend(tmp_path)
     kind = find_kind(engine)
     assert kind is not None and kind.provider is not None
-    assert (
-        library_text(onnxruntime, kind.provider) == f"onnxruntime {onnxruntime.__version__}{named}"
-    )
+    text = library_text(onnxruntime, kind.provider)
+    assert text == f"onnxruntime {onnxruntime.__version__}{named}"
 
 
 def test_a_gpu_has_the_name_of_the_first_visible_one(
