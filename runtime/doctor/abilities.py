@@ -8,7 +8,7 @@ from sshr_deploy.runtime.doctor.conflicts import ORT_GPU_ENGINES, RTX_MEND, gpu_
 from sshr_deploy.runtime.doctor.drivers import DRIVERS, before_gpu_extra, onnxruntime_note
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
 from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, has_plugin
-from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kind import EngineKind, Package
 from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.tensorrt.library import Library
@@ -44,12 +44,14 @@ def _judge_engine(kind: EngineKind, facts: Facts, conflicts: Sequence[Conflict])
         lacks += _gpu_lacks(kind, facts)
         if isinstance(kind.runs_on, Provider):
             others = list(_ort_lacks(kind, kind.runs_on, facts))
-        else:
+        elif isinstance(kind.runs_on, Library):
             others = list(_plan_lacks(kind, kind.runs_on, facts))
+        else:
+            others = list(_package_lacks(kind, kind.runs_on, facts))
         # Without a GPU for it nothing is gained by installing.
         lacks += [Lack(lack.reason) for lack in others] if lacks else others
     not_tried = None
-    if not lacks and kind.needs_gpu:
+    if not lacks and kind is not ONNX_CPU:
         builds = ", for which an engine has to be built" if kind.has_static_batches else ""
         not_tried = f"the network{builds}"
     return Ability(
@@ -70,7 +72,10 @@ def _tried(kind: EngineKind, facts: Facts) -> Iterator[str]:
             yield f"ran a convolution with {kind.provider.name}"
         return
     if facts.went_well(kind.name):
-        yield f"made a builder of {facts.trials[kind.name].facts['library']}"
+        verb = "imported" if kind.library is None else "made a builder of"
+        yield f"{verb} {facts.trials[kind.name].facts['library']}"
+    if kind.library is None:
+        return
     if facts.went_well("cuda"):
         device = facts.trials["cuda"].facts
         yield f"opened {device['name']} with {device['library']}"
@@ -130,6 +135,15 @@ def _plan_lacks(kind: EngineKind, library: Library, facts: Facts) -> Iterator[La
         device = "pycuda" if "cuda-core" not in facts.libraries else "cuda-core cuda-bindings"
         driver = f"# if that does not help, install NVIDIA's driver again: {DRIVERS}"
         yield Lack(error, (f"pip install --force-reinstall {device}", driver))
+
+
+def _package_lacks(kind: EngineKind, package: Package, facts: Facts) -> Iterator[Lack]:
+    wanted = f"'sshr-deploy[{package.extra}]'"
+    if package.package not in facts.libraries:
+        yield Lack(f"{package.package} is not installed", (f"pip install {wanted}",))
+    elif (error := facts.trial_error(kind.name)) is not None:
+        again = f"pip install --force-reinstall {wanted}"
+        yield Lack(f"{package.package} does not work: {error}", (again,))
 
 
 def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:

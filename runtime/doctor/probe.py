@@ -91,6 +91,13 @@ def _library(engine: str) -> Library:
     return kind.library
 
 
+def library(engine: str) -> dict[str, Any]:
+    """Import the library of an engine as its sessions do."""
+    kind = find_kind(engine)
+    assert kind is not None
+    return {"library": kind.library_text()}
+
+
 def cuda() -> dict[str, Any]:
     """Open the first CUDA device as the sessions do, and copy a byte there and back."""
     import numpy as np
@@ -124,7 +131,7 @@ def torch() -> dict[str, Any]:
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     probe.__name__: probe
-    for probe in (onnxruntime_module, provider, tensorrt, builder, cuda, modules, torch)
+    for probe in (onnxruntime_module, provider, tensorrt, builder, library, cuda, modules, torch)
 }
 
 

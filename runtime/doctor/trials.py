@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from sshr_deploy.errors import one_line
 from sshr_deploy.runtime.doctor.probe import MARK
 from sshr_deploy.runtime.doctor.report import Answer, OnnxRuntime
-from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kind import EngineKind, Package
 from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.machine.child_process import run_child
 
@@ -74,6 +74,8 @@ def try_everything(
     if with_gpu and {"cuda-core", "pycuda"} & libraries.keys():
         wanted["cuda"] = ("cuda",)
     for kind in KINDS:
+        if isinstance(kind.runs_on, Package) and kind.package in libraries:
+            wanted[kind.name] = ("library", kind.name)
         if kind.library is None or kind.library.package not in libraries:
             continue
         if not kind.library.builds_without_gpu:

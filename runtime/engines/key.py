@@ -33,7 +33,7 @@ class EngineKey:
     rule: str
     """CAM weights and gate, by which it was compared."""
     options: str
-    """How it was built; empty where nothing is built."""
+    """How it was built, or what it was timed against; empty where neither was."""
     kernels_sha256: str | None
     """Of the precompiled kernels that the session launches; None where it launches none."""
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.tensorrt.library import Library
 from sshr_deploy.runtime.settings import CPU_BATCH, GPU_BATCH
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.contract import Session
+
+
+@dataclass(frozen=True)
+class Package:
+    """Where the library of an engine comes from that neither ONNX Runtime nor TensorRT is."""
+
+    module: str
+    package: str
+    """On PyPI."""
+    extra: str
+    """Of this project, that installs it."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +56,22 @@ class EngineKind:
     name: str
     target: str
     """Of `export --engine`, which makes graphs for it."""
-    runs_on: Provider | Library
+    runs_on: Provider | Library | Package
     precisions: tuple[Precision, ...]
     """Taken unless one is asked for, the faster first."""
     text: Callable[[EngineKind], str]
     """See `library_text`."""
     session: Callable[[EngineKind, Opening], Session]
     """See `open`."""
+    graphs_of: str | None = None
+    """An engine whose graphs it runs, where the export makes none for it. "auto" takes it where a
+    record of this machine shows that it is faster than that one."""
+    computed_from: Mapping[Precision, Precision] = field(default_factory=dict)
+    """Precisions in which it computes the graph of another."""
+    device: Callable[[], str] = processor_text
+    """Names what it runs on, where that is no GPU of NVIDIA; part of its key."""
     needs_gpu: bool = True
+    """Of NVIDIA."""
     refuses: Callable[[str, int], str | None] | None = None
     """Says why it does not take a GPU of a name and an SM (89 for 8.9), None where it may."""
     has_static_batches: bool = False
@@ -71,6 +92,17 @@ class EngineKind:
     def library(self) -> Library | None:
         """That builds it; None for an engine that runs the bundle's graph as it is."""
         return self.runs_on if isinstance(self.runs_on, Library) else None
+
+    @property
+    def graphs(self) -> str:
+        """The engine whose graphs it runs: its own name, or `graphs_of`."""
+        return self.graphs_of or self.name
+
+    @property
+    def is_considered(self) -> bool:
+        """Whether "auto" looks at it: where it has another's graphs, only if it is installed."""
+        package = self.runs_on if isinstance(self.runs_on, Package) else None
+        return package is None or find_spec(package.module) is not None
 
     @property
     def package(self) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.runtime.engines import machine_key as module
+from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.key import EngineKey
 from sshr_deploy.runtime.engines.kinds import KINDS, find_kind
 from sshr_deploy.runtime.engines.machine_key import machine_key
@@ -19,7 +20,8 @@ def key_of(bundle_dir: Path, engine: str) -> EngineKey:
     bundle = load_bundle(bundle_dir)
     kind = find_kind(engine)
     assert kind is not None
-    return machine_key(bundle, bundle.manifest.artifacts[0], kind, 8)
+    artifact = bundle.manifest.artifacts[0]
+    return machine_key(bundle, Candidate(kind, artifact, artifact.precision), 8)
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,10 @@ from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.contract import CamBatch, Session
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
+from sshr_deploy.runtime.engines.trial import Trial, options_of, time_pair
 from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import cuda as onnxruntime_cuda
-from sshr_deploy.runtime.sessions.onnxruntime.provider_trial import Trial, options_of, time_pair
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.runtime.qualifying import KnownSession
 
