@@ -25,8 +25,9 @@ _NO_VNNI = (
 
 
 def judge_engines(facts: Facts, conflicts: Sequence[Conflict]) -> tuple[Ability, ...]:
-    """Every engine, the faster first."""
-    return tuple(_judge_engine(kind, facts, conflicts) for kind in KINDS)
+    """The engines, the faster first; one that runs another's graphs only where it is installed."""
+    considered = [k for k in KINDS if k.graphs_of is None or k.package in facts.libraries]
+    return tuple(_judge_engine(kind, facts, conflicts) for kind in considered)
 
 
 def judge_commands(facts: Facts, engines: Sequence[Ability]) -> tuple[Ability, ...]:
@@ -138,11 +139,8 @@ def _plan_lacks(kind: EngineKind, library: Library, facts: Facts) -> Iterator[La
 
 
 def _package_lacks(kind: EngineKind, package: Package, facts: Facts) -> Iterator[Lack]:
-    wanted = f"'sshr-deploy[{package.extra}]'"
-    if package.package not in facts.libraries:
-        yield Lack(f"{package.package} is not installed", (f"pip install {wanted}",))
-    elif (error := facts.trial_error(kind.name)) is not None:
-        again = f"pip install --force-reinstall {wanted}"
+    if (error := facts.trial_error(kind.name)) is not None:
+        again = f"pip install --force-reinstall 'sshr-deploy[{package.extra}]'"
         yield Lack(f"{package.package} does not work: {error}", (again,))
 
 

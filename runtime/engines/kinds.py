@@ -209,10 +209,10 @@ KINDS = (TENSORRT, TENSORRT_RTX, ONNX_TENSORRT, ONNX_RTX, ONNX_CUDA, ONNX_CPU)
 """The faster first; "auto" takes the first that works."""
 ENGINES = tuple(kind.name for kind in KINDS)
 TARGETS = {
-    target: tuple(kind.name for kind in KINDS if kind.target == target)
+    target: tuple(k.name for k in KINDS if k.target == target and k.graphs_of is None)
     for target in dict.fromkeys(kind.target for kind in reversed(KINDS))
 }
-"""Engines by what `export --engine` calls them."""
+"""Engines that the export makes graphs for, by what its `--engine` calls them."""
 
 
 def find_kind(name: str) -> EngineKind | None:

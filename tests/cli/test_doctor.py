@@ -23,6 +23,7 @@ from sshr_deploy.runtime.doctor.report import (
     Facts,
     OnnxRuntime,
 )
+from sshr_deploy.runtime.engines.kinds import KINDS
 from tests.runtime.doctor.fake_packages import put_metadata, put_module
 from tests.runtime.doctor.machines import (
     H100,
@@ -58,6 +59,9 @@ def shown(
     return done.exit_code, done.stdout
 
 
+ON_CPU = [kind.name for kind in KINDS if not kind.needs_gpu and kind.is_considered]
+
+
 def sentence(text: str) -> str:
     """Without the frame and the wrapping of tables."""
     return " ".join(re.sub(r"[│┃]", " ", text).split())
@@ -72,7 +76,7 @@ def test_a_machine_without_a_gpu(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
     lines = [line for line in done.stdout.splitlines() if not line.startswith("    ")]
     assert max(len(line) for line in lines) <= 80, "but for commands, which are pasted whole"
-    assert done.stdout.splitlines()[-1] == "ready: infer can use onnx-cpu"
+    assert done.stdout.splitlines()[-1] == f"ready: infer can use {', '.join(ON_CPU)}"
     assert "nvidia-smi says: No devices were found" in sentence(done.stdout)
     assert "ran a convolution with CPUExecutionProvider" in sentence(done.stdout)
 
@@ -84,7 +88,7 @@ def test_json_with_a_gpu_that_no_library_can_open_and_no_bundle(tmp_path: Path) 
     done = run("--json", "--model", nothing, PATH=str(tmp_path), ORT_DISABLE_TELEMETRY="0")
     document = json.loads(done.stdout)
     assert document["gpus"][0]["name"] == "NVIDIA [red]RTX 4000"
-    assert [engine["name"] for engine in document["engines"] if engine["ready"]] == ["onnx-cpu"]
+    assert [engine["name"] for engine in document["engines"] if engine["ready"]] == ON_CPU
     assert "telemetry-on" in [conflict["name"] for conflict in document["conflicts"]]
     assert str(nothing) in document["bundle"]["error"]
     assert (done.returncode, document["ready"], document["usable"]) == (1, False, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sshr_deploy.runtime.doctor.report import Answer, Facts, Machine, OnnxRuntime, Processor
+from sshr_deploy.runtime.engines.kind import Package
 from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.machine.gpus import Gpu
 
@@ -39,11 +40,12 @@ def cuda_answer(gpu: Gpu) -> Answer:
 def workstation(gpu: Gpu = RTX) -> Facts:
     """Everything is installed, everything works."""
     well = {kind.name: Answer({}, None) for kind in KINDS if kind.provider is not None}
+    beside = {kind.name: str(kind.package) for kind in KINDS if isinstance(kind.runs_on, Package)}
     return Facts(
         gpus=(gpu,),
         no_gpu="",
         machine=MACHINE,
-        libraries=PACKAGES,
+        libraries={**PACKAGES, **dict.fromkeys(beside.values(), "1.0")},
         onnxruntime=OnnxRuntime(
             ("onnxruntime-gpu",),
             "1.31.1",
@@ -54,6 +56,7 @@ def workstation(gpu: Gpu = RTX) -> Facts:
         ),
         trials={
             **well,
+            **{name: Answer({"library": f"{of} 1.0"}, None) for name, of in beside.items()},
             "cuda": cuda_answer(gpu),
             "tensorrt-import": Answer({"library": "tensorrt 10.16.1.11"}, None),
             "tensorrt": Answer({"library": "tensorrt 10.16.1.11"}, None),
