@@ -18,7 +18,7 @@ from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import PATCH_PX
-from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS, TENSORRT
+from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, TARGETS, TENSORRT
 from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.progress import OnStep
@@ -196,9 +196,8 @@ def check_options(options: ExportOptions) -> None:
             "leave them out, or add it"
         )
     if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:
-        raise UsageError(
-            "--workspace-mib is for --engine tensorrt and tensorrt-rtx; leave it out, or add one"
-        )
+        built = " and ".join(kind.target for kind in KINDS if kind.library is not None)
+        raise UsageError(f"--workspace-mib is for --engine {built}; leave it out, or add one")
 
 
 def _fp32(shop: Workshop) -> list[Artifact]:

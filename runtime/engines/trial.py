@@ -101,7 +101,11 @@ def rivals_record(trials: dict[str, Trial], batch: int) -> dict[str, Any]:
         }
         for name, trial in trials.items()
     }
-    return {RIVALS_KEY: times}
+    notes = [
+        f"{trial.with_ms:.2f} ms a call of {batch}, {trial.plain_ms:.2f} ms with {name}"
+        for name, trial in trials.items()
+    ]
+    return {RIVALS_KEY: times, "notes": notes}
 
 
 def not_faster(build: dict[str, Any], rivals: Collection[str]) -> str | None:

@@ -112,6 +112,7 @@ def test_auto_takes_it_only_where_it_was_faster_here(bench: Bench) -> None:
     assert (session.info.engine, session.info.precision) == ("twin", "fp32")
     assert session.info.rejected == {"twin bf16": NOT_YET}
     assert session.info.mask_agreement == 1.0
+    assert session.info.notes == ("8.00 ms a call of 8, 10.00 ms with onnx-cpu fp32",)
     assert len(bench.timed) == 1
 
 
