@@ -26,7 +26,7 @@ from typing import Any
 
 from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.gpu_parts import DEVICE, PARTS
-from sshr_deploy.benchmarks.gpu_process import Outcome, Part, run_part
+from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
 from sshr_deploy.benchmarks.gpu_table import table
 from sshr_deploy.errors import SshrDeployError, UsageError
 
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 """Exit code, as of a program that Ctrl-C ended."""
 
 
-def check(out: Path, parts: Sequence[Part] = PARTS, deadline_s: float = DEADLINE_S) -> Report:
+def check(out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEADLINE_S) -> Report:
     """Run the parts; one that fails is recorded with its reason, and the others go on.
 
     Ctrl-C and SIGTERM end it after the part that runs, whose rows so far are kept.
@@ -85,7 +85,7 @@ class Report:
             "output": {},
         }
 
-    def add(self, part: Part, outcome: Outcome) -> None:
+    def add(self, part: CheckPart, outcome: Outcome) -> None:
         """Record what a part left, and write the file."""
         content = self.content
         content["seconds"][part.name] = outcome.seconds
@@ -104,7 +104,7 @@ class Report:
                 content["failed"][f"{part.name}, {what}"] = row["failed"]
         write_json(self.file, content)
 
-    def leave_out(self, part: Part, reason: str) -> None:
+    def leave_out(self, part: CheckPart, reason: str) -> None:
         """Record that a part did not run, and write the file."""
         self.content["left_out"][part.name] = reason
         write_json(self.file, self.content)
@@ -123,7 +123,7 @@ def _file_name(device: str) -> str:
     return f"gpu-check-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
-def _chosen(names: str) -> list[Part]:
+def _chosen(names: str) -> list[CheckPart]:
     """The parts that a list with commas names, in their own order.
 
     Raises:
@@ -137,7 +137,7 @@ def _chosen(names: str) -> list[Part]:
     return [part for part in PARTS if any(_is_named(part, name) for name in wanted)]
 
 
-def _is_named(part: Part, name: str) -> bool:
+def _is_named(part: CheckPart, name: str) -> bool:
     return part.name == name or part.name.startswith(f"{name}-")
 
 

@@ -44,7 +44,7 @@ class PartOutput:
         """
         self.write("row", row)
 
-    def say(self, text: str) -> None:
+    def on_step(self, text: str) -> None:
         """Tell the user what is going on."""
         print(text, file=sys.stderr, flush=True)
 

@@ -29,7 +29,7 @@ _LINES = 40
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckPart:
     """Something to measure or to check."""
 
     name: str
@@ -55,7 +55,7 @@ class Outcome:
     """The last lines that it printed."""
 
 
-def run_part(part: Part, limit_s: float) -> Outcome:
+def run_part(part: CheckPart, limit_s: float) -> Outcome:
     """Run `part`, and kill it with all processes that it started after `limit_s` seconds.
 
     Ctrl-C kills it too: the outcome is "interrupted" then, with the rows so far.
@@ -85,7 +85,7 @@ def run_part(part: Part, limit_s: float) -> Outcome:
     return outcome
 
 
-def _start(part: Part, file: Path, limit_s: float) -> subprocess.Popen[str]:
+def _start(part: CheckPart, file: Path, limit_s: float) -> subprocess.Popen[str]:
     packages = str(Path(sshr_deploy.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
     module = "sshr_deploy.benchmarks.gpu_child"

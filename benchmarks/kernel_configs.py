@@ -33,7 +33,6 @@ from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.benchmarks.kernels import (
     BOUND,
     DTYPES,
-    OnStep,
     check_results,
     checked,
     ends_of_reference,
@@ -48,6 +47,7 @@ from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     choose_config,
 )
 from sshr_deploy.runtime.kernels.manifest import sm_text
+from sshr_deploy.runtime.progress import OnStep
 
 CONFIGS: Mapping[int, tuple[Config, ...]] = {
     89: (
@@ -180,7 +180,7 @@ def _measure_batch(
     samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
     for name, reason in wrong.items():
         rows[name]["failed"] = reason
-    cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level)
+    cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level.head_weight)
     for name, values in samples.items():
         figures = statistics(values)
         rows[name] |= figures | cost.against(figures["median_ms"], ceilings)

@@ -32,6 +32,7 @@ from sshr_deploy.benchmarks.gpu_timing import (
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
+from sshr_deploy.runtime.progress import OnStep
 
 BATCHES = (32, 8, 1)
 """Patches; throughput first."""
@@ -49,7 +50,6 @@ CPU, widths 4 and 8; BF16 1.5e-1). In the same FP16 network, for forms that diff
 the plain one rounds the rectified feature, the fused one its weights (separable: 5.5e-4).
 """
 
-OnStep = Callable[[str], None]
 _Outputs = tuple[Tensor, ...]
 _Graph = Callable[[Tensor], _Outputs]
 

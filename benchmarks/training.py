@@ -29,6 +29,7 @@ from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.train.initial_weights import new_model
 from sshr_deploy.train.loading import Batch
 from sshr_deploy.train.losses import head_losses, total_loss
@@ -54,7 +55,6 @@ _RATE_FACTOR = 1e-6  # of the learning rate: the weights stay what they are
 _SHAPES = ((4, 56), (8, 28), (16, 28), (64, 28))  # of features: channels / width, pixels a side
 
 _WARM_UP_ROUNDS = {"cpu": 1, "cuda": 5}
-_OnStep = Callable[[str], None]
 _Calls = Mapping[str, Callable[[], object]]
 _Answer = tuple[Tensor, dict[str, Tensor]]  # logits [4, B, N], gradients by parameter
 
@@ -65,7 +65,7 @@ def measure_training(
     batch: int | None,
     rounds: int,
     classes: int,
-    on_step: _OnStep,
+    on_step: OnStep,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Check that the variants agree, then time HFRM alone and whole steps, on CUDA if there is one.
@@ -151,7 +151,7 @@ def _recipes() -> dict[str, Recipe]:
     return {"published": published, "pooled": paper, "fast": load_recipe("fast")}
 
 
-def _measure(model: SSHR, batch: Batch, rounds: int, on_step: _OnStep) -> dict[str, Any]:
+def _measure(model: SSHR, batch: Batch, rounds: int, on_step: OnStep) -> dict[str, Any]:
     memory = {}
     if batch.rgb.is_cuda:
         on_step("peak memory of each variant ...")

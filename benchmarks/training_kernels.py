@@ -25,11 +25,12 @@ from sshr_deploy.benchmarks.gpu_timing import (
     statistics,
     without_tf32,
 )
-from sshr_deploy.benchmarks.network import OnStep, random_network, random_patches
+from sshr_deploy.benchmarks.network import random_network, random_patches
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.model import HEAD_LOSS_WEIGHTS, SSHR, normalise
 from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.runtime.kernels.hfrm_pool.op import hfrm_pool
+from sshr_deploy.runtime.progress import OnStep
 
 _BOUND = 1e-3
 _FROZEN = ("conv1a", "b2", "b2_1", "b2_2")

@@ -18,15 +18,11 @@ from sshr_deploy.bundle import (
     write_manifest,
 )
 from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.export.artifacts import (
-    ExportOptions,
-    Workshop,
-    check_options,
-    make_artifacts,
-)
+from sshr_deploy.export.artifacts import make_artifacts
 from sshr_deploy.export.calibration import check_calibration
 from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch
 from sshr_deploy.export.int8.state import check_state, clear_state
+from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from
 from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
@@ -40,10 +36,10 @@ from sshr_deploy.model.checkpoint import (
 )
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.engines.building.for_artifact import Step
 from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
 from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.progress import OnStep
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -58,7 +54,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     relabel: bool = False,
-    on_step: Step = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Bundle:
     """Write the bundle `out`; it appears whole and qualified, or not at all.
 
@@ -102,9 +98,9 @@ def export_bundle(
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
             write_reference(partial / REFERENCE_NAME, reference)
-            shop = Workshop(model, profile, reference, partial, scratch, state, options, on_step)
-            artifacts = make_artifacts(shop)
-            write_manifest(partial, _manifest(checkpoint, carried, shop, artifacts))
+            job = ExportJob(model, profile, reference, partial, scratch, state, options, on_step)
+            artifacts = make_artifacts(job)
+            write_manifest(partial, _manifest(checkpoint, carried, job, artifacts))
             prove_here(load_bundle(partial), on_step)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
@@ -157,14 +153,14 @@ def _difference(carried: Profile, profile: Profile) -> str:
 
 
 def _manifest(
-    checkpoint: Path, carried: Profile | None, shop: Workshop, artifacts: list[Artifact]
+    checkpoint: Path, carried: Profile | None, job: ExportJob, artifacts: list[Artifact]
 ) -> Manifest:
-    model = shop.model
+    model = job.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        profile=shop.profile,
-        carried_profile=None if carried == shop.profile else carried,
+        profile=job.profile,
+        carried_profile=None if carried == job.profile else carried,
         model=ModelFacts(
             width=model.config.width,
             num_classes=model.config.num_classes,
@@ -180,7 +176,7 @@ def _manifest(
             **{name: metadata.version(name) for name in _TOOLS},
         },
         reference_file=REFERENCE_NAME,
-        engine_options=shop.options.engine_options,
+        engine_options=job.options.engine_options,
         artifacts=artifacts,
-        files={p.name: file_entry(p) for p in sorted(shop.folder.iterdir())},
+        files={p.name: file_entry(p) for p in sorted(job.folder.iterdir())},
     )

@@ -26,7 +26,8 @@ from sshr_deploy.errors import BundleError, OutputError, UsageError
 from sshr_deploy.pack import install
 from sshr_deploy.pack.project_wheel import build_project_wheel, check_project_wheel
 from sshr_deploy.pack.targets import Target
-from sshr_deploy.pack.wheels import Say, Wheel, WheelSource, glibc_of
+from sshr_deploy.pack.wheels import Wheel, WheelSource, glibc_of
+from sshr_deploy.runtime.progress import OnStep
 
 MB = 10**6
 _INSTALL_SH = """\
@@ -80,11 +81,13 @@ def work_folder(out: Path) -> Path:
     return out.resolve().with_name(f".{out.resolve().name}.pack-work")
 
 
-def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda _: None) -> Kit:
+def pack(
+    bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = lambda _: None
+) -> Kit:
     """Write the kit `out`; it appears whole and checked, or not at all.
 
-    `say` is told what is being done. What was fetched stays in `work_folder(out)` until the kit is
-    whole, so that a run after one that was stopped goes on.
+    What was fetched stays in `work_folder(out)` until the kit is whole, so that a run after one
+    that was stopped goes on.
 
     Raises:
         BundleError: the bundle is altered or incomplete.
@@ -99,20 +102,22 @@ def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda 
         work.mkdir(parents=True, exist_ok=True)
         project = settings.wheel
         if project is None:
-            say("building the wheel of this checkout")
+            on_step("building the wheel of this checkout")
             project = build_project_wheel(work)
         checked = check_project_wheel(project, settings.target)
         if checked.without_kernels:
-            say(f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)")
-        wheels = WheelSource(settings.target, settings.python, work, say)
-        say(f"finding the packages for {settings.target.name}, Python {settings.python}")
+            on_step(
+                f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)"
+            )
+        wheels = WheelSource(settings.target, settings.python, work, on_step)
+        on_step(f"finding the packages for {settings.target.name}, Python {settings.python}")
         chosen = wheels.resolve(project)
         files = [project]
         for number, wheel in enumerate(chosen[1:], 2):
-            say(f"[{number}/{len(chosen)}] {wheel.name} {wheel.version}")
+            on_step(f"[{number}/{len(chosen)}] {wheel.name} {wheel.version}")
             files.append(wheels.fetch(wheel))
         with partial_folder(out) as partial:
-            say("writing the kit")
+            on_step("writing the kit")
             _gather(partial, files, bundle)
             _describe(partial, chosen, bundle, settings)
             _check(partial)

@@ -51,8 +51,8 @@ def _subject(graphs: Path, checkpoint: Path, engine: str, opened: Any) -> Subjec
 
 def _write_graph(checkpoint: Path, folder: Path) -> None:
     """The FP32 graph that `sshr-deploy export` makes for GPUs."""
-    from sshr_deploy.export.artifacts import ExportOptions
     from sshr_deploy.export.graph import onnx_from_checkpoint
+    from sshr_deploy.export.job import ExportOptions
     from sshr_deploy.model.checkpoint import load_checkpoint
 
     form = ExportOptions().form_for(tuple(OPENED))
