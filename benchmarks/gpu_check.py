@@ -36,7 +36,9 @@ INTERRUPTED = 130
 """Exit code, as of a program that Ctrl-C ended."""
 
 
-def check(out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEADLINE_S) -> Report:
+def check(
+    out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEADLINE_S
+) -> CheckReport:
     """Run the parts; one that fails is recorded with its reason, and the others go on.
 
     Ctrl-C and SIGTERM end it after the part that runs, whose rows so far are kept.
@@ -50,7 +52,7 @@ def check(out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEA
         device = run_part(DEVICE, min(DEVICE.limit_s, deadline_s))
         if device.state != "done":
             raise UsageError(f"no GPU to check: {device.reason}")
-        report = Report(out, device.figures)
+        report = CheckReport(out, device.figures)
         check_writable(report.file)
         for index, part in enumerate(parts):
             left_s = end - time.monotonic()
@@ -67,7 +69,7 @@ def check(out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEA
         return report
 
 
-class Report:
+class CheckReport:
     """What is known so far, also on the disk."""
 
     def __init__(self, out: Path, environment: dict[str, Any]) -> None:

@@ -37,7 +37,13 @@ from sshr_deploy.train.meter import EpochMeter
 from sshr_deploy.train.network import TrainingNetwork, build_forward
 from sshr_deploy.train.optimiser import build_optimiser, set_rate
 from sshr_deploy.train.processes import Processes
-from sshr_deploy.train.recipe import HfrmTraining, Precision, Recipe, load_recipe, recipe_fields
+from sshr_deploy.train.recipe import (
+    HfrmTraining,
+    Recipe,
+    TrainingPrecision,
+    load_recipe,
+    recipe_fields,
+)
 from sshr_deploy.train.trainer import Trainer
 
 BOUNDS = {
@@ -121,7 +127,7 @@ class _Variant:
 
     def set_precision(self) -> None:
         """`build_forward` switches TF32 off for the whole process: say again what this one has."""
-        torch.backends.cudnn.allow_tf32 = self.recipe.precision is not Precision.FP32
+        torch.backends.cudnn.allow_tf32 = self.recipe.precision is not TrainingPrecision.FP32
 
     def step(self) -> None:
         self.set_precision()

@@ -118,7 +118,7 @@ class StepNews:
     """Likewise, 0-1."""
 
 
-class Reporter(Protocol):
+class TrainingReporter(Protocol):
     """Watches a training run."""
 
     def run_started(

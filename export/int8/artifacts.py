@@ -22,7 +22,7 @@ from sshr_deploy.export.int8.search import (
     TENSORRT_SCHEMES,
     Int8Mix,
     Judge,
-    Progress,
+    SearchProgress,
     SearchTask,
     expected_steps,
     search_int8,
@@ -108,7 +108,7 @@ class _Progress:
         self._before, self.later = self._before + self._done, 0
         self._done = 0
 
-    def of(self, kind: str) -> Progress:
+    def of(self, kind: str) -> SearchProgress:
         """The callback of a search for the mix of `kind`."""
 
         def on_progress(done: int, total: int, text: str) -> None:

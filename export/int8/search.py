@@ -37,7 +37,7 @@ Judge = Callable[[Path], Verdict]
 """Compares a graph with the reference."""
 Timer = Callable[[Sequence[Path]], Sequence[Spread]]
 """Milliseconds a patch of several graphs, measured in turns; the last against the first."""
-Progress = Callable[[int, int, str], None]
+SearchProgress = Callable[[int, int, str], None]
 """Steps done, of how many in the whole search (an estimate), and what is being done."""
 
 
@@ -100,7 +100,7 @@ def expected_steps(layers: int, schemes: int) -> int:
     return 1 + schemes * len(RangeMethod) + layers + 2 * bisection + 1
 
 
-def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> Int8Mix:
+def search_int8(task: SearchTask, on_progress: SearchProgress = lambda *_: None) -> Int8Mix:
     """Find the smallest set of layers to keep wide so that the budget is met.
 
     All range methods and schemes are judged with every layer quantised. With the best, each layer
@@ -126,7 +126,7 @@ def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> In
 
 
 class _Search:
-    def __init__(self, task: SearchTask, on_progress: Progress) -> None:
+    def __init__(self, task: SearchTask, on_progress: SearchProgress) -> None:
         self._task = task
         self._on_progress = on_progress
         self.graph = task.graph or task.source

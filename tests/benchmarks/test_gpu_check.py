@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sshr_deploy.benchmarks import gpu_check
-from sshr_deploy.benchmarks.gpu_check import Report
+from sshr_deploy.benchmarks.gpu_check import CheckReport
 from sshr_deploy.benchmarks.gpu_child import PartOutput
 from sshr_deploy.benchmarks.gpu_parts import PARTS, describe_device
 from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome
@@ -240,7 +240,7 @@ ROWS = {
 
 
 def test_the_table(tmp_path: Path) -> None:
-    report = Report(tmp_path, {"device": "NVIDIA Test 1"})
+    report = CheckReport(tmp_path, {"device": "NVIDIA Test 1"})
     for name, rows in ROWS.items():
         missing = {"not_measured": ["fp16 128"]} if name == "kernels" else {}
         report.add(part(name), Outcome("done", rows=rows, figures=missing))

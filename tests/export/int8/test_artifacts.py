@@ -17,7 +17,7 @@ from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.int8 import artifacts as int8_artifacts
-from sshr_deploy.export.int8.search import Int8Mix, Judge, Progress, SearchTask
+from sshr_deploy.export.int8.search import Int8Mix, Judge, SearchProgress, SearchTask
 from sshr_deploy.export.int8.state import check_state, clear_state
 from sshr_deploy.export.int8.table import Int8RejectedError, Verdict
 from sshr_deploy.export.job import ExportJob, ExportOptions, int8_tolerances
@@ -202,7 +202,7 @@ def test_verdicts_of_another_release_do_not_count(
 ) -> None:
     names: list[str] = []
 
-    def search(task: SearchTask, on_progress: Progress) -> Int8Mix:
+    def search(task: SearchTask, on_progress: SearchProgress) -> Int8Mix:
         names.append(task.judge_name)
         raise Int8RejectedError("seen", [])
 
