@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sshr_deploy.errors import ExportError, first_line
 from sshr_deploy.export.graph.external_data import share_weights
-from sshr_deploy.export.graph.onnx_from_checkpoint import write_onnx
+from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.artifacts import int8_artifacts
 from sshr_deploy.export.job import CPU_ENGINE, MODEL_NAME, ExportJob, artifact

@@ -20,8 +20,8 @@ from sshr_deploy.bundle import (
 from sshr_deploy.errors import ExportError, UsageError
 from sshr_deploy.export.artifacts import make_artifacts
 from sshr_deploy.export.calibration import check_calibration
-from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch
-from sshr_deploy.export.int8.state import check_state, clear_state
+from sshr_deploy.export.graph.onnx_from_network import flop_per_patch
+from sshr_deploy.export.int8.search_state import check_state, clear_state
 from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from

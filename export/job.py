@@ -10,7 +10,7 @@ import numpy as np
 
 from sshr_deploy.errors import ExportError, SessionError, UsageError
 from sshr_deploy.export.graph.deploy import HfrmForm
-from sshr_deploy.export.graph.onnx_from_checkpoint import OPSET
+from sshr_deploy.export.graph.onnx_from_network import OPSET
 from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
 from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision

@@ -25,8 +25,8 @@ from sshr_deploy.export.int8.activation_ranges import (
     layer_ranges,
 )
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
-from sshr_deploy.export.int8.state import SearchState, search_keys
-from sshr_deploy.export.int8.table import Budget, Int8RejectedError, Row, Verdict
+from sshr_deploy.export.int8.search_state import SearchState, search_keys
+from sshr_deploy.export.int8.verdicts import Budget, Int8RejectedError, Row, Verdict
 from sshr_deploy.runtime.machine.spread import Spread, quartiles_text
 
 CPU_SCHEMES = (QdqScheme(QdqKind.U8S8), QdqScheme(QdqKind.U8S8, weight_bits=7))

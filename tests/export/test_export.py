@@ -18,7 +18,7 @@ from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageEr
 from sshr_deploy.export import artifacts
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.graph.deploy import HfrmForm
-from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import flop_per_patch, write_onnx
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import (
     PatchSet,

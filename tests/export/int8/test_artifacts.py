@@ -18,8 +18,8 @@ from sshr_deploy.errors import UsageError
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.int8 import artifacts as int8_artifacts
 from sshr_deploy.export.int8.search import Int8Mix, Judge, SearchProgress, SearchTask
-from sshr_deploy.export.int8.state import check_state, clear_state
-from sshr_deploy.export.int8.table import Int8RejectedError, Verdict
+from sshr_deploy.export.int8.search_state import check_state, clear_state
+from sshr_deploy.export.int8.verdicts import Int8RejectedError, Verdict
 from sshr_deploy.export.job import ExportJob, ExportOptions, int8_tolerances
 from sshr_deploy.export.reference import PatchSet, reference_from, shipped_patches
 from sshr_deploy.manifest import Artifact
