@@ -209,20 +209,17 @@ def _label_maps(
     stages: Stages,
 ) -> Iterator[tuple[list[Tile], NDArray[np.uint8]]]:
     """Tiles and their labels [B, 224, 224], in order; the session may be batches ahead."""
-    ahead: deque[list[Tile]] = deque()
-
-    def patches() -> Iterator[NDArray[np.uint8]]:
-        for batch in batches:
-            ahead.append([tile for tile, _ in batch])
-            yield np.stack([patch for _, patch in batch])
-
-    results = session.masks(patches(), rule)
+    keyed = (
+        ([tile for tile, _ in batch], np.stack([patch for _, patch in batch])) for batch in batches
+    )
+    results = session.stream(keyed, rule)
     while True:
         with stages.stage("infer"):
             result = next(results, None)
         if result is None:
             return
-        yield ahead.popleft(), result.labels
+        tiles, masks = result
+        yield tiles, masks.labels
 
 
 def _keep(
