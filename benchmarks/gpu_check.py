@@ -70,7 +70,7 @@ def check(
 
 
 class CheckReport:
-    """What is known so far, also on the disk."""
+    """The findings so far, which are always on the disk too."""
 
     def __init__(self, out: Path, environment: dict[str, Any]) -> None:
         self.file = out / _file_name(environment["device"])
@@ -196,7 +196,7 @@ def _seconds(text: str) -> float:
 
 
 def _missing() -> str:
-    """What has to be there first, with the fix; empty where nothing is missing."""
+    """Why the check cannot run here, with the fix; empty where it can."""
     if os.environ.get("TRITON_INTERPRET"):
         return "TRITON_INTERPRET is set, which keeps kernels off the GPU; unset it"
     if find_spec("torch") is None:

@@ -25,7 +25,7 @@ _NOTICE_S = 3.0
 
 
 class PartOutput:
-    """What a part gets: where its rows go, and how much time it has."""
+    """Handed to a part: takes its rows, and knows how much time it has."""
 
     def __init__(self, file: TextIO, limit_s: float) -> None:
         self._file = file

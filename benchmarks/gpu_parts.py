@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HERE = "sshr_deploy.benchmarks.gpu_parts"
 DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
-"""What the report is named after; nothing else runs without it."""
+"""Names the report; nothing else runs without it."""
 PARTS = (
     CheckPart("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
     CheckPart("network-fused", f"{_HERE}:network_fused", limit_s=80.0),

@@ -34,7 +34,7 @@ class CheckPart:
 
     name: str
     target: str
-    """What does it, "package.module:function"; gets a `PartOutput`, may return figures."""
+    """Its function, "package.module:function"; gets a `PartOutput` and may return figures."""
     limit_s: float
     """Seconds after which it is killed."""
     least_s: float = 20.0
@@ -43,7 +43,7 @@ class CheckPart:
 
 @dataclass
 class Outcome:
-    """What a part left."""
+    """How a part ended, and its rows."""
 
     state: Literal["done", "failed", "left_out", "interrupted"]
     reason: str = ""

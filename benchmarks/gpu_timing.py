@@ -31,7 +31,7 @@ _ROUNDS = {"cuda": (3, 10), "cpu": (0, 1)}
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this device reached on the two simplest things, in this run."""
+    """Rates that this device reached in this run: in a copy, and in a matrix product."""
 
     copy_gb_per_s: float
     """Bytes read plus bytes written of a large copy inside the device's memory."""
@@ -48,7 +48,7 @@ class Replay:
     """
 
     results: list[Any]
-    """What each call gave in the last replay: a tensor, or a tuple of them."""
+    """Result of each call in the last replay: a tensor, or a tuple of them."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = tuple(calls)

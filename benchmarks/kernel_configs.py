@@ -80,12 +80,12 @@ CONFIGS: Mapping[int, tuple[Config, ...]] = {
 
 
 def candidates(sm: int) -> tuple[Config, ...]:
-    """What is timed on SM `sm` with FP16 features and four classes: the plan's choice first."""
+    """Configurations to time on SM `sm`, FP16 and four classes; that of the plan is the first."""
     return (choose_config(sm, "fp16", 4), *CONFIGS.get(sm, ()))
 
 
 def describe_candidate(config: Config, sm: int) -> tuple[str, bool]:
-    """What a candidate takes of SM `sm` by its compiler, in one line, and whether it spills.
+    """Resources of SM `sm` that a candidate takes by its compiler, a line, and whether it spills.
 
     Raises:
         KernelError: it does not compile.

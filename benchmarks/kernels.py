@@ -1,4 +1,4 @@
-"""What the fused kernels gain over PyTorch's operations (`sshr-deploy benchmark kernels`).
+"""Fused kernels against PyTorch's operations (`sshr-deploy benchmark kernels`).
 
 Each row is one way to compute the CAM of one feature level from the feature and the semantic gate:
 

@@ -1,4 +1,4 @@
-"""What the kernel `cam_to_mask` gains over the same steps in PyTorch's operations, on a GPU."""
+"""The kernel `cam_to_mask` against the same steps in PyTorch's operations, on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step costs (`sshr-deploy benchmark training`).
+"""Time and memory of a training step (`sshr-deploy benchmark training`).
 
 Three variants take turns: "published" is the recipe `paper` with HFRM in its plain form, "pooled"
 the recipe `paper`, "fast" the recipe `fast`. `Trainer` takes the steps: what is timed trains.

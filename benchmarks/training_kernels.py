@@ -1,4 +1,4 @@
-"""What the kernel `hfrm_pool` gains in training on a GPU: HFRM and heads alone, and whole steps.
+"""The kernel `hfrm_pool` in training on a GPU: HFRM and heads alone, and whole steps.
 
 Three forms of the losses' logits: "plain" with the 15x15 convolutions, as published; "pooled" by
 PyTorch's operations; "fused" by the kernel. Nothing is captured in a graph: what is short is bound

@@ -135,7 +135,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def _difference(carried: Profile, profile: Profile) -> str:
-    """What the user is told of a profile that is not the checkpoint's own."""
+    """A line for the user on a profile that is not the checkpoint's own."""
     if carried.class_names != profile.class_names:
         names = ", ".join(carried.class_names)
         return f"renaming the classes, which were {names}; the manifest records that"

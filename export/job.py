@@ -28,13 +28,13 @@ TARGETS = {
     "tensorrt": ("tensorrt", "onnx-tensorrt"),
     "tensorrt-rtx": ("tensorrt-rtx", "onnx-rtx"),
 }
-"""What `--engine` of the export stands for: names of `EngineChoice`."""
+"""By the value of the export's `--engine`: names of `EngineChoice`."""
 CPU_ENGINE = "onnx-cpu"
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a bundle is to hold beside the FP32 graph for ONNX Runtime."""
+    """Choices of a user for a bundle, which holds the FP32 graph for ONNX Runtime in any case."""
 
     precisions: tuple[Precision, ...] = ()
     targets: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def check_options(options: ExportOptions) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ExportJob:
-    """What the artefacts of one export are made of."""
+    """One export: what its artefacts are made of, and where they are written."""
 
     model: SSHR
     profile: Profile

@@ -30,7 +30,7 @@ class Optimiser(StrEnum):
 
 
 class BatchNormMode(StrEnum):
-    """What becomes of the batch norms."""
+    """Treatment of the batch norms in training."""
 
     FROZEN = "frozen"
     """Running statistics and affine parameters stay as the initial weights have them."""

@@ -270,5 +270,5 @@ class _Run:
         return rate_factor(step, self.recipe.epochs * self.batches.steps, self.recipe)
 
     def _agreed(self, *wishes: bool) -> tuple[bool, ...]:
-        """What any process wishes, so that all do the same."""
+        """Whether any process wishes it, so that all do the same."""
         return tuple((self.processes.total(torch.tensor(wishes, dtype=torch.int64)) > 0).tolist())

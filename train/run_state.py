@@ -1,4 +1,4 @@
-"""What a run consists of between two steps, and how it is written down and taken up again."""
+"""State of a run between two steps: how it is written down and taken up again."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RunState:
             raise self.diverged()
 
     def diverged(self) -> TrainingError:
-        """What to raise when numbers overflow beyond a single batch."""
+        """The error for numbers that overflow beyond a single batch."""
         return TrainingError(
             f"the network's numbers overflowed in epoch {self.position.epoch + 1}, "
             f"step {self.position.step}; lower the recipe's learning_rate and begin again with "

@@ -43,7 +43,7 @@ SearchProgress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """What to search, and with what."""
+    """A search: the graph, how candidates are judged and timed, and the budget."""
 
     source: Path
     """FP32 graph of `write_onnx`; ranges are measured on it."""
@@ -60,7 +60,7 @@ class SearchTask:
     """Folder for candidates, which no other search uses."""
     budget: Budget = field(default_factory=Budget)
     graph: Path | None = None
-    """What candidates quantise, with `source`'s convolutions: a typed graph; None for `source`."""
+    """Typed graph with `source`'s convolutions that candidates quantise; None for `source`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Int8Mix:
     """The 8-bit graph to use, and how it was found."""
 
     graph: Path
-    """What it quantises; see `SearchTask`."""
+    """The graph that it quantises; see `SearchTask`."""
     setting: Setting
     quantised: tuple[str, ...]
     kept: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What an INT8 search has measured so far, in files that a killed search leaves usable."""
+"""Measurements of an INT8 search, in files that a killed search leaves usable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an INT8 search measured, row by row, and what it may not exceed."""
+"""Verdicts on 8-bit graphs, the budget that they are held to, and their table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def change_text(miou_drop: float | None) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """What an 8-bit graph has to reach."""
+    """Limits that an 8-bit graph has to keep."""
 
     min_agreement: float = 0.985
     max_miou_drop: float = 0.005

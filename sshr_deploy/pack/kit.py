@@ -53,7 +53,7 @@ Model: {title}. Research use only; not a medical device.
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What a kit is made of."""
+    """Choices of a user for a kit."""
 
     target: Target
     python: str
@@ -67,7 +67,7 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class Kit:
-    """What was packed."""
+    """A kit that is written, in figures."""
 
     path: Path
     wheels: int
@@ -206,7 +206,7 @@ def _describe(kit: Path, wheels: list[Wheel], bundle: Bundle, settings: PackSett
 
 
 def _entry(kit: Path, name: str, largest: int | None) -> dict[str, Any]:
-    """What `kit.json` says of a file, which is split if it has more than `largest` bytes."""
+    """The entry of a file in `kit.json`; it is split if it has more than `largest` bytes."""
     path = kit / name
     size = path.stat().st_size
     entry = {"name": name, "bytes": size, "sha256": install.file_hash(path)}

@@ -116,7 +116,7 @@ class WheelSource:
         return folder
 
     def _report(self, wanted: list[str]) -> list[dict[str, Any]]:
-        """What pip would install for `wanted`, as its report says it."""
+        """The packages that pip would install for `wanted`, as its report lists them."""
         report = self.work / "report.json"
         options = ["--dry-run", "--ignore-installed", "--no-user", "--report", str(report)]
         options += ["--target", str(self.work / "nothing"), *self._options]
