@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, first_line
 
 _NOTICE_S = 3.0
-"""Before its deadline, so long does a part have to print where it hangs."""
+"""Time that a part has before its deadline to print where it hangs."""
 
 
 class PartOutput:

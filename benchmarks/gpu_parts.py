@@ -1,6 +1,6 @@
 """The parts of `gpu_check`, in the order in which they run; each function is a process of its own.
 
-What is wanted most comes first, and what can crash does so alone: PyTorch's own operations, then
+What is wanted most comes first, and what can crash runs alone: PyTorch's own operations, then
 our kernels, then the compiler. Libraries are imported inside the functions.
 """
 
@@ -72,12 +72,12 @@ def network_eager(output: PartOutput) -> None:
 
 
 def network_fused(output: PartOutput) -> None:
-    """Our kernel, in turn with the form that it competes with."""
+    """Our kernel and the form that it competes with, in turns."""
     _network(output, "separable", "fused")
 
 
 def network_compiled(output: PartOutput) -> None:
-    """The whole network under torch.compile, in turn with the same form without it."""
+    """The whole network under torch.compile and the same form without it, in turns."""
     _network(output, "separable", "compiled")
 
 

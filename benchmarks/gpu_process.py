@@ -1,7 +1,7 @@
 """Runs one part of `gpu_check` in a process of its own and keeps what it measured, come what may.
 
-An illegal access takes the CUDA context of its process with it, and a hung driver call returns
-never: neither may cost the parts that follow.
+An illegal access ends the CUDA context of its process, and a hung driver call never returns:
+neither may cost the parts that follow.
 """
 
 from __future__ import annotations

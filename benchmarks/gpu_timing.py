@@ -42,9 +42,9 @@ class Ceilings:
 class Replay:
     """`calls` as one: on a GPU a captured graph, so that no launch is waited for.
 
-    It holds the calls, and so the tensors that they read: a graph knows addresses alone, and memory
-    that nobody holds is soon another tensor's. Calls are made once before the capture, on the
-    stream of the capture, as libraries set themselves up then.
+    It holds the calls, and so the tensors that they read: a graph keeps addresses alone, and memory
+    that nobody holds is soon given to another tensor. Calls are made once before the capture, on
+    its stream, as libraries set themselves up then.
     """
 
     results: list[Any]
@@ -158,7 +158,7 @@ def alternate_checked(
 
 
 def check_context(name: str) -> None:
-    """Find out whether a failure was of one call, or took this process's CUDA context with it.
+    """Check that a failure was of one call alone, and left this process's CUDA context usable.
 
     Args:
         name: of what has just failed.

@@ -33,6 +33,7 @@ from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.benchmarks.kernels import (
     BOUND,
     DTYPES,
+    Level,
     check_results,
     checked,
     ends_of_reference,
@@ -162,12 +163,8 @@ def _measure_batch(
         rows[name] = {"dtype": dtype, "batch": batch, "shape": shape, "config": asdict(config)}
         level = random_level(shape[0], batch, DTYPES[dtype], device, rows=config.rows)
         references[name] = [ends_of_reference(level, features[i]) for i in (0, -1)]
-        packed = level.packed
-        rest = (level.gate, packed.head, packed.context, packed.bias, config)
-        calls = [partial(run, feature, *rest) for feature in features]
         try:
-            checked(name, calls[0](), references[name][0], BOUND[dtype])
-            replays[name] = Replay(calls)
+            replays[name] = _replay(config, level, features, references[name][0], BOUND[dtype])
         except Exception as error:  # Triton has no base class for what does not fit
             no_room = "out of resource" in str(error)
             reason = f"{type(error).__name__}: {first_line(error)}"
@@ -185,6 +182,22 @@ def _measure_batch(
         figures = statistics(values)
         rows[name] |= figures | cost.against(figures["median_ms"], ceilings)
     return list(rows.values())
+
+
+def _replay(
+    config: Config, level: Level, features: Sequence[Tensor], reference: Tensor, bound: float
+) -> Replay:
+    """The kernel on each of the features; that on the first one is checked.
+
+    Raises:
+        SshrDeployError: its CAM is wrong.
+        Exception: of Triton's or the driver's own, for a kernel that does not fit the device.
+    """
+    packed = level.packed
+    rest = (level.gate, packed.head, packed.context, packed.bias, config)
+    calls = [partial(run, feature, *rest) for feature in features]
+    checked(str(config), calls[0](), reference, bound)
+    return Replay(calls)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -123,6 +123,16 @@ def measure_kernels(
             rows.append(row)
             on_row(row)
     return {
+        **_conditions(device, seconds, ceilings),
+        "rows": rows,
+        "not_measured": left_out,
+    }
+
+
+def _conditions(
+    device: torch.device, seconds: float, ceilings: Mapping[str, Ceilings]
+) -> dict[str, Any]:
+    return {
         "benchmark": "kernels",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(),
@@ -130,8 +140,6 @@ def measure_kernels(
         "ceilings": {name: asdict(ceiling) for name, ceiling in ceilings.items()},
         "settings": {"classes": CLASSES, "seconds": seconds, "bounds": BOUND},
         "rates": "operations and bytes of the fused form over the time of each",
-        "rows": rows,
-        "not_measured": left_out,
     }
 
 

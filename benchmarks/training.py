@@ -1,7 +1,7 @@
 """Time and memory of a training step (`sshr-deploy benchmark training`).
 
 Three variants take turns: "published" is the recipe `paper` with HFRM in its plain form, "pooled"
-the recipe `paper`, "fast" the recipe `fast`. `Trainer` takes the steps: what is timed trains.
+the recipe `paper`, "fast" the recipe `fast`. `Trainer` takes the steps, as in training.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ of a head's bias, which PyTorch sums inexactly in the plain form (2e-4 for 20 pa
 fast have no bound: those of a random network are small differences; BF16 moves them by 0.2 to 0.4.
 """
 
-_RATE_FACTOR = 1e-6  # of the learning rate: the weights stay what they are
+_RATE_FACTOR = 1e-6  # of the learning rate: the weights hardly move
 _SHAPES = ((4, 56), (8, 28), (16, 28), (64, 28))  # of features: channels / width, pixels a side
 
 _WARM_UP_ROUNDS = {"cpu": 1, "cuda": 5}

@@ -87,19 +87,21 @@ def measure_training_kernels(
     heads = {
         name: partial(_heads_step, model, features, labels, form) for name, form in FORMS.items()
     }
-    rate = 1e-9  # the weights stay what they are
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], rate)
-    steps: dict[str, Call] = {
-        name: partial(_step, model, x, labels, form, optimiser) for name, form in FORMS.items()
-    }
     rows = []
-    for part, calls in (("HFRM and heads", heads), ("step", steps)):
+    for part, calls in (("HFRM and heads", heads), ("step", _steps(model, x, labels))):
         on_step(f"training: {part}")
         for name, samples in alternate(calls, seconds * len(calls)).items():
             row = {"part": part, "form": name, "batch": batch, "width": width}
             rows.append(row | statistics(samples))
             on_row(rows[-1])
     return rows
+
+
+def _steps(model: SSHR, x: Tensor, labels: Tensor) -> dict[str, Call]:
+    """A whole training step by form."""
+    rate = 1e-9  # the weights hardly move
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], rate)
+    return {name: partial(_step, model, x, labels, form, optimiser) for name, form in FORMS.items()}
 
 
 def _features(model: SSHR, x: Tensor) -> Features:

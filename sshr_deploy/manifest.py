@@ -168,7 +168,7 @@ class Manifest(Frozen):
     model: ModelFacts
     tool_versions: dict[str, str]
     reference_file: str
-    """Patches and what the PyTorch FP32 network says of them; see `runtime.reference_set`."""
+    """Patches and the PyTorch FP32 network's outputs for them; see `runtime.engines.reference`."""
     engine_options: EngineOptions = EngineOptions()
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     files: dict[str, FileEntry]

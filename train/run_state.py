@@ -1,4 +1,4 @@
-"""State of a run between two steps: how it is written down and taken up again."""
+"""State of a run between two steps: saved to a checkpoint, and restored from one."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
 
 
 class _Progress:
-    """Says how far one or two searches are, as steps of all of them together."""
+    """Tells how far one or two searches are, as steps of all of them together."""
 
     def __init__(self, on_step: OnStep) -> None:
         self._on_step = Sparse(on_step)

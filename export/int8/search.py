@@ -1,6 +1,6 @@
-"""Which convolutions can be 8-bit: the range method, then the smallest set of layers left wide.
+"""Search for the convolutions that can be 8-bit: range method, then the fewest layers left wide.
 
-What decides is measured on whole graphs: each candidate is written, judged against the reference
+Whole graphs are measured: each candidate is written, judged against the reference
 and removed. Verdicts are kept in a file, so an interrupted search goes on where it stopped.
 """
 

@@ -26,7 +26,7 @@ class Verdict:
 def change_text(miou_drop: float | None) -> str:
     """The change of the mean IoU, "-0.0009" where it falls; "" where it is not known.
 
-    This sign stands wherever a user reads of it; only names in code and manifest count a drop.
+    Users always read the change, with this sign; names in code and manifest count the drop.
     """
     return "" if miou_drop is None else f"{round(-miou_drop, 4) + 0.0:+.4f}"
 
@@ -67,7 +67,7 @@ class Row:
 
 
 class Int8RejectedError(ExportError):
-    """No 8-bit graph is worth having; `rows` say why."""
+    """No 8-bit graph meets the budget and is faster; `rows` say why."""
 
     def __init__(self, reason: str, rows: Sequence[Row]) -> None:
         super().__init__(reason)
