@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -224,8 +223,8 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     a, b = (_random((side, side), dtype, device) for _ in range(2))
     products = alternate({"product": lambda: a @ b}, 0.5)["product"]
     return Ceilings(
-        2 * elements / float(np.median(copies)) / 1e6,
-        2 * side**3 / float(np.median(products)) / 1e9,
+        2 * elements / spread_of(copies).median_ms / 1e6,
+        2 * side**3 / spread_of(products).median_ms / 1e9,
     )
 
 
