@@ -148,13 +148,7 @@ def _measure_batch(
 ) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     batch, *shape = size
-    sets = sets_beyond_cache(2 * prod(size), device)
-    features = [
-        torch.randn(size, device=device)
-        .to(DTYPES[dtype])
-        .contiguous(memory_format=torch.channels_last)
-        for _ in range(sets)
-    ]
+    features = _features(size, dtype, device)
     rows: dict[str, dict[str, Any]] = {}
     replays: dict[str, Replay] = {}
     references: dict[str, list[Tensor]] = {}
@@ -174,7 +168,9 @@ def _measure_batch(
     def check(name: str, cams: Sequence[Tensor]) -> None:
         check_results(name, cams, references=references[name], bound=BOUND[dtype])
 
-    samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
+    samples, wrong = alternate_checked(
+        replays, seconds * len(replays), check, divisor=len(features)
+    )
     for name, reason in wrong.items():
         rows[name]["failed"] = reason
     cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level.head_weight)
@@ -182,6 +178,17 @@ def _measure_batch(
         figures = statistics(values)
         rows[name] |= figures | cost.against(figures["median_ms"], ceilings)
     return list(rows.values())
+
+
+def _features(size: tuple[int, int, int, int], dtype: str, device: torch.device) -> list[Tensor]:
+    """Random features in channels_last, too many for the cache."""
+    sets = sets_beyond_cache(2 * prod(size), device)
+    return [
+        torch.randn(size, device=device)
+        .to(DTYPES[dtype])
+        .contiguous(memory_format=torch.channels_last)
+        for _ in range(sets)
+    ]
 
 
 def _replay(

@@ -187,7 +187,7 @@ class _Search:
         """Time the FP32 graph, all layers in 8 bits and the mix; adds their rows."""
         if self._task.time_ms is None:
             return
-        self._tell("timing")
+        self._report("timing")
         choices = [self._names, self.all_but(kept)] if kept else [self._names]
         with self._written(setting, choices) as graphs:
             wide, *times = self._task.time_ms([self._task.source, *graphs])
@@ -229,7 +229,7 @@ class _Search:
             self._task.source,
             [tensor for layer in self._layers for tensor in (layer.input, layer.output)],
             self._task.patches,
-            lambda done, total: self._tell(f"calibrating, {done} of {total} patches"),
+            lambda done, total: self._report(f"calibrating, {done} of {total} patches"),
         )
 
     def _judged(
@@ -246,7 +246,7 @@ class _Search:
         }
         if again:  # known, and its row is there
             return self._state.verdict(candidate, judge)
-        self._tell(self._label(quantised))
+        self._report(self._label(quantised))
         verdict = self._state.verdict(candidate, judge)
         self._done += 1
         row = self._row(setting, quantised, verdict)
@@ -287,7 +287,7 @@ class _Search:
     def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
         return tuple(name for name in self._names if name in names)
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self._expected = max(self._expected, self._done + 1)
         self._on_progress(self._done, self._expected, text)
 

@@ -100,15 +100,7 @@ def pack(
     bundle = load_bundle(bundle_dir)
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)
-        project = settings.wheel
-        if project is None:
-            on_step("building the wheel of this checkout")
-            project = build_project_wheel(work)
-        checked = check_project_wheel(project, settings.target)
-        if checked.without_kernels:
-            on_step(
-                f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)"
-            )
+        project = _project_wheel(settings, work, on_step)
         wheels = WheelSource(settings.target, settings.python, work, on_step)
         on_step(f"finding the packages for {settings.target.name}, Python {settings.python}")
         chosen = wheels.resolve(project)
@@ -127,6 +119,18 @@ def pack(
         shutil.rmtree(work, ignore_errors=True)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return Kit(out, len(chosen), size, install.file_hash(out / install.KIT_NAME))
+
+
+def _project_wheel(settings: PackSettings, work: Path, on_step: OnStep) -> Path:
+    """The wheel that was given, or a new one of the checkout; checked."""
+    project = settings.wheel
+    if project is None:
+        on_step("building the wheel of this checkout")
+        project = build_project_wheel(work)
+    checked = check_project_wheel(project, settings.target)
+    if checked.without_kernels:
+        on_step(f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)")
+    return project
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
