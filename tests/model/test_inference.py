@@ -25,7 +25,7 @@ def test_outputs_are_those_of_the_whole_network(small_checkpoint: Path) -> None:
 
 def test_weights_of_another_type_give_float32(small_checkpoint: Path) -> None:
     model = load_checkpoint(small_checkpoint)
-    patches = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    patches = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = Inference(model)(patches)
         found = Inference(model.double())(patches)
