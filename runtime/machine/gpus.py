@@ -111,7 +111,7 @@ def first_visible(gpus: Sequence[Gpu], visible: str | None) -> Gpu:
     if first.startswith("MIG-"):
         raise SessionError(
             f"{said}, a slice of a GPU; engines are proven for whole GPUs: name one by its number "
-            "or UUID, or take --engine onnx-cpu"
+            "or UUID, or take `engine` onnx-cpu"
         )
     is_uuid = first.startswith("GPU-")
     named = [

@@ -95,7 +95,7 @@ def check_stain(path: Path, rgb: NDArray[np.uint8], *, any_stain: bool) -> str |
     Args:
         path: names the picture in the error.
         rgb: [H, W, 3] uint8, a patch image or a slide's thumbnail.
-        any_stain: let it pass (`--any-stain`).
+        any_stain: let it pass.
 
     Returns:
         What speaks against H&E where `any_stain` let it pass, else None.
@@ -107,7 +107,7 @@ def check_stain(path: Path, rgb: NDArray[np.uint8], *, any_stain: bool) -> str |
     if concern is not None and not any_stain:
         raise InputError(
             f"{path} does not look like H&E: {concern}; "
-            "give H&E, or --any-stain to segment it all the same"
+            "give H&E, or `any_stain` to segment it all the same"
         )
     return concern
 
