@@ -1,4 +1,4 @@
-"""What `sshr-deploy train` prints: progress and news on stderr, the result on stdout."""
+"""Output of `sshr-deploy train`: progress and news on stderr, the result on stdout."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class QuietTrainingReporter:
 
 
 class _SpokenReporter(QuietTrainingReporter):
-    """What the bar and the plain lines have in common: a line for each epoch and piece of news."""
+    """Base of the bar and the plain lines: a line for each epoch and piece of news."""
 
     def run_started(
         self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int
