@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 Kind = Literal["slide", "patch"]
 Status = Literal["done", "skipped", "failed"]
+OnStep = Callable[[str], None]
+"""Told in a few words what is being done."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a network starts from: random weights, and files of trained ones."""
+"""Weights that a network starts from: random ones, and files of trained ones."""
 
 from __future__ import annotations
 

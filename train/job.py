@@ -1,4 +1,4 @@
-"""What a user asks of `sshr-deploy train`, and the folder that a run writes."""
+"""A training job as `sshr-deploy train` asks for it, and the folder that its run writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors
 _RUNNING = "running"
 _MUST_AGREE = ("profile", "recipe", "width", "training_set", "val_images")
 _BEFORE_CHECKPOINT = (RUN_NAME, METRICS_NAME, EVENTS_NAME)
-"""What a run has written that stopped before its first checkpoint."""
+"""Files of a run that stopped before its first checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_job(job: TrainingJob) -> None:
 def describe_run(
     job: TrainingJob, patches: Sequence[TrainingPatch], val_images: int, threads: int
 ) -> dict[str, Any]:
-    """What a run is, as JSON: everything that a resumed run has to have in common, and versions."""
+    """A run as JSON: everything that a resumed run has to have in common, and versions."""
     return {
         "profile": job.profile.model_dump(mode="json"),
         "recipe": recipe_fields(job.recipe),

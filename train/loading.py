@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """What each step of an epoch loads, as lists of keys for one process.
+    """Keys that each step of an epoch loads, as lists for one process.
 
     An epoch is one permutation of all patches, cut into global batches; the last incomplete one is
     dropped. Process `rank` of `world` takes its contiguous share of every global batch.

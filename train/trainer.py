@@ -18,7 +18,7 @@ from sshr_deploy.train.network import Forward
 
 
 class Trainer:
-    """Takes optimiser steps on batches and keeps the books."""
+    """Takes optimiser steps on batches and adds them up in a meter."""
 
     def __init__(
         self,

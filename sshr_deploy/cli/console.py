@@ -1,4 +1,4 @@
-"""What commands print: progress and messages on stderr, results on stdout."""
+"""Output of the commands: progress and messages on stderr, results on stdout."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def load_checkpoint(path: Path) -> SSHR:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """What the header of a checkpoint says; empty for other formats than safetensors.
+    """Fields of a checkpoint's header; empty for other formats than safetensors.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -193,7 +193,7 @@ def require_file(path: Path) -> None:
 
 
 def why_unusable(expected: Tensor, found: Tensor) -> str | None:
-    """What keeps `found` from taking the place of `expected`, shapes aside; None if nothing."""
+    """Why `found` cannot take the place of `expected`, shapes aside; None if it can."""
     allowed = _FLOATS if expected.is_floating_point() else (torch.int64,)
     if found.dtype not in allowed or found.layout is not torch.strided or found.is_meta:
         return f"is {found.dtype} {found.layout}, not a dense tensor of {expected.dtype}"
