@@ -18,13 +18,13 @@ from rich.progress import (
 from rich.table import Table
 
 from sshr_deploy.errors import counted
-from sshr_deploy.train.history import EpochRow, Reporter, StepNews, best_row
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, best_row
 
 _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def make_training_reporter(*, quiet: bool) -> Iterator[Reporter]:
+def make_training_reporter(*, quiet: bool) -> Iterator[TrainingReporter]:
     """A progress bar on a terminal, plain lines elsewhere, warnings only when quiet."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if quiet:
