@@ -175,7 +175,7 @@ def _quantised(
     layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
     names = [layer.name for layer in layers]
     if unknown := sorted(set(keep) - set(names)):
-        raise UsageError(f"--keep {unknown[0]}: no such layer; there are {', '.join(names)}")
+        raise UsageError(f"`keep` {unknown[0]}: no such layer; there are {', '.join(names)}")
     tensors = [tensor for layer in layers for tensor in (layer.input, layer.output)]
     found = histograms(fp32, tensors, patches, lambda *_: None)
     ranges = layer_ranges(found, layers, method, levels=scheme.levels, symmetric=scheme.symmetric)

@@ -48,7 +48,7 @@ def parse_batches(text: str) -> list[int]:
         sizes = []
     if not sizes or sizes[0] < 1 or sizes[-1] > _MAX_BATCH:
         raise UsageError(
-            f"--batches {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between"
+            f"`batches` {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between"
         )
     return sizes
 

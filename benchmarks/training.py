@@ -106,7 +106,7 @@ def measure_training(
         model = _random_model(ModelConfig(classes, width), patches.rgb)
         return report | _measure(model, patches, rounds, on_step)
     except torch.OutOfMemoryError as error:
-        raise UsageError(f"--batch {batch} does not fit the GPU's memory; lower it") from error
+        raise UsageError(f"`batch` {batch} does not fit the GPU's memory; lower it") from error
 
 
 class _Variant:

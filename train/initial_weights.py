@@ -124,7 +124,7 @@ def _check_width(path: Path, found: Mapping[str, Tensor], width: int) -> None:
     if 1 <= first.shape[0] <= MAX_WIDTH:
         raise CheckpointError(
             f"{path} holds weights of width {first.shape[0]}, but the network has width {width}: "
-            f"give --width {first.shape[0]} or leave them out"
+            f"give `width` {first.shape[0]} or leave them out"
         )
 
 

@@ -126,7 +126,7 @@ class PatchLoader(Closing):
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]  # a worker's traceback comes before it
             raise TrainingError(
-                f"loading training patches failed: {reason}; fewer --workers need less memory"
+                f"loading training patches failed: {reason}; fewer `workers` need less memory"
             ) from error
 
     def close(self) -> None:

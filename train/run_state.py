@@ -96,7 +96,7 @@ class RunState:
         return TrainingError(
             f"the network's numbers overflowed in epoch {self.position.epoch + 1}, "
             f"step {self.position.step}; lower the recipe's learning_rate and begin again with "
-            "another --out"
+            "another `out`"
         )
 
     def _save_best(self) -> None:

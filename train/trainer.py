@@ -84,5 +84,5 @@ class Trainer:
         names = ", ".join(self.files[i].name for i in batch.indices.tolist())
         raise TrainingError(
             f"the {what} is {value.item()} on the batch {names}; look at these files or "
-            "lower the recipe's learning_rate and begin again with another --out"
+            "lower the recipe's learning_rate and begin again with another `out`"
         )

@@ -71,7 +71,7 @@ class QuietTrainingReporter:
 
 
 class _SpokenReporter(QuietTrainingReporter):
-    """Common part of the bar and the plain lines: a line for each epoch and piece of news."""
+    """Base of the bar and the plain lines: a line for each epoch and piece of news."""
 
     def run_started(
         self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int

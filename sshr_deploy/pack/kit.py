@@ -141,14 +141,14 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         kit = install.read_kit(out)
     except install.KitError as error:
         raise UsageError(
-            f"{out} exists and is no whole kit; choose another --out, or remove it"
+            f"{out} exists and is no whole kit; choose another `out`, or remove it"
         ) from error
     names = {part["name"] for part in install.stored(kit)}
     foreign = install.extra_files(out, names | {install.KIT_NAME, install.SUMS_NAME})
     if foreign:
         raise UsageError(f"{out} holds more than a kit ({foreign[0]}); move that away")
     if not overwrite:
-        raise UsageError(f"{out} exists; add --overwrite to replace that kit, or choose another")
+        raise UsageError(f"{out} exists; add `overwrite` to replace that kit, or choose another")
 
 
 def _gather(kit: Path, wheels: list[Path], bundle: Bundle) -> None:

@@ -267,7 +267,7 @@ def test_kernels_of_another_plan_are_refused(kernels: Path) -> None:
 def test_without_precompiled_kernels_the_command_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest, "FOLDER", tmp_path / "cubins")
+    monkeypatch.setattr(manifest, "FOLDER", tmp_path)
     with pytest.raises(KernelError, match=r"no precompiled kernels .*; `make kernels` builds"):
         register_plugins()
 
