@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import SessionError
 
 PATCH_PX = 224
-"""Height and width of a patch at the network's door, in pixels."""
+"""Height and width of a patch as the network takes it, in pixels."""
 
 INPUT_NAME = "patches"
 CAM_NAMES = ("cam_28_1", "cam_28_2", "cam_deep")
 OUTPUT_NAMES = (*CAM_NAMES, "prob")
 
+K = TypeVar("K")
+
 
 @dataclass(frozen=True)
 class CamBatch:
-    """What the network says of B patches, N classes; all float32 and finite."""
+    """Output of the network for B patches and N classes; all float32 and finite."""
 
     cam_28_1: NDArray[np.float32]  # [B, N, 28, 28], >= 0
     cam_28_2: NDArray[np.float32]  # [B, N, 28, 28], >= 0
@@ -56,7 +58,7 @@ class MaskBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What served a run, for `run.json`."""
+    """The engine that served a run, for `run.json`."""
 
     engine: str
     """A name of `EngineChoice`, or "pytorch-cpu" and the like."""
@@ -67,7 +69,7 @@ class SessionInfo:
     rejected: dict[str, str] = field(default_factory=dict)
     """Engines that would have been faster, each with the reason it was not used."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know: what the engine could not use here, and why."""
+    """For readers of the results: things that the engine could not use here, and why."""
     mask_agreement: float | None = None
     """Share of mask pixels equal to the reference's, as found on this machine; None if unknown."""
     unqualified: str | None = None
@@ -80,9 +82,31 @@ class Session(Protocol):
     """A loaded network. A context manager; not thread-safe."""
 
     info: SessionInfo
+    labels_on_device: bool
+    """Whether a GPU makes the label maps of `stream`; else they are made of its CAMs here."""
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        """uint8 RGB [B, 224, 224, 3], any B >= 1 -> CAMs and probabilities.
+    @overload
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: None = None
+    ) -> Iterator[tuple[K, CamBatch]]: ...
+
+    @overload
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: MaskRule
+    ) -> Iterator[tuple[K, MaskBatch]]: ...
+
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: MaskRule | None = None
+    ) -> Iterator[tuple[K, CamBatch]] | Iterator[tuple[K, MaskBatch]]:
+        """CAMs of batches of patches, or their label maps where there is a `rule`, in order.
+
+        Batches are taken as results are asked for, a few ahead of them where the engine computes
+        one while another is copied.
+
+        Args:
+            batches: a key of any kind, and uint8 RGB [B, 224, 224, 3], any B >= 1. The key comes
+                back with the result; a batch may hold patches of several slides.
+            rule: how CAMs become label maps.
 
         Raises:
             SessionError: wrong shape or dtype, a failure of the engine, or impossible outputs
@@ -90,12 +114,8 @@ class Session(Protocol):
         """
         ...
 
-    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
-        """Batches as for `infer` -> their label maps, in order; may work a few batches ahead.
-
-        Raises:
-            SessionError: as `infer`.
-        """
+    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """CAMs and probabilities of one batch, as from `stream`."""
         ...
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 OnStep = Callable[[str], None]
-"""Told what is being done, in a few words."""
+"""Told in a few words what is being done."""
 
 
 class Sparse:

@@ -14,7 +14,6 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES, PATCH_PX, CamBatch, Session
 from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.masks import gate, label_map, mask_rule
-from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.scores import confusion_matrix, scores_from
 
 TOLERANCES: Mapping[Precision, Tolerance] = {
@@ -54,8 +53,8 @@ def qualify(
             engines that have code for fixed sizes.
         on_patches: told how many patches more were compared.
 
-    A session with label maps of its own (`Session.masks`) has them compared as well, twice over,
-    because the second time may run a captured graph.
+    Label maps that the engine's device makes are compared as well, twice over, because the second
+    time may run a captured graph.
 
     Raises:
         SessionError: the engine fails.
@@ -63,8 +62,9 @@ def qualify(
     found = []
     for sizes in passes:
         comparison = _Comparison(reference, profile)
-        for chosen in _chunks(len(reference), sizes, fill=fill):
-            got = session.infer(reference.patches[chosen])
+        chunks = _chunks(len(reference), sizes, fill=fill)
+        batches = ((chosen, reference.patches[chosen]) for chosen in chunks)
+        for chosen, got in session.stream(batches):
             for place, index in enumerate(chosen):
                 comparison.add(index, got, place)
             on_patches(len(chosen))
@@ -217,12 +217,12 @@ def _agreement_of_maps(
 
     The maps are those of the patches themselves, 224 x 224.
     """
-    if getattr(type(session), "masks", None) is BaseSession.masks:
+    if not session.labels_on_device:
         return 1.0
     rule, equal, pixels = mask_rule(profile), 0, 0
     chunks = list(_chunks(len(reference), sizes, fill=fill)) * 2
-    batches = (reference.patches[chosen] for chosen in chunks)
-    for chosen, got in zip(chunks, session.masks(batches, rule), strict=True):
+    batches = ((chosen, reference.patches[chosen]) for chosen in chunks)
+    for chosen, got in session.stream(batches, rule):
         for labels, index in zip(got.labels, chosen, strict=True):
             wanted = label_map(reference.cams, index, rule, height_px=PATCH_PX, width_px=PATCH_PX)
             equal, pixels = equal + int((labels == wanted).sum()), pixels + wanted.size

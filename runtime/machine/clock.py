@@ -58,10 +58,15 @@ class Stages:
         iterator = iter(items)
         while True:
             with self.stage(name):
-                item = next(iterator, None)
-            if item is None:
-                return
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
             yield item
+
+    def spent_s(self, name: str) -> float:
+        """Seconds in stage `name` so far."""
+        return self._seconds.get(name, 0.0)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, in the order of first use, and "total" since the beginning."""

@@ -16,23 +16,21 @@ _V = TypeVar("_V")
 
 def read_ahead(
     items: Iterable[_K], read: Callable[[_K], _V], *, ahead: int
-) -> Generator[tuple[_K, _V], None, None]:
-    """Items in order, each with what `read` gives for it; an error of `read` is raised there.
+) -> Generator[_V, None, None]:
+    """What `read` gives for each item, in order; its errors are raised in their turn.
 
     `read` runs in two threads, up to `ahead` items before they are asked for. Close the generator
     (`contextlib.closing`) where it may not be read to its end: that ends the threads.
     """
-    pending: deque[tuple[_K, Future[_V]]] = deque()
+    pending: deque[Future[_V]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
         try:
             for item in items:
-                pending.append((item, pool.submit(read, item)))
+                pending.append(pool.submit(read, item))
                 if len(pending) > ahead:
-                    first, future = pending.popleft()
-                    yield first, future.result()
+                    yield pending.popleft().result()
             while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
+                yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

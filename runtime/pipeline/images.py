@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -13,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import PATCH_PX, Session
+from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, Session
+from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
+from sshr_deploy.runtime.machine.read_ahead import batches
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.settings import CPU_BATCH, LargeImages
@@ -65,7 +66,7 @@ def predict_images(
 
     Each part of an image (`parts_of`) is one patch: resized to 224 px, its CAMs upsampled to the
     part's own size, as published. `batch` patches go through the network at a time, of one image or
-    of several: no more than `batch` images are held.
+    of several: no more than `batch` images are held for each batch that the session has in flight.
 
     Args:
         images: any hashable or other key, and the pixels.
@@ -83,39 +84,16 @@ def predict_images(
     Raises:
         SessionError: the engine fails.
     """
-    scale = model_scale(profile, mpp_um)
-    unfinished: deque[_Open[_K]] = deque()
-    waiting: list[_PendingPart[_K]] = []
-
-    @contextmanager
-    def guarded(image: _Open[_K]) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            image.failed = True
-            unfinished.remove(image)
-            on_error(image.key, error)
-
-    for key, rgb in images:
-        height, width = rgb.shape[:2]
-        parts = parts_of(height, width, large, scale)
-        image = _Open(key, (height, width), profile.num_classes, len(parts))
-        unfinished.append(image)
-        for part in parts:
-            with guarded(image):
-                patch = resize_to_patch(rgb[part.top : part.bottom, part.left : part.right])
-                waiting.append(_PendingPart(image, part, patch))
-            if len(waiting) == batch:
-                _predict_parts(waiting, session, profile, guarded)
-                waiting.clear()
-                yield from _finished(unfinished)
-                if unfinished:
-                    on_parts(unfinished[0].key, unfinished[0].done, unfinished[0].parts)
-            if image.failed:
-                break
-    if waiting:
-        _predict_parts(waiting, session, profile, guarded)
-        yield from _finished(unfinished)
+    work = _Work(profile, large, model_scale(profile, mpp_um), on_error)
+    spent_s = 0.0
+    results = session.stream(work.batches(images, batch))
+    for parts, cams in work.stages.each("infer", results):
+        before_s, spent_s = spent_s, work.stages.spent_s("infer")
+        work.place(parts, cams, infer_s=spent_s - before_s)
+        yield from work.finished()
+        if work.unfinished:
+            first = work.unfinished[0]
+            on_parts(first.key, first.done, first.parts)
 
 
 def model_scale(profile: Profile, mpp_um: float | None) -> float:
@@ -156,42 +134,78 @@ class _Open(Generic[_K]):
 
 class _PendingPart(NamedTuple, Generic[_K]):
     image: _Open[_K]
-    part: Part
+    place: Part
     patch: NDArray[np.uint8]  # [224, 224, 3]
 
 
-def _predict_parts(
-    pending: Sequence[_PendingPart[_K]],
-    session: Session,
-    profile: Profile,
-    guarded: Callable[[_Open[_K]], AbstractContextManager[None]],
-) -> None:
-    start = time.perf_counter()
-    cams = session.infer(np.stack([p.patch for p in pending]))
-    infer_s = (time.perf_counter() - start) / len(pending)
-    for index, (image, part, _) in enumerate(pending):
-        if image.failed:
-            continue
-        with guarded(image):
-            start = time.perf_counter()
-            image.mask[part.top : part.bottom, part.left : part.right] = reference_mask(
-                cams,
-                index,
-                profile,
-                height_px=part.bottom - part.top,
-                width_px=part.right - part.left,
-            )
-            np.maximum(image.prob, cams.prob[index], out=image.prob)
-            image.on |= gate(cams.prob[index], profile.gate_threshold)
-            image.done += 1
-            image.infer_s += infer_s
-            image.mask_s += time.perf_counter() - start
+class _Work(Generic[_K]):
+    """Images on their way through the network, in order."""
 
+    def __init__(
+        self,
+        profile: Profile,
+        large: LargeImages,
+        scale: float,
+        on_error: Callable[[_K, Exception], None],
+    ) -> None:
+        self.profile, self.large, self.scale, self.on_error = profile, large, scale, on_error
+        self.unfinished: deque[_Open[_K]] = deque()
+        self.stages = Stages()
 
-def _finished(unfinished: deque[_Open[_K]]) -> Iterator[tuple[_K, Prediction]]:
-    while unfinished and unfinished[0].done == unfinished[0].parts:
-        image = unfinished.popleft()
-        yield image.key, image.prediction()
+    def batches(
+        self, images: Iterable[tuple[_K, NDArray[np.uint8]]], size: int
+    ) -> Iterator[tuple[list[_PendingPart[_K]], NDArray[np.uint8]]]:
+        for batch in self.stages.each("read", batches(self._parts(images), size)):
+            yield batch, np.stack([part.patch for part in batch])
+
+    def _parts(self, images: Iterable[tuple[_K, NDArray[np.uint8]]]) -> Iterator[_PendingPart[_K]]:
+        for key, rgb in images:
+            height, width = rgb.shape[:2]
+            places = parts_of(height, width, self.large, self.scale)
+            image = _Open(key, (height, width), self.profile.num_classes, len(places))
+            self.unfinished.append(image)
+            for place in places:
+                patch = None
+                with self._guarded(image):
+                    patch = resize_to_patch(rgb[place.top : place.bottom, place.left : place.right])
+                if patch is None or image.failed:
+                    break
+                yield _PendingPart(image, place, patch)
+
+    def place(self, batch: Sequence[_PendingPart[_K]], cams: CamBatch, *, infer_s: float) -> None:
+        """Put the label maps of a batch into their images."""
+        for index, (image, place, _) in enumerate(batch):
+            if image.failed:
+                continue
+            with self._guarded(image):
+                watch = Stopwatch()
+                image.mask[place.top : place.bottom, place.left : place.right] = reference_mask(
+                    cams,
+                    index,
+                    self.profile,
+                    height_px=place.bottom - place.top,
+                    width_px=place.right - place.left,
+                )
+                np.maximum(image.prob, cams.prob[index], out=image.prob)
+                image.on |= gate(cams.prob[index], self.profile.gate_threshold)
+                image.done += 1
+                image.infer_s += infer_s / len(batch)
+                image.mask_s += watch.seconds()
+
+    def finished(self) -> Iterator[tuple[_K, Prediction]]:
+        """The images that are complete, up to the first that is not."""
+        while self.unfinished and self.unfinished[0].done == self.unfinished[0].parts:
+            image = self.unfinished.popleft()
+            yield image.key, image.prediction()
+
+    @contextmanager
+    def _guarded(self, image: _Open[_K]) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            image.failed = True
+            self.unfinished.remove(image)
+            self.on_error(image.key, error)
 
 
 def _cuts(side_px: int, large: LargeImages, scale: float) -> list[tuple[int, int]]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import MaskRule, Session
+from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.clock import Stages
-from sshr_deploy.runtime.machine.read_ahead import read_ahead
+from sshr_deploy.runtime.machine.read_ahead import batches, read_ahead
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline.assembling import MaskStore
 from sshr_deploy.runtime.pipeline.documents import slide_classes
@@ -72,12 +72,13 @@ def segment_slide(
         reporter.input_started(path, len(plan.tissue))
         with MaskStore(folder, grid, profile.num_classes) as store:
             # Closing ends the reading threads, which must not outlive the reader.
-            read = partial(read_tile, reader, plan.mpp, plan.grid)
-            with closing(read_ahead(plan.tissue, read, ahead=2 * settings.batch)) as patches:
-                batches = _batches(patches, settings.batch, stages)
-                for batch, labels in _label_maps(batches, session, mask_rule(profile), stages):
+            with closing(_read(plan, reader, ahead=2 * settings.batch)) as patches:
+                read = stages.each("read", batches(patches, settings.batch))
+                keyed = ((batch, np.stack([part.patch for part in batch])) for batch in read)
+                results = session.stream(keyed, mask_rule(profile))
+                for batch, masks in stages.each("infer", results):
                     with stages.stage("mask"):
-                        _keep(batch, labels, plan, store, profile.num_classes)
+                        _keep(batch, masks.labels, store, profile.num_classes)
                     reporter.tiles_done(path, len(batch))
             mask = store.finish()
             classes = slide_classes(profile, store.label_counts.tolist(), grid.mpp_um)
@@ -145,51 +146,28 @@ def _slide_facts(reader: SlideReader) -> SlideFacts:
     )
 
 
-def _batches(
-    patches: Iterator[tuple[Tile, NDArray[np.uint8]]], size: int, stages: Stages
-) -> Iterator[list[tuple[Tile, NDArray[np.uint8]]]]:
-    while True:
-        batch: list[tuple[Tile, NDArray[np.uint8]]] = []
-        with stages.stage("read"):
-            for item in patches:
-                batch.append(item)
-                if len(batch) == size:
-                    break
-        if not batch:
-            return
-        yield batch
+class _ReadTile(NamedTuple):
+    tile: Tile
+    patch: NDArray[np.uint8]  # RGB [224, 224, 3]
+    tissue: NDArray[np.bool_]  # [224, 224]
 
 
-def _label_maps(
-    batches: Iterator[list[tuple[Tile, NDArray[np.uint8]]]],
-    session: Session,
-    rule: MaskRule,
-    stages: Stages,
-) -> Iterator[tuple[list[Tile], NDArray[np.uint8]]]:
-    """Tiles and their labels [B, 224, 224], in order; the session may be batches ahead."""
-    ahead: deque[list[Tile]] = deque()
+def _read(plan: SlidePlan, reader: SlideReader, ahead: int) -> Generator[_ReadTile, None, None]:
+    """The tiles of a plan in order, read and resampled in threads."""
 
-    def patches() -> Iterator[NDArray[np.uint8]]:
-        for batch in batches:
-            ahead.append([tile for tile, _ in batch])
-            yield np.stack([patch for _, patch in batch])
+    def read(tile: Tile) -> _ReadTile:
+        patch = read_tile(reader, plan.mpp, plan.grid, tile)
+        return _ReadTile(tile, patch, plan.tissue[tile].mask())
 
-    results = session.masks(patches(), rule)
-    while True:
-        with stages.stage("infer"):
-            result = next(results, None)
-        if result is None:
-            return
-        yield ahead.popleft(), result.labels
+    return read_ahead(plan.tissue, read, ahead=ahead)
 
 
 def _keep(
-    tiles: Sequence[Tile],
+    batch: Sequence[_ReadTile],
     labels: NDArray[np.uint8],  # [B, 224, 224]
-    plan: SlidePlan,
     store: MaskStore,
     background: int,
 ) -> None:
-    for tile, mask in zip(tiles, labels, strict=True):
-        mask[~plan.tissue[tile].mask()] = background
-        store.put(tile, mask)
+    for read, mask in zip(batch, labels, strict=True):
+        mask[~read.tissue] = background
+        store.put(read.tile, mask)

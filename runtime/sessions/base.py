@@ -1,8 +1,10 @@
-"""What the sessions share that make label maps on the CPU."""
+"""Base of all sessions: the stream of batches, and label maps on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +13,82 @@ from sshr_deploy.closing import Closing
 from sshr_deploy.runtime.contract import (
     PATCH_PX,
     CamBatch,
+    K,
     MaskBatch,
     MaskRule,
     SessionInfo,
+    checked_cams,
+    checked_patches,
 )
 from sshr_deploy.runtime.masks import label_map
 
+Labels = NDArray[np.uint8]  # [B, 224, 224]
+Finish = Callable[[], tuple[CamBatch, Labels | None]]
+"""Waits for a batch; gives its CAMs, and its label maps if the engine made them."""
+
 
 class BaseSession(Closing):
-    """A session that only has to say how it infers; one that can do better overrides `masks`."""
+    """A session that has to say only how it computes a batch: `_compute`, or `_start`."""
 
     info: SessionInfo
+    labels_on_device = False
+    ahead = 0
+    """Batches that are started before the result of one is waited for."""
+
+    @overload
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: None = None
+    ) -> Iterator[tuple[K, CamBatch]]: ...
+
+    @overload
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: MaskRule
+    ) -> Iterator[tuple[K, MaskBatch]]: ...
+
+    def stream(
+        self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: MaskRule | None = None
+    ) -> Iterator[tuple[K, CamBatch | MaskBatch]]:
+        """See `Session.stream`."""
+        started: deque[tuple[K, int, Finish]] = deque()
+        for key, patches in batches:
+            checked = checked_patches(patches)
+            started.append((key, len(checked), self._start(checked, rule)))
+            if len(started) > self.ahead:
+                yield _result(*started.popleft(), rule)
+        while started:
+            yield _result(*started.popleft(), rule)
 
     def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
         """See `Session.infer`."""
+        ((_, cams),) = self.stream([(None, patches)])
+        return cams
+
+    def _start(
+        self,
+        patches: NDArray[np.uint8],
+        rule: MaskRule | None,  # noqa: ARG002  (for sessions with `labels_on_device`)
+    ) -> Finish:
+        """Begin to compute `patches`, which are checked; with a rule perhaps label maps too."""
+        cams = self._compute(patches)
+        return lambda: (cams, None)
+
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """CAMs of `patches`, which are checked."""
         raise NotImplementedError
 
-    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
-        """See `Session.masks`: one batch after the other."""
-        for patches in batches:
-            cams = self.infer(patches)
-            labels = [
-                label_map(cams, index, rule, height_px=PATCH_PX, width_px=PATCH_PX)
-                for index in range(len(cams))
-            ]
-            yield MaskBatch(np.stack(labels), cams.prob)
+
+def _result(
+    key: K, patches: int, finish: Finish, rule: MaskRule | None
+) -> tuple[K, CamBatch | MaskBatch]:
+    cams, labels = finish()
+    # Also where only label maps are wanted: nothing else shows that the engine gave no NaN.
+    checked_cams(cams, patches)
+    if rule is None:
+        return key, cams
+    if labels is None:
+        maps = [
+            label_map(cams, index, rule, height_px=PATCH_PX, width_px=PATCH_PX)
+            for index in range(patches)
+        ]
+        labels = np.stack(maps)
+    return key, MaskBatch(labels, cams.prob)

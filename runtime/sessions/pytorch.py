@@ -16,8 +16,6 @@ from sshr_deploy.runtime.contract import (
     PATCH_PX,
     CamBatch,
     SessionInfo,
-    checked_cams,
-    checked_patches,
 )
 from sshr_deploy.runtime.machine.processor import processor_name
 from sshr_deploy.runtime.sessions.base import BaseSession
@@ -38,7 +36,7 @@ class PyTorchSession(BaseSession):
 
     Args:
         module: uint8 tensors [B, 224, 224, 3] to (cam_28_1, cam_28_2, cam_deep, prob), as
-            `export.deploy_graph.DeployGraph`.
+            `model.Inference`.
         mode: "eager"; "compiled" by torch.compile; "cuda-graph", which costs one launch a call.
         precision: of the module, for `info`.
         batch: patches in each call of the last two modes, which take one size only: fewer are
@@ -90,18 +88,16 @@ class PyTorchSession(BaseSession):
             cause = getattr(error, "inner_exception", error)  # torch.compile wraps its backend's
             raise SessionError(f"{mode} does not work here: {first_line(cause)}") from error
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        """See `Session.infer`."""
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
         if self._call is None:
             raise SessionError("the session is closed; open it again")
-        patches = checked_patches(patches)
         size = self._size or len(patches)
         parts = [
             self._part(self._call, patches[start : start + size], size)
             for start in range(0, len(patches), size)
         ]
         outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return checked_cams(CamBatch(*outputs), len(patches))
+        return CamBatch(*outputs)
 
     def close(self) -> None:
         """See `Session.close`; the module stays with the caller."""

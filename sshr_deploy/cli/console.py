@@ -1,4 +1,4 @@
-"""What commands print: progress and messages on stderr, results on stdout."""
+"""Output of the commands: progress and messages on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ _STATUS_WORDS: dict[Status, str] = {
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+    """One line on stderr, settings named by their options."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(as_options(text))
 
 
 @contextmanager
@@ -101,7 +103,7 @@ class QuietReporter:
     def input_finished(self, result: InputResult) -> None:
         """Say why an input failed."""
         if result.status == "failed":
-            self.console.print(f"failed: {result.reason}", markup=False)
+            self.console.print(as_options(f"failed: {result.reason}"), markup=False)
 
 
 @dataclass

@@ -25,7 +25,7 @@ class ColourSession(BaseSession):
         self.info = SessionInfo("colours", "fp32", "CPU", "none 0")
         self.batches: list[int] = []
 
-    def infer(self, patches: Pixels) -> CamBatch:
+    def _compute(self, patches: Pixels) -> CamBatch:
         self.batches.append(len(patches))
         cells = patches.reshape(-1, 28, 8, 28, 8, 3).mean((2, 4), dtype=np.float32)
         cam = (cells.transpose(0, 3, 1, 2) / 255).astype(np.float32)

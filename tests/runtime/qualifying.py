@@ -41,7 +41,7 @@ class KnownSession(BaseSession):
         self.info = SessionInfo("known", "fp32", "CPU", "none 0")
         self.noise, self.turn = noise, turn
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
         cams = cams_of(patches)
         noisy = (cams.cam_28_1 + np.float32(self.noise)).astype(np.float32)
         outputs = (noisy, cams.cam_28_2, cams.cam_deep, cams.prob)

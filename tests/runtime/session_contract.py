@@ -9,9 +9,10 @@ class TestMyEngine(SessionContract):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ class Tolerance:
     alone: float = 1e-4
     """As `cam`, between a patch alone and the same one in a batch."""
     masks: float = 1.0
-    """Share of pixels of `masks` that equal the label map of what `infer` gives."""
+    """Share of pixels of label maps that equal those of what `infer` gives."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Subject:
     large_batch: int = 11
     """More patches than the engine takes at once; no multiple of that."""
     ahead: int = 4
-    """Batches that `masks` may take beyond the one it gives."""
+    """Batches that `stream` may take beyond the one it gives."""
     tolerance: Tolerance = Tolerance()
 
 
@@ -102,6 +103,15 @@ def check_masks(got: MaskBatch, cams: CamBatch, agreement: float) -> None:
     share = float((got.labels == wanted).mean())
     assert share >= agreement, f"{share:.4%} of the pixels agree"
     np.testing.assert_allclose(got.prob, cams.prob, rtol=1e-3, atol=1e-4)
+
+
+def masks_of(
+    session: Session, batches: Iterable[Patches], rule: MaskRule = RULE
+) -> Iterator[MaskBatch]:
+    """Label maps of `batches`, whose keys are checked to come back."""
+    for number, (key, masks) in enumerate(session.stream(enumerate(batches), rule)):
+        assert key == number
+        yield masks
 
 
 class BrokenSourceError(Exception):
@@ -183,19 +193,34 @@ class SessionContract:
         with pytest.raises(SessionError, match="patches must"):
             session.infer(patches)
         with pytest.raises(SessionError, match="patches must"):
-            list(session.masks([patches], RULE))
+            list(masks_of(session, [patches]))
         assert len(session.infer(noise(1))) == 1, "it works on"
 
     def test_masks_are_those_of_infer_in_order(self, subject: Subject, session: Session) -> None:
         batches = [noise(n, seed=s) for s, n in enumerate([1, 3, 1, subject.large_batch, 2])]
-        found = list(session.masks(iter(batches), RULE))
+        found = list(masks_of(session, iter(batches)))
         assert len(found) == len(batches)
         for patches, masks in zip(batches, found, strict=True):
             check_masks(masks, session.infer(patches), subject.tolerance.masks)
         assert len({label for masks in found for label in np.unique(masks.labels)}) > 1
-        assert list(session.masks([], RULE)) == []
+        assert list(masks_of(session, [])) == []
 
-    def test_masks_take_batches_as_they_come(self, subject: Subject, session: Session) -> None:
+    def test_cams_of_a_stream_are_those_of_infer_with_their_keys(
+        self, subject: Subject, session: Session
+    ) -> None:
+        sizes = [2, 1, subject.large_batch, 1, 3]
+        keys = [[("a slide", n), ("another", n)] for n in range(len(sizes))]
+        batches = [noise(size, seed=seed) for seed, size in enumerate(sizes)]
+        found = list(session.stream(zip(keys, batches, strict=True)))
+        assert [key for key, _ in found] == keys
+        for patches, (_, cams) in zip(batches, found, strict=True):
+            cam, prob = subject.tolerance.alone, subject.tolerance.prob
+            check_close(cams, session.infer(patches), cam, prob)
+
+    @pytest.mark.parametrize("rule", [RULE, None], ids=["labels", "cams"])
+    def test_batches_are_taken_as_they_come(
+        self, subject: Subject, session: Session, rule: MaskRule | None
+    ) -> None:
         taken = 0
 
         def endless() -> Iterator[Patches]:
@@ -203,13 +228,16 @@ class SessionContract:
             for taken in count(1):
                 yield noise(1, seed=taken)
 
-        masks = session.masks(endless(), RULE)
+        batches = ((None, patches) for patches in endless())
+        stream: Any = session.stream
+        results = stream(batches, rule)
         assert taken == 0, "nothing is taken before a result is asked for"
-        for given, found in enumerate(islice(masks, 3), 1):
+        for given in range(1, 4):
+            _, found = next(results)
             assert given <= taken <= given + subject.ahead
             expected = subject.expected(noise(1, seed=given))
             assert np.abs(found.prob - expected.prob).max() <= subject.tolerance.prob
-        del masks  # left half-way
+        del results, batches  # left half-way
         check_close(
             session.infer(noise(2)),
             subject.expected(noise(2)),
@@ -226,20 +254,20 @@ class SessionContract:
             raise BrokenSourceError
 
         with pytest.raises(BrokenSourceError):
-            list(session.masks(broken(), RULE))
-        (found,) = session.masks([noise(2)], RULE)
+            list(masks_of(session, broken()))
+        (found,) = masks_of(session, [noise(2)])
         check_masks(found, session.infer(noise(2)), subject.tolerance.masks)
 
     def test_a_closed_session_says_so(self, subject: Subject) -> None:
         session = subject.open()
-        running = session.masks((noise(1, seed=s) for s in count()), RULE)
+        running = masks_of(session, (noise(1, seed=s) for s in count()))
         next(running)
         session.close()
         session.close()
         with pytest.raises(SessionError, match="closed"):
             session.infer(noise(1))
         with pytest.raises(SessionError, match="closed"):
-            list(session.masks([noise(1)], RULE))
+            list(masks_of(session, [noise(1)]))
         with pytest.raises(SessionError, match="closed"):
             list(running)
 
@@ -250,8 +278,8 @@ class SessionContract:
         with subject.open() as second:
             first_says, second_says = session.infer(patches), second.infer(others)
             mixed = zip(
-                session.masks([patches, others], RULE),
-                second.masks([others, patches], RULE),
+                masks_of(session, [patches, others]),
+                masks_of(second, [others, patches]),
                 strict=True,
             )
             for (ours, theirs), (mine, other) in zip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.runtime.contract import CamBatch, MaskBatch, MaskRule
+from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
-from tests.runtime.session_contract import SessionContract, Subject
+from tests.runtime.session_contract import RULE, SessionContract, Subject
 from tests.runtime.sessions.small_graph import Graph, expected, writer
 
 
@@ -25,22 +25,22 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 class _Swaps(OnnxRuntimeSession):
     """Gives the patches of a batch in another order."""
 
-    def infer(self, patches: Any) -> CamBatch:
-        return super().infer(patches[::-1])
+    def _compute(self, patches: Any) -> CamBatch:
+        return super()._compute(patches[::-1])
 
 
 class _Greedy(OnnxRuntimeSession):
     """Takes batches without end before it gives the first."""
 
-    def masks(self, batches: Any, rule: MaskRule) -> Iterator[MaskBatch]:
-        return super().masks(list(islice(batches, 50)), rule)
+    def stream(self, batches: Any, rule: Any = None) -> Any:
+        return super().stream(list(islice(batches, 50)), rule)
 
 
 class _Shuffles(OnnxRuntimeSession):
     """Gives batches in another order."""
 
-    def masks(self, batches: Any, rule: MaskRule) -> Iterator[MaskBatch]:
-        return iter(list(super().masks(batches, rule))[::-1])
+    def stream(self, batches: Any, rule: Any = None) -> Any:
+        return iter(list(super().stream(batches, rule))[::-1])
 
 
 class _Shares(OnnxRuntimeSession):
@@ -48,8 +48,8 @@ class _Shares(OnnxRuntimeSession):
 
     buffer: Any = None
 
-    def infer(self, patches: Any) -> CamBatch:
-        found = super().infer(patches)
+    def _compute(self, patches: Any) -> CamBatch:
+        found = super()._compute(patches)
         if self.buffer is None or self.buffer.shape != found.prob.shape:
             self.buffer = found.prob.copy()
         self.buffer[:] = found.prob
@@ -59,17 +59,19 @@ class _Shares(OnnxRuntimeSession):
 class _Swallows(OnnxRuntimeSession):
     """Ends quietly where its source fails."""
 
-    def masks(self, batches: Any, rule: MaskRule) -> Iterator[MaskBatch]:
+    def stream(self, batches: Any, rule: Any = None) -> Any:
         with suppress(Exception):
-            yield from super().masks(batches, rule)
+            yield from super().stream(batches, rule)
 
 
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
         (_Swaps, partial(SessionContract.test_it_says_what_the_reference_says, batch=2)),
-        (_Greedy, SessionContract.test_masks_take_batches_as_they_come),
+        (_Greedy, partial(SessionContract.test_batches_are_taken_as_they_come, rule=RULE)),
+        (_Greedy, partial(SessionContract.test_batches_are_taken_as_they_come, rule=None)),
         (_Shuffles, SessionContract.test_masks_are_those_of_infer_in_order),
+        (_Shuffles, SessionContract.test_cams_of_a_stream_are_those_of_infer_with_their_keys),
         (_Shares, SessionContract.test_results_stay_what_they_were),
         (_Swallows, SessionContract.test_an_error_of_the_source_passes_through),
     ],

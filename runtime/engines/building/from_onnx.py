@@ -149,11 +149,6 @@ def build_engine(
     with atomic_path(engine_path) as partial:
         partial.write_bytes(plan)
     cache.save()
-    notes = (
-        cache.note,
-        f"the built engine was not inspected: {not_inspected}" if not_inspected else "",
-        traits.int8_note if precision is Precision.INT8 else "",
-    )
     return BuildReport(
         library=library_text(engine, trt),
         seconds=time.perf_counter() - start,
@@ -161,8 +156,13 @@ def build_engine(
         layers=count_types(types),
         inspected=not not_inspected,
         timing_cache=cache.state,
-        notes=tuple(filter(None, notes)),
+        notes=_notes(cache, not_inspected, traits.int8_note if precision is Precision.INT8 else ""),
     )
+
+
+def _notes(cache: _TimingCache, not_inspected: str, int8_note: str) -> tuple[str, ...]:
+    inspection = f"the built engine was not inspected: {not_inspected}" if not_inspected else ""
+    return tuple(note for note in (cache.note, inspection, int8_note) if note)
 
 
 class _TimingCache:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
-from sshr_deploy.errors import KernelError, MissingExtraError, SessionError, first_line
+from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    PATCH_PX,
     CamBatch,
-    MaskBatch,
     MaskRule,
-    checked_cams,
-    checked_patches,
 )
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.opening import open_device
+from sshr_deploy.runtime.sessions.base import Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_masks
 from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
-from sshr_deploy.runtime.sessions.tensorrt.engine import PATCH_SHAPE, output_shape
-from sshr_deploy.runtime.sessions.tensorrt.slot import LABELS, Arrays, Mirrored
+from sshr_deploy.runtime.sessions.slots import (
+    LABEL_SHAPE,
+    LABELS,
+    PATCH_SHAPE,
+    SLOTS,
+    Arrays,
+    Mirrored,
+    Slots,
+    output_shape,
+)
 
 ENGINE = "onnx-cuda"
 
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
-    """As `OnnxRuntimeSession` for "onnx-cuda"; its `masks` leaves the CAMs where they are computed.
+    """As `OnnxRuntimeSession` for "onnx-cuda"; label maps are made where the CAMs are computed.
 
     Where the device or the kernels for that cannot be opened, the CPU makes the label maps and
     `info.notes` says why.
 
     Args:
-        batch: patches in the largest call for label maps; more go in parts.
+        batch: patches in the largest call; more go in parts.
         library: that drives the device beside ONNX Runtime; see `open_device`.
     """
 
@@ -65,12 +71,12 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         )
         self._batch = batch
         self._undo = ExitStack()
-        self._on_device: DeviceRuns | None = None
-        if reason := self._open_device(library):
+        self._slots: Slots[Call] | None = None
+        if reason := self._open_slots(library):
             note = f"no label maps on the GPU: {reason}"
             self.info = replace(self.info, notes=(*self.info.notes, note))
 
-    def _open_device(self, library: str) -> str:
+    def _open_slots(self, library: str) -> str:
         """Why the CPU makes the label maps; empty where the device does."""
         classes, kind = self._classes, PROVIDERS[ENGINE].buffers
         assert kind is not None
@@ -80,36 +86,36 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
                 masks = open_device_masks(device, classes)
                 if isinstance(masks, str):
                     return masks
-                self._on_device = undo.enter_context(
-                    DeviceRuns(self._session, kind, device, masks, classes, self._batch)
-                )
+                slots = [
+                    undo.enter_context(
+                        DeviceSlot(self._session, kind, device, masks, classes, self._batch)
+                    )
+                    for _ in range(SLOTS)
+                ]
                 self._undo = undo.pop_all()
         except (KernelError, MissingExtraError) as error:
             return str(error)
+        self._slots = Slots(slots, classes)
+        self.labels_on_device, self.ahead = True, SLOTS
         self.info = replace(self.info, library=f"{self.info.library}, {device.library}")
         return ""
 
-    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
-        """See `Session.masks`: on the device, where there are kernels for it."""
-        if self._on_device is None:
-            yield from super().masks(batches, rule)
-            return
-        for patches in batches:
-            yield self._labels(self._on_device, patches, rule)
+    def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
+        if self._slots is None:
+            return super()._start(patches, rule)
+        self._check_open()
+        calls = (
+            Call(first, min(self._batch, len(patches) - first))
+            for first in range(0, len(patches), self._batch)
+        )
+        with self._errors():
+            results = self._slots.start(patches, rule, calls)
+        return partial(self._finish, self._slots, results)
 
-    def _labels(self, runs: DeviceRuns, patches: NDArray[np.uint8], rule: MaskRule) -> MaskBatch:
-        if self._run is None:
-            raise SessionError("the session is closed; open it again")
-        checked = checked_patches(patches)
-        starts = range(0, len(checked), self._batch)
-        try:
-            parts = [runs.run(checked[start : start + self._batch], rule) for start in starts]
-        except Exception as error:  # ONNX Runtime has no common base class of its errors
-            raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        # CAMs are copied for label maps too: only they show that the engine gave no NaN.
-        cams = checked_cams(CamBatch(*(whole[name] for name in OUTPUT_NAMES)), len(checked))
-        return MaskBatch(whole[LABELS], cams.prob)
+    def _finish(self, slots: Slots[Call], results: Arrays) -> tuple[CamBatch, Labels | None]:
+        self._check_open()
+        with self._errors():
+            return slots.finish(results)
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -120,15 +126,24 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
             raise SessionError(f"{ENGINE} failed: {error}") from error
 
 
-class DeviceRuns(Closing):
-    """Calls of an `onnxruntime.InferenceSession` between buffers of a `Device`.
+@dataclass(frozen=True)
+class Call:
+    """Patches of a batch that one call of the engine takes."""
+
+    first: int
+    count: int
+
+
+class DeviceSlot(Closing):
+    """Calls of an `onnxruntime.InferenceSession` between buffers of a `Device`, one at a time.
 
     ONNX Runtime computes on a stream of its own, and `Device` on another, both in the primary
     context of the GPU, so that each can use the other's memory. The order between them is kept by
-    the host: it waits for the upload before the run, and for the run before the kernels start.
-    (`user_compute_stream` would put both on one stream, for one wait instead of three; it has to be
-    given before the session is made and forbids ONNX Runtime's own streams, and no GPU has shown
-    yet what it gains.)
+    the host: it waits for the upload before the run, and for the run before the kernels start. The
+    kernels and the copies to the host run beside the next call, which is another slot's.
+    (`user_compute_stream` would put both on one stream, for fewer waits; it has to be given before
+    the session is made and forbids ONNX Runtime's own streams, and no GPU has shown yet what it
+    gains.)
 
     Args:
         session: with a graph of SSHR.
@@ -149,6 +164,7 @@ class DeviceRuns(Closing):
         largest: int,
     ) -> None:
         self._session, self._kind, self._masks = session, kind, masks
+        self._under_way: tuple[Call, MaskRule | None, Arrays] | None = None
         with ExitStack() as undo:
             self._patches = Mirrored(device, largest, PATCH_SHAPE, np.uint8, undo)
             self._outputs = {
@@ -156,26 +172,43 @@ class DeviceRuns(Closing):
                 for name in OUTPUT_NAMES
             }
             self._ranges = undo.enter_context(device.allocate(masks.ranges_bytes(largest)))
-            self._labels = Mirrored(device, largest, (PATCH_PX, PATCH_PX), np.uint8, undo)
+            self._labels = Mirrored(device, largest, LABEL_SHAPE, np.uint8, undo)
             self._stream = undo.enter_context(device.stream())
             self._undo = undo.pop_all()
 
-    def run(self, patches: NDArray[np.uint8], rule: MaskRule) -> Arrays:
-        """uint8 [B, 224, 224, 3], B at most `largest` -> the outputs and `LABELS` by name."""
-        batch, stream = len(patches), self._stream
-        self._patches.array[:batch] = patches
-        self._patches.upload(stream, batch)
+    def start(
+        self, call: Call, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
+    ) -> None:
+        """See `Slot.start`."""
+        self.finish()
+        stream, count = self._stream, call.count
+        self._patches.array[:count] = patches[call.first : call.first + count]
+        self._patches.upload(stream, count)
         stream.synchronize()
-        binding = self._bind(batch)
+        binding = self._bind(count)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()  # which the run does too, unless it is told otherwise
-        buffers = [self._outputs[name].buffer for name in OUTPUT_NAMES]
-        self._masks.launch(stream, buffers, self._ranges, self._labels.buffer, batch, rule)
-        mirrors = {**self._outputs, LABELS: self._labels}
-        for mirrored in mirrors.values():
-            mirrored.download(stream, batch)
-        stream.synchronize()
-        return {name: mirrored.array[:batch].copy() for name, mirrored in mirrors.items()}
+        if rule is not None:
+            buffers = [self._outputs[name].buffer for name in OUTPUT_NAMES]
+            self._masks.launch(stream, buffers, self._ranges, self._labels.buffer, count, rule)
+        for mirrored in self._mirrors(rule).values():
+            mirrored.download(stream, count)
+        self._under_way = call, rule, results
+
+    def finish(self, results: Arrays | None = None) -> None:
+        """See `Slot.finish`."""
+        if self._under_way is None:
+            return
+        call, rule, target = self._under_way
+        if results is not None and target is not results:
+            return
+        self._under_way = None
+        self._stream.synchronize()
+        for name, mirrored in self._mirrors(rule).items():
+            target[name][call.first : call.first + call.count] = mirrored.array[: call.count]
+
+    def _mirrors(self, rule: MaskRule | None) -> dict[str, Mirrored]:
+        return self._outputs if rule is None else {**self._outputs, LABELS: self._labels}
 
     def _bind(self, batch: int) -> Any:
         binding = self._session.io_binding()
@@ -189,4 +222,5 @@ class DeviceRuns(Closing):
     def close(self) -> None:
         """Free the memory; safe to call twice."""
         self._session = None
+        self._under_way = None
         self._undo.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from sshr_deploy.runtime.contract import (
     PATCH_PX,
     CamBatch,
     SessionInfo,
-    checked_cams,
-    checked_patches,
 )
 from sshr_deploy.runtime.machine.gpus import first_gpu, number_by_bus
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
@@ -85,20 +84,25 @@ class OnnxRuntimeSession(BaseSession):
             threads=_threads(provider),
         )
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        """See `Session.infer`."""
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+        run = self._check_open()
+        size = self._limit or len(patches)
+        with self._errors():
+            parts = [run(patches[start : start + size]) for start in range(0, len(patches), size)]
+        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return CamBatch(*outputs)
+
+    def _check_open(self) -> _Run:
         if self._run is None:
             raise SessionError("the session is closed; open it again")
-        patches = checked_patches(patches)
-        size = self._limit or len(patches)
+        return self._run
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            parts = [
-                self._run(patches[start : start + size]) for start in range(0, len(patches), size)
-            ]
+            yield
         except Exception as error:  # ONNX Runtime has no common base class of its errors
             raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
-        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return checked_cams(CamBatch(*outputs), len(patches))
 
     def close(self) -> None:
         """See `Session.close`."""

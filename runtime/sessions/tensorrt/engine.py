@@ -8,7 +8,8 @@ from typing import Any
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import SessionError, first_line
-from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
+from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
+from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, output_shape
 from sshr_deploy.runtime.sessions.tensorrt.library import (
     context_config,
     error_logger,
@@ -17,15 +18,8 @@ from sshr_deploy.runtime.sessions.tensorrt.library import (
 )
 from sshr_deploy.runtime.sessions.tensorrt.rtx_cache import RtxCache
 
-PATCH_SHAPE = (PATCH_PX, PATCH_PX, 3)
-
 _Tensors = dict[str, tuple[Any, Any, tuple[int, ...]]]
 """Direction, dtype and shape by name."""
-
-
-def output_shape(name: str, classes: int) -> tuple[int, ...]:
-    """Shape of an output of one patch."""
-    return (classes,) if name == "prob" else (classes, PATCH_PX // 8, PATCH_PX // 8)
 
 
 class TensorRtEngine(Closing):
@@ -65,7 +59,7 @@ class TensorRtEngine(Closing):
         self._check_tensors(engine, classes)
         self._check_profiles(engine, batches)
         self.memory_bytes = max(1, int(engine.device_memory_size_v2))
-        """What an execution context needs for its work."""
+        """Bytes that an execution context needs for its work."""
         self._config: Any = context_config(name, trt, engine)
         self._cache = cache
         if cache is not None:

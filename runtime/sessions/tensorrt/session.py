@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,18 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import KernelError, SessionError
 from sshr_deploy.runtime.contract import (
-    OUTPUT_NAMES,
-    PATCH_PX,
     CamBatch,
-    MaskBatch,
     MaskRule,
     SessionInfo,
-    checked_cams,
-    checked_patches,
 )
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.opening import open_device
-from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.base import BaseSession, Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import open_device_masks
-from sshr_deploy.runtime.sessions.tensorrt.engine import PATCH_SHAPE, TensorRtEngine, output_shape
+from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, SLOTS, Arrays, Slots
+from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
 from sshr_deploy.runtime.sessions.tensorrt.rtx_cache import RtxCache
-from sshr_deploy.runtime.sessions.tensorrt.slot import LABELS, Arrays, Slot, parts
-
-SLOTS = 2
-"""Batches in flight: one is computed while the other is copied and unpacked."""
+from sshr_deploy.runtime.sessions.tensorrt.slot import TensorRtSlot, calls
 
 
 class TensorRtSession(BaseSession):
@@ -59,6 +52,7 @@ class TensorRtSession(BaseSession):
     """
 
     info: SessionInfo
+    ahead = SLOTS
 
     def __init__(
         self,
@@ -74,9 +68,7 @@ class TensorRtSession(BaseSession):
         runtime_cache: Path | None = None,
     ) -> None:
         self._engine_name = engine
-        self._classes = num_classes
         self._batches = batches
-        self._turn = 0
         with self._errors(), ExitStack() as undo:
             if device is None:
                 device = undo.enter_context(open_device(0, library))
@@ -89,11 +81,14 @@ class TensorRtSession(BaseSession):
             if isinstance(masks, str):
                 notes.append(f"no label maps on the GPU: {masks}")
             kernels = None if isinstance(masks, str) else masks
-            self._has_masks = kernels is not None
-            self._slots = [
-                undo.enter_context(Slot(device, self._engine, num_classes, max(batches), kernels))
+            self.labels_on_device = kernels is not None
+            slots = [
+                undo.enter_context(
+                    TensorRtSlot(device, self._engine, num_classes, max(batches), kernels)
+                )
                 for _ in range(SLOTS)
             ]
+            self._slots = Slots(slots, num_classes)
             self.info = SessionInfo(
                 engine=engine,
                 precision=precision,
@@ -106,54 +101,20 @@ class TensorRtSession(BaseSession):
             self._save_cache()
             self._undo = undo.pop_all()
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        """See `Session.infer`."""
-        return self._cams(self._start(patches, None))
-
-    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
-        """See `Session.masks`: on the device, where there are kernels for it."""
-        if not self._has_masks:
-            yield from super().masks(batches, rule)
-            return
-        in_flight: deque[Arrays] = deque()
-        for patches in batches:
-            in_flight.append(self._start(patches, rule))
-            if len(in_flight) > SLOTS:
-                yield self._labels(in_flight.popleft())
-        while in_flight:
-            yield self._labels(in_flight.popleft())
-
-    def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Arrays:
-        """Where the results of `patches` will be."""
+    def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
         self._check_open()
-        checked = checked_patches(patches)
-        count = len(checked)
-        results: Arrays = {
-            name: np.empty((count, *output_shape(name, self._classes)), np.float32)
-            for name in OUTPUT_NAMES
-        }
-        if rule is not None:
-            results[LABELS] = np.empty((count, PATCH_PX, PATCH_PX), np.uint8)
+        on_device = rule if self.labels_on_device else None
         with self._errors():
-            for part in parts(count, self._batches):
-                self._slots[self._turn].start(part, checked, rule, results)
-                self._turn = (self._turn + 1) % SLOTS
-        return results
+            results = self._slots.start(patches, on_device, calls(len(patches), self._batches))
+        return partial(self._finish, results)
 
-    def _cams(self, results: Arrays) -> CamBatch:
-        """What `_start` gave, once it is there."""
+    def _finish(self, results: Arrays) -> tuple[CamBatch, Labels | None]:
         self._check_open()
         with self._errors():
-            for slot in self._slots:
-                slot.finish(results)
+            found = self._slots.finish(results)
         if self._engine.why_no_graph:
             self._note(f"no CUDA graph: {self._engine.why_no_graph}")
-        cams = CamBatch(*(results[name] for name in OUTPUT_NAMES))
-        return checked_cams(cams, len(cams))
-
-    def _labels(self, results: Arrays) -> MaskBatch:
-        # CAMs are copied for label maps too: only they show that the engine gave no NaN.
-        return MaskBatch(results[LABELS], self._cams(results).prob)
+        return found
 
     def _save_cache(self) -> None:
         self._engine.save_cache()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sshr_deploy.manifest import Tolerance
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch, MaskBatch, MaskRule
+from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch, MaskBatch
 from sshr_deploy.runtime.engines.qualification import (
     TOLERANCES,
     misses,
@@ -107,8 +107,8 @@ def test_every_patch_is_told(known_profile: Profile) -> None:
 class WrongInBatches(KnownSession):
     """Right for single patches; of more, those after the first are another network's."""
 
-    def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-        cams = super().infer(patches)
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+        cams = super()._compute(patches)
         for name in OUTPUT_NAMES:
             output = getattr(cams, name)
             output[1:] = np.roll(output[1:], 1, 1)
@@ -128,16 +128,21 @@ def test_a_network_that_is_wrong_in_batches_does_not_qualify(known_profile: Prof
 class OwnMaps(KnownSession):
     """Makes label maps itself; from the second batch on they are of another class."""
 
+    labels_on_device = True
+
     def __init__(self, wrong_from: int) -> None:
         super().__init__()
         self.wrong_from = wrong_from
         self.sizes: list[int] = []
 
-    def masks(self, batches: Iterable[NDArray[np.uint8]], rule: MaskRule) -> Iterator[MaskBatch]:
-        for index, result in enumerate(super().masks(batches, rule)):
+    def stream(self, batches: Any, rule: Any = None) -> Any:
+        if rule is None:
+            yield from super().stream(batches)
+            return
+        for index, (key, result) in enumerate(super().stream(batches, rule)):
             self.sizes.append(len(result.labels))
             turned = (result.labels + 1) % 3 if index >= self.wrong_from else result.labels
-            yield MaskBatch(turned.astype(np.uint8), result.prob)
+            yield key, MaskBatch(turned.astype(np.uint8), result.prob)
 
 
 def test_label_maps_of_the_session_are_compared_twice_over(known_profile: Profile) -> None:

@@ -134,7 +134,7 @@ def test_a_failing_engine_stops_the_run(
     def fail(patches: object) -> None:
         raise SessionError("out of memory")
 
-    monkeypatch.setattr(infer.session, "infer", fail)
+    monkeypatch.setattr(infer.session, "_compute", fail)
     with pytest.raises(SessionError, match="out of memory"):
         infer(demo_slide, tmp_path)
     document = json.loads((tmp_path / "run.json").read_text())
@@ -276,14 +276,15 @@ def test_a_patch_that_vanishes_does_not_stop_the_rest(
     infer: Runner, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = patch_folder(tmp_path / "in", demo_slide, count=4)
-    real = infer.session.infer
+    session: Any = infer.session
+    real = session._compute
 
     def infer_then_lose_a_file(patches: Any) -> Any:
         for path in sorted(folder.iterdir())[2:3]:
             path.unlink()
         return real(patches)
 
-    monkeypatch.setattr(infer.session, "infer", infer_then_lose_a_file)
+    monkeypatch.setattr(session, "_compute", infer_then_lose_a_file)
     result = infer(folder, tmp_path / "out", batch=2)
     assert [r.status for r in result.results] == ["done"] * 2 + ["failed", "done"]
     assert "cannot be read" in result.results[2].reason

@@ -22,10 +22,9 @@ from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import cuda as onnxruntime_cuda
 from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, PROVIDERS, Provider
-from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.runtime.fake_gpu import SM, FakeGpu
 from tests.runtime.fake_kernels import KERNELS
-from tests.runtime.session_contract import RULE, SessionContract, Subject, noise
+from tests.runtime.session_contract import SessionContract, Subject, check_masks, masks_of, noise
 from tests.runtime.sessions.fake_tensorrt_session import install_fake_tensorrt
 from tests.runtime.sessions.small_graph import Graph, expected, writer
 
@@ -78,13 +77,12 @@ def test_the_device_makes_the_masks_in_parts(opened: Open, gpu: FakeGpu) -> None
         allocations = gpu.allocations
         for _ in range(2):
             gpu.launches.clear()
-            (found,) = session.masks([noise(6)], RULE)
+            (found,) = masks_of(session, [noise(6)])
             assert [launch.grid for launch in gpu.launches] == [
                 (9, 4, 1), (7, 28, 4), (9, 2, 1), (7, 28, 2)
             ]  # fmt: skip
         assert gpu.allocations == allocations, "memory is allocated once"
-        cpu = list(OnnxRuntimeSession.masks(session, [noise(6)], RULE))
-        assert np.array_equal(found.labels, cpu[0].labels)
+        check_masks(found, session.infer(noise(6)), 1.0)
     assert (gpu.memory, gpu.pinned) == ({}, {})
 
 
@@ -102,9 +100,8 @@ def test_without_kernels_or_device_the_cpu_makes_them_and_says_so(
     with opened() as session:
         (note,) = session.info.notes
         assert note.startswith(said)
-        (found,) = session.masks([noise(2)], RULE)
-        cpu = list(OnnxRuntimeSession.masks(session, [noise(2)], RULE))
-        assert np.array_equal(found.labels, cpu[0].labels)
+        (found,) = masks_of(session, [noise(2)])
+        check_masks(found, session.infer(noise(2)), 1.0)
     assert gpu.launches == []
 
 
@@ -118,7 +115,7 @@ def test_a_fault_of_the_device_is_one_line(opened: Open, gpu: FakeGpu) -> None:
     session = opened()
     gpu.fault = "an illegal memory access was encountered"
     with pytest.raises(SessionError, match=r"failed: .*illegal memory access") as caught:
-        list(session.masks([noise(1)], RULE))
+        list(masks_of(session, [noise(1)]))
     assert "\n" not in str(caught.value)
     gpu.fault = ""
     session.close()
@@ -137,4 +134,4 @@ def test_nan_of_the_engine_is_found(
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", spoilt)
     with opened() as session, pytest.raises(SessionError, match="NaN or infinite values"):
-        list(session.masks([noise(1)], RULE))
+        list(masks_of(session, [noise(1)]))

@@ -56,8 +56,8 @@ class Card:
         factor = np.float32(self.factor if more_options else 1)
 
         class Standing(OnnxRuntimeSession):
-            def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
-                cams = super().infer(patches)
+            def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+                cams = super()._compute(patches)
                 return replace(cams, cam_28_1=cams.cam_28_1 * factor)
 
         session = Standing(graph, classes)
@@ -133,12 +133,12 @@ def test_sessions_are_timed_in_turn() -> None:
             super().__init__()
             self.name, self.seconds = name, seconds
 
-        def infer(self, patches: NDArray[np.uint8]) -> CamBatch:
+        def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
             nonlocal now
             assert patches.shape == (2, 224, 224, 3)
             now += self.seconds if len(order) > 4 else 100.0  # the first calls do not count
             order.append(self.name)
-            return super().infer(patches)
+            return super()._compute(patches)
 
     trial = time_pair(Slow("plain", 0.02), Slow("with", 0.01), 2, clock=lambda: now)
     assert trial == pytest.approx((20.0, 10.0))

@@ -18,7 +18,7 @@ from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from tests.runtime.fake_cuda import install_fake_gpu
 from tests.runtime.fake_gpu import FakeGpu
 from tests.runtime.fake_kernels import make_mask_kernels
-from tests.runtime.session_contract import RULE, noise
+from tests.runtime.session_contract import RULE, masks_of, noise
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, make_plan, network
 from tests.runtime.sessions.fake_tensorrt_session import (
     BATCHES,
@@ -94,7 +94,7 @@ def test_without_kernels_the_cpu_makes_the_masks(
             "(there are 7.5); the CPU makes the masks instead",
         )
         batches = [noise(2), noise(4)]
-        for batch, found in zip(batches, session.masks(batches, RULE), strict=True):
+        for batch, found in zip(batches, masks_of(session, batches), strict=True):
             assert np.array_equal(found.labels, expected_labels(batch, RULE))
     assert gpu.launches == []
     (other / "all.cubin").write_bytes(b"changed")
@@ -216,14 +216,14 @@ def test_impossible_outputs_are_refused(
         with pytest.raises(SessionError, match=named):
             session.infer(noise(2))
         with pytest.raises(SessionError, match=named):
-            list(session.masks([noise(4)], RULE))
+            list(masks_of(session, [noise(4)]))
     with pytest.raises(SessionError, match=named):
         opener(library=library)
 
 
 def test_closing_frees_all_but_what_was_given(opener: Opener, gpu: FakeGpu, library: str) -> None:
     with opener(library=library) as session:
-        next(session.masks([noise(4)] * 4, RULE))
+        next(masks_of(session, [noise(4)] * 4))
     assert not gpu.memory and not gpu.pinned and not gpu.graphs and gpu.contexts == 0
     with open_device(0, library) as device:
         with opener(device=device) as session:
@@ -254,7 +254,7 @@ def test_contexts_go_before_their_memory(
 
 def test_what_was_in_flight_is_not_given_once_it_is_closed(opener: Opener) -> None:
     session = opener()
-    running = session.masks([noise(1), noise(2)], RULE)
+    running = masks_of(session, [noise(1), noise(2)])
     next(running)
     session.close()
     with pytest.raises(SessionError, match="closed"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.runtime.sessions.tensorrt.session import SLOTS
+from sshr_deploy.runtime.sessions.slots import SLOTS
 from tests.runtime.session_contract import noise
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeRuntimeCache, FakeTensorRt
 from tests.runtime.sessions.fake_tensorrt_session import Opener

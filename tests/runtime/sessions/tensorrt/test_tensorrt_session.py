@@ -14,9 +14,9 @@ import pytest
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, MaskRule
 from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
 from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
-from sshr_deploy.runtime.sessions.tensorrt.slot import Part, parts
+from sshr_deploy.runtime.sessions.tensorrt.slot import Call, calls
 from tests.runtime.fake_gpu import FakeGpu
-from tests.runtime.session_contract import RULE, SessionContract, Subject, noise
+from tests.runtime.session_contract import RULE, SessionContract, Subject, masks_of, noise
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, make_plan, network
 from tests.runtime.sessions.fake_tensorrt_session import (
     BATCHES,
@@ -60,23 +60,23 @@ class TestTensorRt(SessionContract):
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (1, [Part(0, 1, 1, 0, True)]),
-        (5, [Part(0, 5, 5, 2, False)]),
-        (6, [Part(0, 6, 8, 1, True)]),
-        (8, [Part(0, 8, 8, 1, True)]),
-        (19, [Part(0, 8, 8, 1, True), Part(8, 8, 8, 1, True), Part(16, 3, 3, 2, False)]),
+        (1, [Call(0, 1, 1, 0, True)]),
+        (5, [Call(0, 5, 5, 2, False)]),
+        (6, [Call(0, 6, 8, 1, True)]),
+        (8, [Call(0, 8, 8, 1, True)]),
+        (19, [Call(0, 8, 8, 1, True), Call(8, 8, 8, 1, True), Call(16, 3, 3, 2, False)]),
     ],
 )
-def test_batches_are_divided(count: int, expected: list[Part]) -> None:
-    assert list(parts(count, (1, 8))) == expected
+def test_batches_are_divided(count: int, expected: list[Call]) -> None:
+    assert list(calls(count, (1, 8))) == expected
     swapped = [replace(part, profile={0: 1, 1: 0}.get(part.profile, 2)) for part in expected]
-    assert list(parts(count, (8, 1))) == swapped
+    assert list(calls(count, (8, 1))) == swapped
 
 
 @pytest.mark.parametrize("batches", [(1, 4), (4, 1), (3,), (2, 4, 16)])
 def test_every_patch_is_computed_once(batches: tuple[int, ...]) -> None:
     for count in range(1, 40):
-        found = list(parts(count, batches))
+        found = list(calls(count, batches))
         patches = [part.first + index for part in found for index in range(part.count)]
         assert patches == list(range(count))
         for part in found:
@@ -118,7 +118,7 @@ def test_nothing_is_allocated_after_the_opening(session: TensorRtSession, gpu: F
     before, streams = gpu.allocations, len(gpu.waiting)
     for count in (1, 2, 3, 4, 11):
         session.infer(noise(count))
-        list(session.masks([noise(count)] * 3, RULE))
+        list(masks_of(session, [noise(count)] * 3))
     assert (gpu.allocations, len(gpu.waiting)) == (before, streams)
 
 
@@ -139,7 +139,7 @@ def test_a_graph_is_captured_once_and_replayed(opener: Opener, gpu: FakeGpu) -> 
         others = MaskRule((0.1, 0.1, 0.8), 0.2)
         for rule in (RULE, others, RULE, others):
             patches = [noise(4, seed=seed) for seed in range(5)]
-            for batch, found in zip(patches, session.masks(patches, rule), strict=True):
+            for batch, found in zip(patches, masks_of(session, patches, rule), strict=True):
                 assert np.array_equal(found.labels, expected_labels(batch, rule))
         captures = [stream for what, stream in gpu.log if what == "begin capture"]
         assert len(captures) == 6  # two streams: CAMs alone, and with each rule
@@ -159,7 +159,7 @@ def test_tails_have_no_graph(opener: Opener, gpu: FakeGpu) -> None:
 
 def test_two_batches_are_in_flight(session: TensorRtSession, gpu: FakeGpu) -> None:
     batches = [noise(4, seed=seed) for seed in range(6)]
-    list(session.masks(batches, RULE))  # graphs are there now
+    list(masks_of(session, batches))  # graphs are there now
     gpu.log.clear()
     taken: list[int] = []
 
@@ -168,7 +168,7 @@ def test_two_batches_are_in_flight(session: TensorRtSession, gpu: FakeGpu) -> No
             taken.append(index)
             yield batch
 
-    for index, _ in enumerate(session.masks(source(), RULE)):
+    for index, _ in enumerate(masks_of(session, source())):
         assert taken[-1] == min(index + 2, 5)
     starts = ("graph", "enqueue")
     order = [(what, stream) for what, stream in gpu.log if what in (*starts, "synchronize")]
@@ -189,7 +189,7 @@ def test_two_batches_are_in_flight(session: TensorRtSession, gpu: FakeGpu) -> No
 def test_calls_between_the_masks_of_a_run_disturb_nothing(session: TensorRtSession) -> None:
     batches = [noise(count, seed=count) for count in (4, 1, 9, 2, 4)]
     other = network(noise(5), CLASSES)
-    for batch, found in zip(batches, session.masks(batches, RULE), strict=True):
+    for batch, found in zip(batches, masks_of(session, batches), strict=True):
         assert np.array_equal(session.infer(noise(5)).cam_deep, other.cam_deep)
         assert np.array_equal(found.labels, expected_labels(batch, RULE))
         assert np.array_equal(found.prob, network(batch, CLASSES).prob)
@@ -210,6 +210,6 @@ def test_each_slot_and_profile_has_its_context(opener: Opener, trt: FakeTensorRt
 
 
 def test_the_device_makes_the_masks(session: TensorRtSession, gpu: FakeGpu) -> None:
-    (found,) = session.masks([noise(4)], RULE)
+    (found,) = masks_of(session, [noise(4)])
     assert np.array_equal(found.labels, expected_labels(noise(4), RULE))
     assert [launch.grid for launch in gpu.launches[:2]] == [(9, 4, 1), (7, 28, 4)]
