@@ -240,7 +240,7 @@ def test_naming_the_pixel_size_computes_only_what_lacked_it(
 def test_an_impossible_mpp_touches_nothing(
     infer: Runner, demo_slide: Path, tmp_path: Path, mpp_um: float
 ) -> None:
-    with pytest.raises(UsageError, match="--mpp"):
+    with pytest.raises(UsageError, match="`mpp`"):
         infer(demo_slide, tmp_path / "out", mpp_um=mpp_um)
     assert not (tmp_path / "out").exists()
 
