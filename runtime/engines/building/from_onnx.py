@@ -10,7 +10,6 @@ is switched off, which would give FP32 layers 10 bits of mantissa.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,6 +23,7 @@ from sshr_deploy.runtime.engines.building.inspection import (
     count_types,
     inspect_engine,
 )
+from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.sessions.tensorrt.library import (
     error_logger,
     import_tensorrt,
@@ -126,7 +126,7 @@ def build_engine(
             another type (all listed), or the build failed.
         OutputError: the engine or the timing cache cannot be written.
     """
-    start = time.perf_counter()
+    watch = Stopwatch()
     traits = _TRAITS[engine]
     _check_options(options, traits)
     check_writable(engine_path)
@@ -151,7 +151,7 @@ def build_engine(
     cache.save()
     return BuildReport(
         library=library_text(engine, trt),
-        seconds=time.perf_counter() - start,
+        seconds=watch.seconds(),
         engine_bytes=plan.nbytes,
         layers=count_types(types),
         inspected=not not_inspected,
