@@ -58,7 +58,7 @@ def _cubins(sm: int, built: Path, output: PartOutput) -> tuple[list[Cubin], str]
     except KernelError as error:
         from sshr_deploy.runtime.kernels.building.build import SMS, build
 
-        output.say(f"cubins: {error}; compiling them for SM {sm_text(sm)}")
+        output.on_step(f"cubins: {error}; compiling them for SM {sm_text(sm)}")
         nearest = max((known for known in SMS if known <= sm), default=sm)
         manifest = build(built, [nearest])
         source = f"compiled now by Triton {manifest.triton}"

@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""The machine and the releases that a measurement was taken with."""
 
 from __future__ import annotations
 

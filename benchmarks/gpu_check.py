@@ -26,7 +26,7 @@ from typing import Any
 
 from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.gpu_parts import DEVICE, PARTS
-from sshr_deploy.benchmarks.gpu_process import Outcome, Part, run_part
+from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
 from sshr_deploy.benchmarks.gpu_table import table
 from sshr_deploy.errors import SshrDeployError, UsageError
 
@@ -36,7 +36,9 @@ INTERRUPTED = 130
 """Exit code, as of a program that Ctrl-C ended."""
 
 
-def check(out: Path, parts: Sequence[Part] = PARTS, deadline_s: float = DEADLINE_S) -> Report:
+def check(
+    out: Path, parts: Sequence[CheckPart] = PARTS, deadline_s: float = DEADLINE_S
+) -> CheckReport:
     """Run the parts; one that fails is recorded with its reason, and the others go on.
 
     Ctrl-C and SIGTERM end it after the part that runs, whose rows so far are kept.
@@ -50,7 +52,7 @@ def check(out: Path, parts: Sequence[Part] = PARTS, deadline_s: float = DEADLINE
         device = run_part(DEVICE, min(DEVICE.limit_s, deadline_s))
         if device.state != "done":
             raise UsageError(f"no GPU to check: {device.reason}")
-        report = Report(out, device.figures)
+        report = CheckReport(out, device.figures)
         check_writable(report.file)
         for index, part in enumerate(parts):
             left_s = end - time.monotonic()
@@ -67,8 +69,8 @@ def check(out: Path, parts: Sequence[Part] = PARTS, deadline_s: float = DEADLINE
         return report
 
 
-class Report:
-    """What is known so far, also on the disk."""
+class CheckReport:
+    """The findings so far, which are always on the disk too."""
 
     def __init__(self, out: Path, environment: dict[str, Any]) -> None:
         self.file = out / _file_name(environment["device"])
@@ -85,7 +87,7 @@ class Report:
             "output": {},
         }
 
-    def add(self, part: Part, outcome: Outcome) -> None:
+    def add(self, part: CheckPart, outcome: Outcome) -> None:
         """Record what a part left, and write the file."""
         content = self.content
         content["seconds"][part.name] = outcome.seconds
@@ -104,7 +106,7 @@ class Report:
                 content["failed"][f"{part.name}, {what}"] = row["failed"]
         write_json(self.file, content)
 
-    def leave_out(self, part: Part, reason: str) -> None:
+    def leave_out(self, part: CheckPart, reason: str) -> None:
         """Record that a part did not run, and write the file."""
         self.content["left_out"][part.name] = reason
         write_json(self.file, self.content)
@@ -123,7 +125,7 @@ def _file_name(device: str) -> str:
     return f"gpu-check-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
-def _chosen(names: str) -> list[Part]:
+def _chosen(names: str) -> list[CheckPart]:
     """The parts that a list with commas names, in their own order.
 
     Raises:
@@ -137,7 +139,7 @@ def _chosen(names: str) -> list[Part]:
     return [part for part in PARTS if any(_is_named(part, name) for name in wanted)]
 
 
-def _is_named(part: Part, name: str) -> bool:
+def _is_named(part: CheckPart, name: str) -> bool:
     return part.name == name or part.name.startswith(f"{name}-")
 
 
@@ -194,7 +196,7 @@ def _seconds(text: str) -> float:
 
 
 def _missing() -> str:
-    """What has to be there first, with the fix; empty where nothing is missing."""
+    """Why the check cannot run here, with the fix; empty where it can."""
     if os.environ.get("TRITON_INTERPRET"):
         return "TRITON_INTERPRET is set, which keeps kernels off the GPU; unset it"
     if find_spec("torch") is None:

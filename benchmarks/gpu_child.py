@@ -21,11 +21,11 @@ from typing import Any, TextIO
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, first_line
 
 _NOTICE_S = 3.0
-"""Before its deadline, so long does a part have to print where it hangs."""
+"""Time that a part has before its deadline to print where it hangs."""
 
 
 class PartOutput:
-    """What a part gets: where its rows go, and how much time it has."""
+    """Handed to a part: takes its rows, and knows how much time it has."""
 
     def __init__(self, file: TextIO, limit_s: float) -> None:
         self._file = file
@@ -44,7 +44,7 @@ class PartOutput:
         """
         self.write("row", row)
 
-    def say(self, text: str) -> None:
+    def on_step(self, text: str) -> None:
         """Tell the user what is going on."""
         print(text, file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
 """The parts of `gpu_check`, in the order in which they run; each function is a process of its own.
 
-What is wanted most comes first, and what can crash does so alone: PyTorch's own operations, then
+What is wanted most comes first, and what can crash runs alone: PyTorch's own operations, then
 our kernels, then the compiler. Libraries are imported inside the functions.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.benchmarks.gpu_process import Part
+from sshr_deploy.benchmarks.gpu_process import CheckPart
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.machine.gpus import find_gpus
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from sshr_deploy.benchmarks.gpu_child import PartOutput
 
 _HERE = "sshr_deploy.benchmarks.gpu_parts"
-DEVICE = Part("device", f"{_HERE}:describe_device", limit_s=90.0)
-"""What the report is named after; nothing else runs without it."""
+DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
+"""Names the report; nothing else runs without it."""
 PARTS = (
-    Part("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
-    Part("network-fused", f"{_HERE}:network_fused", limit_s=80.0),
-    Part("network-compiled", f"{_HERE}:network_compiled", limit_s=120.0, least_s=40.0),
-    Part("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
-    Part("masks", f"{_HERE}:masks", limit_s=30.0),
-    Part("training", f"{_HERE}:training", limit_s=60.0),
-    Part("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
-    Part("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
-    Part("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
-    Part("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
-    Part("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
+    CheckPart("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
+    CheckPart("network-fused", f"{_HERE}:network_fused", limit_s=80.0),
+    CheckPart("network-compiled", f"{_HERE}:network_compiled", limit_s=120.0, least_s=40.0),
+    CheckPart("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
+    CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
+    CheckPart("training", f"{_HERE}:training", limit_s=60.0),
+    CheckPart("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
+    CheckPart("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
+    CheckPart("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
+    CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
+    CheckPart("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
 )
 
 
@@ -53,7 +53,7 @@ def describe_device(output: PartOutput) -> dict[str, Any]:
         )
     properties = torch.cuda.get_device_properties(0)
     gpus = find_gpus()
-    output.say(f"gpu-check on {torch.cuda.get_device_name()}")
+    output.on_step(f"gpu-check on {torch.cuda.get_device_name()}")
     return {
         **describe_environment(),
         "device": torch.cuda.get_device_name(),
@@ -72,19 +72,19 @@ def network_eager(output: PartOutput) -> None:
 
 
 def network_fused(output: PartOutput) -> None:
-    """Our kernel, in turn with the form that it competes with."""
+    """Our kernel and the form that it competes with, in turns."""
     _network(output, "separable", "fused")
 
 
 def network_compiled(output: PartOutput) -> None:
-    """The whole network under torch.compile, in turn with the same form without it."""
+    """The whole network under torch.compile and the same form without it, in turns."""
     _network(output, "separable", "compiled")
 
 
 def _network(output: PartOutput, *forms: str) -> None:
     from sshr_deploy.benchmarks.network import measure_inference
 
-    measure_inference(device=_cuda(), forms=forms, on_step=output.say, on_row=output.row)
+    measure_inference(device=_cuda(), forms=forms, on_step=output.on_step, on_row=output.row)
 
 
 def kernels(output: PartOutput) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def kernels(output: PartOutput) -> dict[str, Any]:
     report = measure_kernels(
         device=_cuda(),
         deadline_s=0.8 * output.left_s,
-        on_step=output.say,
+        on_step=output.on_step,
         on_row=output.row,
     )
     kept = ("ceilings", "settings", "rates", "not_measured")
@@ -105,28 +105,28 @@ def masks(output: PartOutput) -> None:
     """`cam_to_mask` and the same by PyTorch's operations."""
     from sshr_deploy.benchmarks.mask_kernel import measure_mask_kernel
 
-    measure_mask_kernel(device=_cuda(), on_step=output.say, on_row=output.row)
+    measure_mask_kernel(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
 
 def training(output: PartOutput) -> None:
     """`hfrm_pool` in training."""
     from sshr_deploy.benchmarks.training_kernels import measure_training_kernels
 
-    measure_training_kernels(device=_cuda(), on_step=output.say, on_row=output.row)
+    measure_training_kernels(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
 
 def configs(output: PartOutput) -> None:
     """`hfrm_cam` with other block sizes."""
     from sshr_deploy.benchmarks.kernel_configs import measure_configs
 
-    measure_configs(device=_cuda(), on_step=output.say, on_row=output.row)
+    measure_configs(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
 
 def recipes(output: PartOutput) -> dict[str, Any]:
     """`sshr-deploy benchmark training`; needs pydantic."""
     from sshr_deploy.benchmarks.training import measure_training
 
-    return measure_training(width=64, batch=None, rounds=5, classes=4, on_step=output.say)
+    return measure_training(width=64, batch=None, rounds=5, classes=4, on_step=output.on_step)
 
 
 def _cuda() -> Any:

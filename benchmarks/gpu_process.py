@@ -1,7 +1,7 @@
 """Runs one part of `gpu_check` in a process of its own and keeps what it measured, come what may.
 
-An illegal access takes the CUDA context of its process with it, and a hung driver call returns
-never: neither may cost the parts that follow.
+An illegal access ends the CUDA context of its process, and a hung driver call never returns:
+neither may cost the parts that follow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LINES = 40
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckPart:
     """Something to measure or to check."""
 
     name: str
     target: str
-    """What does it, "package.module:function"; gets a `PartOutput`, may return figures."""
+    """Its function, "package.module:function"; gets a `PartOutput` and may return figures."""
     limit_s: float
     """Seconds after which it is killed."""
     least_s: float = 20.0
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass
 class Outcome:
-    """What a part left."""
+    """How a part ended, and its rows."""
 
     state: Literal["done", "failed", "left_out", "interrupted"]
     reason: str = ""
@@ -55,7 +55,7 @@ class Outcome:
     """The last lines that it printed."""
 
 
-def run_part(part: Part, limit_s: float) -> Outcome:
+def run_part(part: CheckPart, limit_s: float) -> Outcome:
     """Run `part`, and kill it with all processes that it started after `limit_s` seconds.
 
     Ctrl-C kills it too: the outcome is "interrupted" then, with the rows so far.
@@ -85,7 +85,7 @@ def run_part(part: Part, limit_s: float) -> Outcome:
     return outcome
 
 
-def _start(part: Part, file: Path, limit_s: float) -> subprocess.Popen[str]:
+def _start(part: CheckPart, file: Path, limit_s: float) -> subprocess.Popen[str]:
     packages = str(Path(sshr_deploy.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
     module = "sshr_deploy.benchmarks.gpu_child"

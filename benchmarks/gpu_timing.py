@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +30,7 @@ _ROUNDS = {"cuda": (3, 10), "cpu": (0, 1)}
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this device reached on the two simplest things, in this run."""
+    """Rates that this device reached in this run: in a copy, and in a matrix product."""
 
     copy_gb_per_s: float
     """Bytes read plus bytes written of a large copy inside the device's memory."""
@@ -42,13 +41,13 @@ class Ceilings:
 class Replay:
     """`calls` as one: on a GPU a captured graph, so that no launch is waited for.
 
-    It holds the calls, and so the tensors that they read: a graph knows addresses alone, and memory
-    that nobody holds is soon another tensor's. Calls are made once before the capture, on the
-    stream of the capture, as libraries set themselves up then.
+    It holds the calls, and so the tensors that they read: a graph keeps addresses alone, and memory
+    that nobody holds is soon given to another tensor. Calls are made once before the capture, on
+    its stream, as libraries set themselves up then.
     """
 
     results: list[Any]
-    """What each call gave in the last replay: a tensor, or a tuple of them."""
+    """Result of each call in the last replay: a tensor, or a tuple of them."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = tuple(calls)
@@ -158,7 +157,7 @@ def alternate_checked(
 
 
 def check_context(name: str) -> None:
-    """Find out whether a failure was of one call, or took this process's CUDA context with it.
+    """Check that a failure was of one call alone, and left this process's CUDA context usable.
 
     Args:
         name: of what has just failed.
@@ -224,8 +223,8 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     a, b = (_random((side, side), dtype, device) for _ in range(2))
     products = alternate({"product": lambda: a @ b}, 0.5)["product"]
     return Ceilings(
-        2 * elements / float(np.median(copies)) / 1e6,
-        2 * side**3 / float(np.median(products)) / 1e9,
+        2 * elements / spread_of(copies).median_ms / 1e6,
+        2 * side**3 / spread_of(products).median_ms / 1e9,
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sshr_deploy.atomic import write_json
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.export.graph.onnx_from_checkpoint import export_module
+from sshr_deploy.export.graph.onnx_from_network import export_module
 from sshr_deploy.model import HFRM
 from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
 

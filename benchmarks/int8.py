@@ -22,17 +22,19 @@ from rich.table import Table
 from sshr_deploy.benchmarks.environment import describe_environment, machine_text
 from sshr_deploy.bundle import file_entry
 from sshr_deploy.errors import UsageError
-from sshr_deploy.export.artifacts import MODEL_NAME
 from sshr_deploy.export.graph.conv_layers import conv_layers
-from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import flop_per_patch, write_onnx
 from sshr_deploy.export.graph.timing import time_sessions
 from sshr_deploy.export.int8.activation_ranges import RangeMethod, histograms, layer_ranges
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
+from sshr_deploy.export.job import MODEL_NAME
 from sshr_deploy.export.reference import PatchSet, reference_from
+from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.qualification import qualify
+from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text, refusals, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
@@ -72,17 +74,11 @@ def measure_int8(
     use_threads(chosen)
     reference = reference_from(model, patches)
     scheme = QdqScheme(QdqKind.U8S8, weight_bits)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fp32 = folder / MODEL_NAME
+    with tempfile.TemporaryDirectory() as folder:
+        fp32 = Path(folder) / MODEL_NAME
         write_onnx(model, fp32)
         graphs = {"fp32": fp32, **_quantised(fp32, reference.patches, keep, scheme, method)}
-        sessions: dict[str, Session] = {"pytorch": stack.enter_context(ModelSession(model))}
-        for name, graph in graphs.items():
-            session = OnnxRuntimeSession(graph, profile.num_classes)
-            sessions[name] = stack.enter_context(session)
-        found = {name: qualify(session, reference, profile) for name, session in sessions.items()}
-        samples = dict(zip(sessions, time_sessions(list(sessions.values()), rounds), strict=True))
+        rows = _measure(model, graphs, reference, profile, rounds)
     return {
         "benchmark": "int8",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -96,17 +92,7 @@ def measure_int8(
         "kept": list(keep),
         "patches": len(reference),
         "source": patches.source,
-        "rows": [
-            {
-                "name": name,
-                **spread_of(samples[name]).figures(),
-                **times_over("fp32", name, samples),
-                **times_over("pytorch", name, samples),
-                "samples_ms": samples[name],
-                "qualification": found[name].model_dump(mode="json"),
-            }
-            for name in sessions
-        ],
+        "rows": rows,
     }
 
 
@@ -151,6 +137,34 @@ def times_over(base: str, name: str, samples: Mapping[str, Sequence[float]]) -> 
     return ratio_of((base, samples[base]), (name, samples[name])).fields(f"times_{base}")
 
 
+def _measure(
+    model: SSHR,
+    graphs: Mapping[str, Path],
+    reference: ReferenceSet,
+    profile: Profile,
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """A row for "pytorch" and each of the graphs."""
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {"pytorch": stack.enter_context(ModelSession(model))}
+        for name, graph in graphs.items():
+            session = OnnxRuntimeSession(graph, profile.num_classes)
+            sessions[name] = stack.enter_context(session)
+        found = {name: qualify(session, reference, profile) for name, session in sessions.items()}
+        samples = dict(zip(sessions, time_sessions(list(sessions.values()), rounds), strict=True))
+    return [
+        {
+            "name": name,
+            **spread_of(samples[name]).figures(),
+            **times_over("fp32", name, samples),
+            **times_over("pytorch", name, samples),
+            "samples_ms": samples[name],
+            "qualification": found[name].model_dump(mode="json"),
+        }
+        for name in sessions
+    ]
+
+
 def _quantised(
     fp32: Path,
     patches: NDArray[np.uint8],
@@ -161,7 +175,7 @@ def _quantised(
     layers = conv_layers(onnx.load(fp32, load_external_data=False).graph)
     names = [layer.name for layer in layers]
     if unknown := sorted(set(keep) - set(names)):
-        raise UsageError(f"--keep {unknown[0]}: no such layer; there are {', '.join(names)}")
+        raise UsageError(f"`keep` {unknown[0]}: no such layer; there are {', '.join(names)}")
     tensors = [tensor for layer in layers for tensor in (layer.input, layer.output)]
     found = histograms(fp32, tensors, patches, lambda *_: None)
     ranges = layer_ranges(found, layers, method, levels=scheme.levels, symmetric=scheme.symmetric)

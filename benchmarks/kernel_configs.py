@@ -33,7 +33,7 @@ from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.benchmarks.kernels import (
     BOUND,
     DTYPES,
-    OnStep,
+    Level,
     check_results,
     checked,
     ends_of_reference,
@@ -48,6 +48,7 @@ from sshr_deploy.runtime.kernels.hfrm_cam.plan import (
     choose_config,
 )
 from sshr_deploy.runtime.kernels.manifest import sm_text
+from sshr_deploy.runtime.progress import OnStep
 
 CONFIGS: Mapping[int, tuple[Config, ...]] = {
     89: (
@@ -80,12 +81,12 @@ CONFIGS: Mapping[int, tuple[Config, ...]] = {
 
 
 def candidates(sm: int) -> tuple[Config, ...]:
-    """What is timed on SM `sm` with FP16 features and four classes: the plan's choice first."""
+    """Configurations to time on SM `sm`, FP16 and four classes; that of the plan is the first."""
     return (choose_config(sm, "fp16", 4), *CONFIGS.get(sm, ()))
 
 
 def describe_candidate(config: Config, sm: int) -> tuple[str, bool]:
-    """What a candidate takes of SM `sm` by its compiler, in one line, and whether it spills.
+    """Resources of SM `sm` that a candidate takes by its compiler, a line, and whether it spills.
 
     Raises:
         KernelError: it does not compile.
@@ -147,13 +148,7 @@ def _measure_batch(
 ) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     batch, *shape = size
-    sets = sets_beyond_cache(2 * prod(size), device)
-    features = [
-        torch.randn(size, device=device)
-        .to(DTYPES[dtype])
-        .contiguous(memory_format=torch.channels_last)
-        for _ in range(sets)
-    ]
+    features = _features(size, dtype, device)
     rows: dict[str, dict[str, Any]] = {}
     replays: dict[str, Replay] = {}
     references: dict[str, list[Tensor]] = {}
@@ -162,12 +157,8 @@ def _measure_batch(
         rows[name] = {"dtype": dtype, "batch": batch, "shape": shape, "config": asdict(config)}
         level = random_level(shape[0], batch, DTYPES[dtype], device, rows=config.rows)
         references[name] = [ends_of_reference(level, features[i]) for i in (0, -1)]
-        packed = level.packed
-        rest = (level.gate, packed.head, packed.context, packed.bias, config)
-        calls = [partial(run, feature, *rest) for feature in features]
         try:
-            checked(name, calls[0](), references[name][0], BOUND[dtype])
-            replays[name] = Replay(calls)
+            replays[name] = _replay(config, level, features, references[name][0], BOUND[dtype])
         except Exception as error:  # Triton has no base class for what does not fit
             no_room = "out of resource" in str(error)
             reason = f"{type(error).__name__}: {first_line(error)}"
@@ -177,14 +168,43 @@ def _measure_batch(
     def check(name: str, cams: Sequence[Tensor]) -> None:
         check_results(name, cams, references=references[name], bound=BOUND[dtype])
 
-    samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
+    samples, wrong = alternate_checked(
+        replays, seconds * len(replays), check, divisor=len(features)
+    )
     for name, reason in wrong.items():
         rows[name]["failed"] = reason
-    cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level)
+    cost = Cost.of(batch, (shape[0], shape[1], shape[2]), level.head_weight)
     for name, values in samples.items():
         figures = statistics(values)
         rows[name] |= figures | cost.against(figures["median_ms"], ceilings)
     return list(rows.values())
+
+
+def _features(size: tuple[int, int, int, int], dtype: str, device: torch.device) -> list[Tensor]:
+    """Random features in channels_last, too many for the cache."""
+    sets = sets_beyond_cache(2 * prod(size), device)
+    return [
+        torch.randn(size, device=device)
+        .to(DTYPES[dtype])
+        .contiguous(memory_format=torch.channels_last)
+        for _ in range(sets)
+    ]
+
+
+def _replay(
+    config: Config, level: Level, features: Sequence[Tensor], reference: Tensor, bound: float
+) -> Replay:
+    """The kernel on each of the features; that on the first one is checked.
+
+    Raises:
+        SshrDeployError: its CAM is wrong.
+        Exception: of Triton's or the driver's own, for a kernel that does not fit the device.
+    """
+    packed = level.packed
+    rest = (level.gate, packed.head, packed.context, packed.bias, config)
+    calls = [partial(run, feature, *rest) for feature in features]
+    checked(str(config), calls[0](), reference, bound)
+    return Replay(calls)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

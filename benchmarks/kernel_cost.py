@@ -1,14 +1,12 @@
-"""What `hfrm_cam` has to do at least, which all forms of HFRM plus its head are held against."""
+"""The least work of `hfrm_cam`, which all forms of HFRM plus its head are held against."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from sshr_deploy.benchmarks.gpu_timing import Ceilings
-
-if TYPE_CHECKING:
-    from sshr_deploy.benchmarks.kernels import Level
 
 
 @dataclass(frozen=True)
@@ -19,12 +17,18 @@ class Cost:
     gflop: float
 
     @classmethod
-    def of(cls, batch: int, shape: tuple[int, int, int], level: Level) -> Cost:
-        """The feature, the gate and the weights are read once, the CAM is written once."""
+    def of(cls, batch: int, shape: tuple[int, int, int], head_weight: Tensor) -> Cost:
+        """The feature, the gate and the weights are read once, the CAM is written once.
+
+        Args:
+            batch: B.
+            shape: (C, H, W) of the feature.
+            head_weight: of the CAM head [N, C], in the type of feature and weights.
+        """
         channels, height, width = shape
-        classes = len(level.head_weight)
+        classes = len(head_weight)
         pixels = batch * height * width
-        element = level.head_weight.element_size()
+        element = head_weight.element_size()
         read = pixels * channels * element + 4 * batch * channels
         weights = channels * classes * (1 + 15 * 15) * element
         flop = 2 * pixels * channels * classes * (15 * 15 + 1)

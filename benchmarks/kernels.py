@@ -1,4 +1,4 @@
-"""What the fused kernels gain over PyTorch's operations (`sshr-deploy benchmark kernels`).
+"""Fused kernels against PyTorch's operations (`sshr-deploy benchmark kernels`).
 
 Each row is one way to compute the CAM of one feature level from the feature and the semantic gate:
 
@@ -42,6 +42,7 @@ from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as plain_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.op import HfrmCamWeights, hfrm_cam, pack_hfrm_cam
+from sshr_deploy.runtime.progress import OnStep
 
 SHAPES = ((512, 28, 28), (1024, 28, 28), (256, 56, 56))
 """(C, H, W) of the levels at width 64; inference needs the first two."""
@@ -53,7 +54,6 @@ BOUND = {"fp16": 5e-3, "bf16": 2e-2}
 """Largest relative RMS error against FP64 operations on the same rounded numbers."""
 _GAMMA_CONTEXT = 0.7
 
-OnStep = Callable[[str], None]
 Form = Callable[["Level", Tensor], Tensor]
 
 
@@ -123,6 +123,16 @@ def measure_kernels(
             rows.append(row)
             on_row(row)
     return {
+        **_conditions(device, seconds, ceilings),
+        "rows": rows,
+        "not_measured": left_out,
+    }
+
+
+def _conditions(
+    device: torch.device, seconds: float, ceilings: Mapping[str, Ceilings]
+) -> dict[str, Any]:
+    return {
         "benchmark": "kernels",
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(),
@@ -130,8 +140,6 @@ def measure_kernels(
         "ceilings": {name: asdict(ceiling) for name, ceiling in ceilings.items()},
         "settings": {"classes": CLASSES, "seconds": seconds, "bounds": BOUND},
         "rates": "operations and bytes of the fused form over the time of each",
-        "rows": rows,
-        "not_measured": left_out,
     }
 
 
@@ -165,7 +173,7 @@ def _measure_size(
             check_context(name)
             continue
         rows[name] |= {"relative_rms_error": error, "calls_a_sample": sets}
-    cost = Cost.of(batch, shape, level)
+    cost = Cost.of(batch, shape, level.head_weight)
     check = partial(check_results, references=references, bound=BOUND[dtype])
     samples, wrong = alternate_checked(replays, seconds * len(replays), check, divisor=sets)
     for name, reason in wrong.items():

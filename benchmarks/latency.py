@@ -48,7 +48,7 @@ def parse_batches(text: str) -> list[int]:
         sizes = []
     if not sizes or sizes[0] < 1 or sizes[-1] > _MAX_BATCH:
         raise UsageError(
-            f"--batches {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between"
+            f"`batches` {text!r}: give whole numbers from 1 to {_MAX_BATCH} with commas between"
         )
     return sizes
 
@@ -142,7 +142,7 @@ def print_latency(report: dict[str, Any]) -> None:
 
 
 def _post_processing(report: dict[str, Any]) -> str:
-    mask_ms, share = float(np.median(report["mask_ms_per_patch"])), report["mask_share"]
+    mask_ms, share = spread_of(report["mask_ms_per_patch"]).median_ms, report["mask_share"]
     if report["labels_on_device"]:
         return f"label maps are made on the GPU; the CPU takes {mask_ms:.2f} ms a patch"
     batch = report["rows"][0]["batch"]

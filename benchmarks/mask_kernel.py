@@ -1,4 +1,4 @@
-"""What the kernel `cam_to_mask` gains over the same steps in PyTorch's operations, on a GPU."""
+"""The kernel `cam_to_mask` against the same steps in PyTorch's operations, on a GPU."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sshr_deploy.benchmarks.gpu_timing import (
     keep_to_the_end,
     statistics,
 )
-from sshr_deploy.benchmarks.network import OnStep
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.kernels.cam_to_mask.op import cam_to_mask
+from sshr_deploy.runtime.progress import OnStep
 
 _PATCH_PX, _CAM_PX, _CLASSES = 224, 28, 4
 _WEIGHTS, _THRESHOLD = (0.6, 0.2, 0.2), 0.2

@@ -32,6 +32,7 @@ from sshr_deploy.benchmarks.gpu_timing import (
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
+from sshr_deploy.runtime.progress import OnStep
 
 BATCHES = (32, 8, 1)
 """Patches; throughput first."""
@@ -49,15 +50,14 @@ CPU, widths 4 and 8; BF16 1.5e-1). In the same FP16 network, for forms that diff
 the plain one rounds the rectified feature, the fused one its weights (separable: 5.5e-4).
 """
 
-OnStep = Callable[[str], None]
 _Outputs = tuple[Tensor, ...]
 _Graph = Callable[[Tensor], _Outputs]
 
 
 def random_network(width: int, device: torch.device) -> SSHR:
-    """FP32, in evaluation mode, with batch-norm statistics of random patches: features stay small.
+    """An FP32 network in evaluation mode, its batch-norm statistics those of random patches.
 
-    Every term of HFRM counts, as in trained networks.
+    So features stay small, and every term of HFRM counts, as in trained networks.
     """
     torch.manual_seed(0)
     model = SSHR(ModelConfig(4, width)).to(device)
@@ -129,10 +129,7 @@ def measure_inference(
         on_step(f"network, batch {batch}: {', '.join(graphs)}")
         torch.compiler.reset()
         patches = random_patches(batch, device)
-        with without_tf32():
-            in_fp32 = DeployGraph(reference, HfrmForm.PLAIN)(_ends(patches))
-        plain = DeployGraph(model, HfrmForm.PLAIN)(patches)
-        expected = {_FP32: in_fp32, _PLAIN: tuple(_ends(output) for output in plain)}
+        expected = _expected(model, reference, patches)
         _measure_batch(graphs, patches, expected, width, seconds, ceilings, add)
     return rows
 
@@ -185,6 +182,14 @@ def _measure_batch(
             add(row | {"failed": wrong[name]})
         else:
             add(row | _figures(samples[name], len(patches), width, ceilings))
+
+
+def _expected(model: SSHR, reference: SSHR, patches: Tensor) -> dict[str, _Outputs]:
+    """Outputs of the plain form for the first and last patch, by what they are computed in."""
+    with without_tf32():
+        in_fp32 = DeployGraph(reference, HfrmForm.PLAIN)(_ends(patches))
+    plain = DeployGraph(model, HfrmForm.PLAIN)(patches)
+    return {_FP32: in_fp32, _PLAIN: tuple(_ends(output) for output in plain)}
 
 
 def _ends(batch: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a training step costs (`sshr-deploy benchmark training`).
+"""Time and memory of a training step (`sshr-deploy benchmark training`).
 
 Three variants take turns: "published" is the recipe `paper` with HFRM in its plain form, "pooled"
-the recipe `paper`, "fast" the recipe `fast`. `Trainer` takes the steps: what is timed trains.
+the recipe `paper`, "fast" the recipe `fast`. `Trainer` takes the steps, as in training.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.benchmarks.training_hfrm import Calls, hfrm_calls
 from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
-from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.train.initial_weights import new_model
 from sshr_deploy.train.loading import Batch
 from sshr_deploy.train.losses import head_losses, total_loss
@@ -36,7 +36,13 @@ from sshr_deploy.train.meter import EpochMeter
 from sshr_deploy.train.network import TrainingNetwork, build_forward
 from sshr_deploy.train.optimiser import build_optimiser, set_rate
 from sshr_deploy.train.processes import Processes
-from sshr_deploy.train.recipe import HfrmTraining, Precision, Recipe, load_recipe, recipe_fields
+from sshr_deploy.train.recipe import (
+    HfrmTraining,
+    Recipe,
+    TrainingPrecision,
+    load_recipe,
+    recipe_fields,
+)
 from sshr_deploy.train.trainer import Trainer
 
 BOUNDS = {
@@ -50,12 +56,9 @@ of a head's bias, which PyTorch sums inexactly in the plain form (2e-4 for 20 pa
 fast have no bound: those of a random network are small differences; BF16 moves them by 0.2 to 0.4.
 """
 
-_RATE_FACTOR = 1e-6  # of the learning rate: the weights stay what they are
-_SHAPES = ((4, 56), (8, 28), (16, 28), (64, 28))  # of features: channels / width, pixels a side
+_RATE_FACTOR = 1e-6  # of the learning rate: the weights hardly move
 
 _WARM_UP_ROUNDS = {"cpu": 1, "cuda": 5}
-_OnStep = Callable[[str], None]
-_Calls = Mapping[str, Callable[[], object]]
 _Answer = tuple[Tensor, dict[str, Tensor]]  # logits [4, B, N], gradients by parameter
 
 
@@ -65,7 +68,7 @@ def measure_training(
     batch: int | None,
     rounds: int,
     classes: int,
-    on_step: _OnStep,
+    on_step: OnStep,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Check that the variants agree, then time HFRM alone and whole steps, on CUDA if there is one.
@@ -103,7 +106,7 @@ def measure_training(
         model = _random_model(ModelConfig(classes, width), patches.rgb)
         return report | _measure(model, patches, rounds, on_step)
     except torch.OutOfMemoryError as error:
-        raise UsageError(f"--batch {batch} does not fit the GPU's memory; lower it") from error
+        raise UsageError(f"`batch` {batch} does not fit the GPU's memory; lower it") from error
 
 
 class _Variant:
@@ -121,7 +124,7 @@ class _Variant:
 
     def set_precision(self) -> None:
         """`build_forward` switches TF32 off for the whole process: say again what this one has."""
-        torch.backends.cudnn.allow_tf32 = self.recipe.precision is not Precision.FP32
+        torch.backends.cudnn.allow_tf32 = self.recipe.precision is not TrainingPrecision.FP32
 
     def step(self) -> None:
         self.set_precision()
@@ -151,7 +154,7 @@ def _recipes() -> dict[str, Recipe]:
     return {"published": published, "pooled": paper, "fast": load_recipe("fast")}
 
 
-def _measure(model: SSHR, batch: Batch, rounds: int, on_step: _OnStep) -> dict[str, Any]:
+def _measure(model: SSHR, batch: Batch, rounds: int, on_step: OnStep) -> dict[str, Any]:
     memory = {}
     if batch.rgb.is_cuda:
         on_step("peak memory of each variant ...")
@@ -161,7 +164,7 @@ def _measure(model: SSHR, batch: Batch, rounds: int, on_step: _OnStep) -> dict[s
     agreement, gflop = _compare(variants)
     on_step("timing HFRM and heads ...")
     variants["published"].set_precision()
-    hfrm = _alternate(_hfrm_calls(variants["published"].network.model, batch.rgb), rounds)
+    hfrm = _alternate(hfrm_calls(variants["published"].network.model, batch.rgb), rounds)
     for name, row in hfrm.items():
         if name.endswith("pooled"):
             plain = name.replace("pooled", "plain")
@@ -270,38 +273,7 @@ def _errors(found: _Answer, expected: _Answer) -> dict[str, Any]:
     }
 
 
-def _hfrm_calls(model: SSHR, rgb: Tensor) -> _Calls:
-    """Forward and backward by "level form"; "all" are the three and the deep head in one go."""
-    make = partial(torch.rand, device=rgb.device, requires_grad=True)
-    width, batch = model.config.width, len(rgb)
-    f = Features(*(make(batch, c * width, px, px) for c, px in _SHAPES))
-    context = make(batch, 64 * width)
-    learning = [*f, model.fc8.weight]
-    calls: dict[str, Callable[[], object]] = {}
-    for name, (feature, hfrm, head) in zip(f._fields, model.levels(f), strict=False):
-        own = [*hfrm.parameters(), *head.parameters()]
-        learning += own
-        for form, logits in (("plain", _plain), ("pooled", _pooled)):
-            call = partial(logits, feature, context, hfrm, head)
-            calls[f"{name} {form}"] = partial(_backward, call, [feature, context, *own])
-    calls["all plain"] = partial(_backward, lambda: model.logits(model.cams(f)), learning)
-    calls["all pooled"] = partial(_backward, lambda: model.pooled_logits(f), learning)
-    return calls
-
-
-def _backward(logits: Callable[[], Tensor], inputs: list[Tensor]) -> None:
-    torch.autograd.grad(logits().sum(), inputs)
-
-
-def _plain(feature: Tensor, context: Tensor, hfrm: HFRM, head: nn.Conv2d) -> Tensor:
-    return torch.mean(head(hfrm(feature, context)), (2, 3))
-
-
-def _pooled(feature: Tensor, context: Tensor, hfrm: HFRM, head: nn.Conv2d) -> Tensor:
-    return F.linear(hfrm.rectified_mean(feature, context), head.weight[:, :, 0, 0], head.bias)
-
-
-def _alternate(calls: _Calls, rounds: int) -> dict[str, dict[str, Any]]:
+def _alternate(calls: Calls, rounds: int) -> dict[str, dict[str, Any]]:
     """Times of each call; the calls take turns, so that a busy moment falls on all of them."""
     cuda = torch.cuda.is_available()
     wait: Callable[[], None] = torch.cuda.synchronize if cuda else lambda: None

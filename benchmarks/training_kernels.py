@@ -1,4 +1,4 @@
-"""What the kernel `hfrm_pool` gains in training on a GPU: HFRM and heads alone, and whole steps.
+"""The kernel `hfrm_pool` in training on a GPU: HFRM and heads alone, and whole steps.
 
 Three forms of the losses' logits: "plain" with the 15x15 convolutions, as published; "pooled" by
 PyTorch's operations; "fused" by the kernel. Nothing is captured in a graph: what is short is bound
@@ -25,11 +25,12 @@ from sshr_deploy.benchmarks.gpu_timing import (
     statistics,
     without_tf32,
 )
-from sshr_deploy.benchmarks.network import OnStep, random_network, random_patches
+from sshr_deploy.benchmarks.network import random_network, random_patches
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.model import HEAD_LOSS_WEIGHTS, SSHR, normalise
 from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.runtime.kernels.hfrm_pool.op import hfrm_pool
+from sshr_deploy.runtime.progress import OnStep
 
 _BOUND = 1e-3
 _FROZEN = ("conv1a", "b2", "b2_1", "b2_2")
@@ -86,19 +87,21 @@ def measure_training_kernels(
     heads = {
         name: partial(_heads_step, model, features, labels, form) for name, form in FORMS.items()
     }
-    rate = 1e-9  # the weights stay what they are
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], rate)
-    steps: dict[str, Call] = {
-        name: partial(_step, model, x, labels, form, optimiser) for name, form in FORMS.items()
-    }
     rows = []
-    for part, calls in (("HFRM and heads", heads), ("step", steps)):
+    for part, calls in (("HFRM and heads", heads), ("step", _steps(model, x, labels))):
         on_step(f"training: {part}")
         for name, samples in alternate(calls, seconds * len(calls)).items():
             row = {"part": part, "form": name, "batch": batch, "width": width}
             rows.append(row | statistics(samples))
             on_row(rows[-1])
     return rows
+
+
+def _steps(model: SSHR, x: Tensor, labels: Tensor) -> dict[str, Call]:
+    """A whole training step by form."""
+    rate = 1e-9  # the weights hardly move
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], rate)
+    return {name: partial(_step, model, x, labels, form, optimiser) for name, form in FORMS.items()}
 
 
 def _features(model: SSHR, x: Tensor) -> Features:

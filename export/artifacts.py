@@ -1,212 +1,40 @@
-"""One graph for each precision and target that was asked for, compared with the reference here."""
+"""The list of a bundle's artefacts: a graph for each precision and target that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-
-from sshr_deploy.errors import ExportError, SessionError, UsageError, first_line
-from sshr_deploy.export.graph.deploy import HfrmForm
+from sshr_deploy.errors import ExportError, first_line
 from sshr_deploy.export.graph.external_data import share_weights
-from sshr_deploy.export.graph.onnx_from_checkpoint import OPSET, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
-from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
-from sshr_deploy.model import SSHR
+from sshr_deploy.export.int8.artifacts import int8_artifacts
+from sshr_deploy.export.job import CPU_ENGINE, MODEL_NAME, ExportJob, artifact
+from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
-from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import PATCH_PX
-from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, TARGETS, TENSORRT
-from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
-from sshr_deploy.runtime.engines.reference import ReferenceSet
-from sshr_deploy.runtime.progress import OnStep
-from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
-
-MODEL_NAME = "model.onnx"
-GPU_MODEL_NAME = "model-gpu.onnx"
-CPU_ENGINE = ONNX_CPU.name
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """What a bundle is to hold beside the FP32 graph for ONNX Runtime."""
-
-    precisions: tuple[Precision, ...] = ()
-    targets: tuple[str, ...] = ()
-    """Keys of `kinds.TARGETS`."""
-    calibration: Path | None = None
-    """Patches or slides for INT8; without it the patches of the qualification serve."""
-    form: HfrmForm | None = None
-    """Of HFRM in every graph; None for depthwise where a processor runs it and separable where a
-    GPU does. 225 depthwise taps run on a GPU's plain units, the separable form on its matrix units;
-    no GPU has been timed with either yet (`make gpu-check` does it)."""
-    engine_options: EngineOptions = field(default_factory=EngineOptions)
-    tolerances: dict[Precision, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
-    threads: int | None = None
-    """CPU threads; None chooses by width and cores."""
-
-    def engines(self) -> tuple[str, ...]:
-        """Names of the engines that the bundle is for."""
-        targets = dict.fromkeys((ONNX_CPU.target, *self.targets))
-        return tuple(engine for target in targets for engine in TARGETS[target])
-
-    def form_for(self, engines: Sequence[str]) -> HfrmForm:
-        """Form of HFRM in a graph for these engines."""
-        usual = HfrmForm.DEPTHWISE if list(engines) == [CPU_ENGINE] else HfrmForm.SEPARABLE
-        return self.form or usual
-
-    def fp32_graphs(self) -> dict[str, tuple[str, ...]]:
-        """The FP32 graphs by name, that for processors first, and the engines that run each."""
-        gpu = tuple(engine for engine in self.engines() if engine != CPU_ENGINE)
-        if self.form_for(gpu) is self.form_for((CPU_ENGINE,)):
-            return {MODEL_NAME: self.engines()}
-        return {MODEL_NAME: (CPU_ENGINE,), GPU_MODEL_NAME: gpu}
-
-
-@dataclass(frozen=True, eq=False)
-class Workshop:
-    """What the artefacts of one export are made of."""
-
-    model: SSHR
-    profile: Profile
-    reference: ReferenceSet
-    folder: Path
-    """Of the bundle that is being written."""
-    scratch: Path
-    """For files that are gone afterwards; no other export uses it."""
-    state: Path
-    """Of what long searches found out; it outlives an interrupted export."""
-    options: ExportOptions
-    on_step: OnStep
-
-
-def make_artifacts(shop: Workshop) -> list[Artifact]:
+def make_artifacts(job: ExportJob) -> list[Artifact]:
     """Write the graphs into the bundle's folder, each qualified if it can run here.
 
     Raises:
         ExportError: a graph could not be made, or misses its tolerance.
         OSError: the folder cannot be written.
     """
-    artifacts = _fp32(shop)
-    for precision in dict.fromkeys(shop.options.precisions):
+    artifacts = _fp32(job)
+    for precision in dict.fromkeys(job.options.precisions):
         if precision in (Precision.FP16, Precision.BF16):
-            artifacts.append(_typed(shop, precision))
+            artifacts.append(_typed(job, precision))
         elif precision is Precision.INT8:
-            from sshr_deploy.export.int8.artifacts import int8_artifacts
-
-            artifacts += int8_artifacts(shop)
+            artifacts += int8_artifacts(job)
     return artifacts
 
 
-def qualified(shop: Workshop, graph: Path, precision: Precision) -> Qualification:
-    """Compare a graph with the reference, by ONNX Runtime on this processor.
-
-    Raises:
-        SessionError: it cannot run here.
-        ExportError: it misses the tolerance; every figure that does is named.
-    """
-    shop.on_step(
-        f"comparing the {precision.upper()} graph with PyTorch on {len(shop.reference)} patches"
-    )
-    classes = shop.profile.num_classes
-    with OnnxRuntimeSession(graph, classes, precision=precision.value) as session:
-        session.infer(np.zeros((2, PATCH_PX, PATCH_PX, 3), np.uint8))  # the batch is dynamic
-        found = qualify(session, shop.reference, shop.profile)
-    if said := misses(found, shop.options.tolerances[precision]):
-        raise ExportError(
-            f"the exported {precision.upper()} graph does not equal the checkpoint: "
-            f"{'; '.join(said)}; nothing was written"
-        )
-    return found
-
-
-def gpu_graph(shop: Workshop) -> Path:
-    """The FP32 graph that GPUs run."""
-    return shop.folder / list(shop.options.fp32_graphs())[-1]
-
-
-def artifact(
-    shop: Workshop,
-    file: str,
-    precision: Precision,
-    engines: Sequence[str],
-    opset: int = OPSET,
-    weights: Sequence[str] = (),
-) -> Artifact:
-    """The artefact of a graph that is written, qualified where it can run here.
-
-    Raises:
-        ExportError: it misses the tolerance.
-    """
-    found, reason = None, None
-    try:
-        found = qualified(shop, shop.folder / file, precision)
-    except SessionError as error:
-        if precision is not Precision.BF16:  # which no processor's ONNX Runtime computes
-            raise ExportError(f"the exported graph does not run: {error}") from error
-        reason = str(error)
-        shop.on_step(f"not compared here: {reason}")
-    return Artifact(
-        engines=tuple(engines),
-        precision=precision,
-        file=file,
-        opset=opset,
-        hfrm_form=shop.options.form_for(engines).value,
-        weights=tuple(weights),
-        tolerance=shop.options.tolerances[precision],
-        qualification=found,
-        not_qualified_because=reason,
-    )
-
-
-def int8_tolerances(
-    *, miou_drop: float | None = None, mask_agreement: float | None = None
-) -> dict[Precision, Tolerance]:
-    """The tolerances of all precisions, with this budget for INT8 where it is given."""
-    usual = TOLERANCES[Precision.INT8]
-    budget = Tolerance(
-        mask_agreement=usual.mask_agreement if mask_agreement is None else mask_agreement,
-        miou_drop=usual.miou_drop if miou_drop is None else miou_drop,
-    )
-    return {**TOLERANCES, Precision.INT8: budget}
-
-
-def check_options(options: ExportOptions) -> None:
-    """Refuse what cannot work, before anything is read.
-
-    Raises:
-        ExportError: the form `FUSED`.
-        UsageError: no such target, or options for engines that are no targets.
-    """
-    if options.form is HfrmForm.FUSED:
-        raise ExportError(
-            "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
-            "export form depthwise or separable"
-        )
-    if unknown := [target for target in options.targets if target not in TARGETS]:
-        raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(sorted(TARGETS))}")
-    wanted = options.engine_options
-    if (wanted.version_compatible or wanted.hardware_compatible) and (
-        TENSORRT.target not in options.targets
-    ):
-        raise UsageError(
-            "--version-compatible and --hardware-compatible are for --engine tensorrt; "
-            "leave them out, or add it"
-        )
-    if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:
-        built = " and ".join(kind.target for kind in KINDS if kind.library is not None)
-        raise UsageError(f"--workspace-mib is for --engine {built}; leave it out, or add one")
-
-
-def _fp32(shop: Workshop) -> list[Artifact]:
+def _fp32(job: ExportJob) -> list[Artifact]:
     made = []
-    for name, engines in shop.options.fp32_graphs().items():
-        form = shop.options.form_for(engines)
-        shop.on_step(f"writing the ONNX graph, HFRM {form}, for {', '.join(engines)}")
+    for name, engines in job.options.fp32_graphs().items():
+        form = job.options.form_for(engines)
+        job.on_step(f"writing the ONNX graph, HFRM {form}, for {', '.join(engines)}")
         try:
-            write_onnx(shop.model, shop.folder / name, form=form)
+            write_onnx(job.model, job.folder / name, form=form)
         except OSError:
             raise
         except Exception as error:  # the exporter raises many kinds
@@ -214,18 +42,18 @@ def _fp32(shop: Workshop) -> list[Artifact]:
             raise ExportError(f"PyTorch could not export the network: {why}") from error
         shared: tuple[str, ...] = ()
         if name != MODEL_NAME:
-            shared = share_weights(shop.folder / name, shop.folder / MODEL_NAME)
-        made.append(artifact(shop, name, Precision.FP32, engines, weights=shared))
+            shared = share_weights(job.folder / name, job.folder / MODEL_NAME)
+        made.append(artifact(job, name, Precision.FP32, engines, weights=shared))
     return made
 
 
-def _typed(shop: Workshop, precision: Precision) -> Artifact:
+def _typed(job: ExportJob, precision: Precision) -> Artifact:
     file = f"model-{precision}.onnx"
-    shop.on_step(f"writing the {precision.upper()} graph")
-    opset = write_typed_graph(gpu_graph(shop), shop.folder / file, precision)
+    job.on_step(f"writing the {precision.upper()} graph")
+    opset = write_typed_graph(job.gpu_graph, job.folder / file, precision)
     engines = [
         engine
-        for engine in shop.options.engines()
+        for engine in job.options.engines()
         if precision is not Precision.BF16 or engine != CPU_ENGINE
     ]
-    return artifact(shop, file, precision, engines, opset)
+    return artifact(job, file, precision, engines, opset)

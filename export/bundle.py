@@ -18,18 +18,15 @@ from sshr_deploy.bundle import (
     write_manifest,
 )
 from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.export.artifacts import (
-    ExportOptions,
-    Workshop,
-    check_options,
-    make_artifacts,
-)
+from sshr_deploy.export.artifacts import make_artifacts
 from sshr_deploy.export.calibration import check_calibration
-from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch
-from sshr_deploy.export.int8.state import check_state, clear_state
+from sshr_deploy.export.graph.onnx_from_network import flop_per_patch
+from sshr_deploy.export.int8.search_state import check_state, clear_state
+from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from
 from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
+from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
     POSITION_KEY,
@@ -62,10 +59,9 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle `out`; it appears whole and qualified, or not at all.
 
-    `on_step` is told what is being done, in a few words. With `overwrite` an earlier bundle at
-    `out` is replaced at the end; any other folder there is left alone. A checkpoint that carries a
-    profile keeps its class names, unless `relabel` allows `profile` to change them; the manifest
-    records what it carries wherever `profile` is another.
+    With `overwrite` an earlier bundle at `out` is replaced at the end; any other folder there is
+    left alone. A checkpoint that carries a profile keeps its class names, unless `relabel` allows
+    `profile` to change them; the manifest records the carried one wherever they differ.
 
     Raises:
         CheckpointError: see `load_checkpoint`.
@@ -76,22 +72,12 @@ def export_bundle(
         SessionError: an engine does not run here, or does not equal the reference.
     """
     options = options or ExportOptions()
-    check_options(options)
     out = out.resolve()
-    _check_out(out, overwrite=overwrite)
     state = out.with_name(f"{out.name}.int8-search")
-    if Precision.INT8 in options.precisions:
-        check_state(state)
-        if options.calibration is not None:
-            check_calibration(options.calibration)
+    _check(out, state, options, overwrite=overwrite)
     carried = check_labels(checkpoint, profile, relabel=relabel)
     on_step(f"reading {checkpoint}")
-    model = load_checkpoint(checkpoint)
-    if model.config.num_classes != profile.num_classes:
-        raise UsageError(
-            f"{checkpoint} has {model.config.num_classes} classes, profile {profile.name} has "
-            f"{profile.num_classes}; choose the profile it was trained with"
-        )
+    model = _read(checkpoint, profile)
     if carried is not None and carried != profile:
         on_step(_difference(carried, profile))
     threads = choose_threads(model.config.width, options.threads)
@@ -101,11 +87,8 @@ def export_bundle(
         scratch_name = out.with_name(f"{out.name}.scratch")
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
-            write_reference(partial / REFERENCE_NAME, reference)
-            shop = Workshop(model, profile, reference, partial, scratch, state, options, on_step)
-            artifacts = make_artifacts(shop)
-            write_manifest(partial, _manifest(checkpoint, carried, shop, artifacts))
-            prove_here(load_bundle(partial), on_step)
+            job = ExportJob(model, profile, reference, partial, scratch, state, options, on_step)
+            _fill(job, checkpoint, carried)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
                 clear_state(state)
@@ -114,6 +97,16 @@ def export_bundle(
             f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
         ) from error
     return load_bundle(out)
+
+
+def _check(out: Path, state: Path, options: ExportOptions, *, overwrite: bool) -> None:
+    """Refuse what cannot work, before anything is computed."""
+    check_options(options)
+    _check_out(out, overwrite=overwrite)
+    if Precision.INT8 in options.precisions:
+        check_state(state)
+        if options.calibration is not None:
+            check_calibration(options.calibration)
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -138,8 +131,18 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         )
 
 
+def _read(checkpoint: Path, profile: Profile) -> SSHR:
+    model = load_checkpoint(checkpoint)
+    if model.config.num_classes != profile.num_classes:
+        raise UsageError(
+            f"{checkpoint} has {model.config.num_classes} classes, profile {profile.name} has "
+            f"{profile.num_classes}; choose the profile it was trained with"
+        )
+    return model
+
+
 def _difference(carried: Profile, profile: Profile) -> str:
-    """What the user is told of a profile that is not the checkpoint's own."""
+    """A line for the user on a profile that is not the checkpoint's own."""
     if carried.class_names != profile.class_names:
         names = ", ".join(carried.class_names)
         return f"renaming the classes, which were {names}; the manifest records that"
@@ -156,15 +159,23 @@ def _difference(carried: Profile, profile: Profile) -> str:
     )
 
 
+def _fill(job: ExportJob, checkpoint: Path, carried: Profile | None) -> None:
+    """Write all files of the bundle into the job's folder, and prove them."""
+    write_reference(job.folder / REFERENCE_NAME, job.reference)
+    artifacts = make_artifacts(job)
+    write_manifest(job.folder, _manifest(checkpoint, carried, job, artifacts))
+    prove_here(load_bundle(job.folder), job.on_step)
+
+
 def _manifest(
-    checkpoint: Path, carried: Profile | None, shop: Workshop, artifacts: list[Artifact]
+    checkpoint: Path, carried: Profile | None, job: ExportJob, artifacts: list[Artifact]
 ) -> Manifest:
-    model = shop.model
+    model = job.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        profile=shop.profile,
-        carried_profile=None if carried == shop.profile else carried,
+        profile=job.profile,
+        carried_profile=None if carried == job.profile else carried,
         model=ModelFacts(
             width=model.config.width,
             num_classes=model.config.num_classes,
@@ -180,7 +191,7 @@ def _manifest(
             **{name: metadata.version(name) for name in _TOOLS},
         },
         reference_file=REFERENCE_NAME,
-        engine_options=shop.options.engine_options,
+        engine_options=job.options.engine_options,
         artifacts=artifacts,
-        files={p.name: file_entry(p) for p in sorted(shop.folder.iterdir())},
+        files={p.name: file_entry(p) for p in sorted(job.folder.iterdir())},
     )

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import ExportError, InputError
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
 from sshr_deploy.runtime.pipeline.images import Part, parts_of
 from sshr_deploy.runtime.settings import LargeImages
-from sshr_deploy.runtime.slides import choose_level, open_slide, read_area, resolve_mpp
-from sshr_deploy.runtime.slides.grid import TileGrid
-from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides import open_slide
+from sshr_deploy.runtime.slides.plan import plan_slide, read_tile
+from sshr_deploy.runtime.slides.tissue import detect_tissue
 
 MIN_TISSUE_SHARE = 0.25
 """Of a patch's pixels: glass has one colour, and much of it would hide how far tissue reaches."""
@@ -137,19 +136,12 @@ def _no_patch(source: Path, skipped: Sequence[str]) -> ExportError:
 class _Slide:
     def __init__(self, path: Path, profile: Profile) -> None:
         self._path = path
-        self._mpp_um = profile.mpp_um
         with open_slide(path) as reader:
-            mpp = resolve_mpp(reader, None)
-            choose_level(reader, mpp, profile.mpp_um)  # refuses a slide that is too coarse
-            picture, picture_mpp_um = thumbnail(reader, mpp)
-            l0_px_per_px = picture_mpp_um / mpp.x_um, picture_mpp_um / mpp.y_um
-            tissue = TissueMap(detect_tissue(picture, picture_mpp_um), l0_px_per_px, picture_mpp_um)
-            grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, profile.mpp_um)
-            self._tiles = [
-                tile
-                for tile in grid.tiles_with_tissue(tissue)
-                if grid.tissue_in(tile, tissue).mean() >= MIN_TISSUE_SHARE
-            ]
+            plan = plan_slide(reader, profile.mpp_um)
+        self._mpp, self._grid = plan.mpp, plan.grid  # its thumbnail is large
+        self._tiles = [
+            tile for tile, tissue in plan.tissue.items() if tissue.mask().mean() >= MIN_TISSUE_SHARE
+        ]
 
     @property
     def places(self) -> int:
@@ -157,18 +149,8 @@ class _Slide:
 
     def read(self, chosen: Sequence[int]) -> list[NDArray[np.uint8]]:
         with open_slide(self._path) as reader:
-            mpp = resolve_mpp(reader, None)
             return [
-                read_area(
-                    reader,
-                    mpp,
-                    target_mpp_um=self._mpp_um,
-                    l0_x=self._tiles[index].l0_x,
-                    l0_y=self._tiles[index].l0_y,
-                    width_px=PATCH_PX,
-                    height_px=PATCH_PX,
-                )
-                for index in chosen
+                read_tile(reader, self._mpp, self._grid, self._tiles[index]) for index in chosen
             ]
 
 

@@ -1,4 +1,4 @@
-"""Before a bundle gets its place: what of it can run or be built on this machine is, and proven."""
+"""Proof of a new bundle: what this machine can run or build of it is, and compared."""
 
 from __future__ import annotations
 

@@ -71,9 +71,10 @@ def patches_from_folder(folder: Path, profile: Profile, *, relabel: bool = False
 
 
 def reference_from(model: SSHR, patches: PatchSet) -> ReferenceSet:
-    """What the network says of `patches`: in its plain form, FP32, where the weights are.
+    """The outputs of the network for `patches`: in its plain form, FP32, where the weights are.
 
-    It shares no code with the exported graph but the layers.
+    Of the exported graph's code it shares the layers and the steps around them (`Inference`), but
+    neither the form of HFRM nor the normalisation.
     """
     resized = np.stack([resize_to_patch(image) for image in patches.images])
     batches = [

@@ -1,1 +1,1 @@
-"""What runs at the edge: sessions, slides, masks, results. Never imports torch."""
+"""The part that runs beside the scanner: sessions, slides, masks, results. Imports no torch."""

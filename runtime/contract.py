@@ -24,7 +24,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class CamBatch:
-    """What the network says of B patches, N classes; all float32 and finite."""
+    """Output of the network for B patches and N classes; all float32 and finite."""
 
     cam_28_1: NDArray[np.float32]  # [B, N, 28, 28], >= 0
     cam_28_2: NDArray[np.float32]  # [B, N, 28, 28], >= 0
@@ -58,7 +58,7 @@ class MaskBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What served a run, for `run.json`."""
+    """The engine that served a run, for `run.json`."""
 
     engine: str
     """A name of `engines.kinds`, or "pytorch-cpu" and the like."""
@@ -69,7 +69,7 @@ class SessionInfo:
     rejected: dict[str, str] = field(default_factory=dict)
     """Engines that would have been faster, each with the reason it was not used."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know: what the engine could not use here, and why."""
+    """For readers of the results: things that the engine could not use here, and why."""
     mask_agreement: float | None = None
     """Share of mask pixels equal to the reference's, as found on this machine; None if unknown."""
     unqualified: str | None = None

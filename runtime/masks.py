@@ -58,7 +58,7 @@ def reference_mask(
 
 
 def mask_rule(profile: Profile) -> MaskRule:
-    """What a profile says of label maps."""
+    """CAM weights and gate of a profile."""
     return MaskRule(profile.cam_weights.as_tuple(), profile.gate_threshold)
 
 

@@ -58,7 +58,7 @@ class InferSettings:
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
 
-    def key(self) -> dict[str, object]:
+    def key(self) -> dict[str, str]:
         """The settings that change every result; `mpp_um` and `large` change only some."""
         return {"mode": self.mode.value, "tissue": self.tissue.value}
 

@@ -4,7 +4,7 @@
       manifest.json     what it is, hashes of every other file, and how it was qualified
       model.onnx        the FP32 graph for processors; model-fp16.onnx and others beside it
       model.onnx.data   its weights
-      model-gpu.onnx    the FP32 graph for GPUs; only what it has not in common is in its own .data
+      model-gpu.onnx    the FP32 graph for GPUs; weights that it does not share are in its own .data
       reference.npz     patches, and what the PyTorch FP32 network says of them
       engines/          what each machine built from it and found out; not listed in the manifest
 
@@ -29,7 +29,7 @@ from sshr_deploy.profiles import describe_validation
 
 MANIFEST_NAME = "manifest.json"
 ENGINES_NAME = "engines"
-"""Folder of what this machine built from the bundle; no part of it, see `runtime.engine_store`."""
+"""Folder of what this machine built from the bundle; no part of it, see `runtime.engines.store`."""
 _MAX_MANIFEST_BYTES = 4 << 20
 
 

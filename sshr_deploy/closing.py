@@ -1,4 +1,4 @@
-"""What every class that holds a file or an engine shares."""
+"""Base of every class that holds a file or an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `manifest.json` of a bundle says: its artefacts, how each was qualified, and all hashes."""
+"""`manifest.json` of a bundle: its artefacts, how each was qualified, and all hashes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Qualification(Frozen):
 
     reference: str
     engine: str
-    """What ran the artefact, "onnx-cpu, onnxruntime 1.32.0"."""
+    """Engine and library that ran the artefact, "onnx-cpu, onnxruntime 1.32.0"."""
     device: str
     patches: int
     source: str
@@ -77,7 +77,7 @@ class Qualification(Frozen):
 
 
 class Tolerance(Frozen):
-    """What an artefact must reach on every machine before it is used."""
+    """Bounds that an artefact must keep on every machine before it is used."""
 
     mask_agreement: Share
     """Over all pixels, at least."""
@@ -154,7 +154,7 @@ class ModelFacts(Frozen):
     checkpoint_name: str
     checkpoint_sha256: Sha256
     metadata: dict[str, str] = {}
-    """What the checkpoint's own header says, such as what it was trained on."""
+    """Fields of the checkpoint's own header, such as what it was trained on."""
 
 
 class Manifest(Frozen):
@@ -164,11 +164,11 @@ class Manifest(Frozen):
     created_utc: str
     profile: Profile
     carried_profile: Profile | None = None
-    """What the checkpoint itself says, where the export was told otherwise."""
+    """The profile in the checkpoint itself, where the export was told to use another."""
     model: ModelFacts
     tool_versions: dict[str, str]
     reference_file: str
-    """Patches and what the PyTorch FP32 network says of them; see `runtime.reference_set`."""
+    """Patches and the PyTorch FP32 network's outputs for them; see `runtime.engines.reference`."""
     engine_options: EngineOptions = EngineOptions()
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     files: dict[str, FileEntry]

@@ -90,9 +90,9 @@ def small_bundle_dir(
 
     One graph for all engines, as a second one would take seconds.
     """
-    from sshr_deploy.export.artifacts import ExportOptions
     from sshr_deploy.export.bundle import export_bundle
     from sshr_deploy.export.graph.deploy import HfrmForm
+    from sshr_deploy.export.job import ExportOptions
     from sshr_deploy.export.reference import shipped_patches
 
     out = tmp_path_factory.mktemp("bundle") / "small"

@@ -162,7 +162,7 @@ def _draw_speed(axes: Axes, rows: Sequence[EpochRow]) -> None:
 
 
 def _finish(axes: Axes, rows: Sequence[EpochRow]) -> None:
-    """What all four have in common: the epochs, and a line at the best one."""
+    """The common parts of all four: the epochs, and a line at the best one."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
     count = max(len(rows), 1)

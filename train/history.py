@@ -1,4 +1,4 @@
-"""What a training run records after each epoch, and what it tells whoever watches it.
+"""Records of a training run, one an epoch, and the reporter that watches it.
 
 `metrics.jsonl` holds one JSON object a line, one line an epoch; `tensorboard/` the same numbers.
 """
@@ -86,7 +86,7 @@ class EpochRow:
         return _ADAPTER.validate_python(json.loads(text))
 
     def without_timings(self) -> Self:
-        """What two runs with one seed have in common on one CPU: all but time and memory."""
+        """The fields that two runs with one seed on one CPU share: all but time and memory."""
         return replace(
             self, patches_per_s=0.0, data_wait_share=0.0, seconds=0.0, peak_memory_mb=None
         )
@@ -118,7 +118,7 @@ class StepNews:
     """Likewise, 0-1."""
 
 
-class Reporter(Protocol):
+class TrainingReporter(Protocol):
     """Watches a training run."""
 
     def run_started(

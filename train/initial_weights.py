@@ -1,4 +1,4 @@
-"""What a network starts from: random weights, and files of trained ones."""
+"""Weights that a network starts from: random ones, and files of trained ones."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _check_width(path: Path, found: Mapping[str, Tensor], width: int) -> None:
     if 1 <= first.shape[0] <= MAX_WIDTH:
         raise CheckpointError(
             f"{path} holds weights of width {first.shape[0]}, but the network has width {width}: "
-            f"give --width {first.shape[0]} or leave them out"
+            f"give `width` {first.shape[0]} or leave them out"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a user asks of `sshr-deploy train`, and the folder that a run writes."""
+"""A training job as `sshr-deploy train` asks for it, and the folder that its run writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors
 _RUNNING = "running"
 _MUST_AGREE = ("profile", "recipe", "width", "training_set", "val_images")
 _BEFORE_CHECKPOINT = (RUN_NAME, METRICS_NAME, EVENTS_NAME)
-"""What a run has written that stopped before its first checkpoint."""
+"""Files of a run that stopped before its first checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -67,31 +67,31 @@ def check_job(job: TrainingJob) -> None:
     """
     for folder in ("training", "val", "test"):
         if job.out.resolve().is_relative_to((job.dataset / folder).resolve()):
-            raise UsageError(f"--out {job.out} lies in the dataset; choose another place")
+            raise UsageError(f"`out` {job.out} lies in the dataset; choose another place")
     holds_run = (job.out / RUN_NAME).is_file()
     if job.out.is_dir():  # where there is no run, only what a run left that was killed at once goes
         for pattern in ("*",) if holds_run else (f"{RUN_NAME}.*", f"{_RUNNING}.*"):
             remove_abandoned(job.out, pattern)
     _refuse_if_running(job.out)
     if job.resume and not holds_run:
-        raise UsageError(f"{job.out} holds no run to go on with; leave out --resume")
+        raise UsageError(f"{job.out} holds no run to go on with; leave out `resume`")
     begun_anew = holds_run and _holds_no_checkpoint(job.out)
     if not job.resume and not begun_anew and not _is_empty(job.out):
-        advice = "add --resume to go on with it, or " if holds_run else ""
+        advice = "add `resume` to go on with it, or " if holds_run else ""
         what = "holds a run" if holds_run else "exists and is not empty"
-        raise UsageError(f"{job.out} {what}; {advice}choose another --out")
+        raise UsageError(f"{job.out} {what}; {advice}choose another `out`")
     begins = not (job.out / LAST_NAME).exists()
     if job.recipe.batch_norm is BatchNormMode.FROZEN and job.init is None and begins:
         raise UsageError(
             f"recipe {job.recipe.name} keeps batch norms frozen, which cannot learn from random "
-            "weights: give trained ones with --init, or choose --recipe scratch"
+            "weights: give trained ones with `init`, or choose `recipe` scratch"
         )
 
 
 def describe_run(
     job: TrainingJob, patches: Sequence[TrainingPatch], val_images: int, threads: int
 ) -> dict[str, Any]:
-    """What a run is, as JSON: everything that a resumed run has to have in common, and versions."""
+    """A run as JSON: everything that a resumed run has to have in common, and versions."""
     return {
         "profile": job.profile.model_dump(mode="json"),
         "recipe": recipe_fields(job.recipe),
@@ -163,7 +163,7 @@ def _refuse_if_running(out: Path, but: Path | None = None) -> None:
     for mark in out.glob(f".{_RUNNING}.*"):
         if mark != but:
             raise UsageError(
-                f"another process trains into {out}; wait for it or choose another --out (if it "
+                f"another process trains into {out}; wait for it or choose another `out` (if it "
                 f"has died, delete {mark})"
             )
 
@@ -202,13 +202,13 @@ def check_resumed(
         same_tools = all(earlier[k] == description[k] for k in ("versions", "device"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(
-            f"{path} cannot be read ({first_line(error)}); choose another --out"
+            f"{path} cannot be read ({first_line(error)}); choose another `out`"
         ) from error
     if differing:
-        anew = "leave out --resume to begin it anew (it has no checkpoint yet)"
+        anew = "leave out `resume` to begin it anew (it has no checkpoint yet)"
         raise TrainingError(
             f"{job.out} was begun with another {' and '.join(differing).replace('_', ' ')}; "
-            f"resume it with the same, or {anew if begins else 'choose another --out'}"
+            f"resume it with the same, or {anew if begins else 'choose another `out`'}"
         )
     if not same_tools:
         warn(f"{job.out} was begun on another device or with other versions; see its {RUN_NAME}")

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """What each step of an epoch loads, as lists of keys for one process.
+    """Keys that each step of an epoch loads, as lists for one process.
 
     An epoch is one permutation of all patches, cut into global batches; the last incomplete one is
     dropped. Process `rank` of `world` takes its contiguous share of every global batch.
@@ -126,7 +126,7 @@ class PatchLoader(Closing):
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]  # a worker's traceback comes before it
             raise TrainingError(
-                f"loading training patches failed: {reason}; fewer --workers need less memory"
+                f"loading training patches failed: {reason}; fewer `workers` need less memory"
             ) from error
 
     def close(self) -> None:

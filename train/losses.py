@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Losses of the heads, and the sum that training minimises."""
 
 from __future__ import annotations
 

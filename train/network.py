@@ -16,7 +16,7 @@ from sshr_deploy.model.dropout import ChannelDropout
 from sshr_deploy.model.hfrm import WeightedMeans
 from sshr_deploy.model.resnet38d import Features
 from sshr_deploy.train.processes import Processes
-from sshr_deploy.train.recipe import BatchNormMode, HfrmTraining, Precision, Recipe
+from sshr_deploy.train.recipe import BatchNormMode, HfrmTraining, Recipe, TrainingPrecision
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 patches [B, H, W, 3] -> logits [4, B, N]."""
@@ -36,7 +36,7 @@ class TrainingNetwork(nn.Module):
     def __init__(self, model: SSHR, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
-        self.bf16 = recipe.precision is Precision.BF16
+        self.bf16 = recipe.precision is TrainingPrecision.BF16
         self.plain = recipe.hfrm is HfrmTraining.PLAIN
         self.fused_means: WeightedMeans | None = None
         if recipe.hfrm is HfrmTraining.FUSED:
@@ -92,7 +92,9 @@ def build_forward(network: TrainingNetwork, recipe: Recipe, processes: Processes
         UsageError: the recipe compiles, and Triton is missing.
     """
     cuda = processes.device.type == "cuda"
-    if cuda and recipe.precision is Precision.FP32:  # PyTorch's default rounds convolutions to TF32
+    if (
+        cuda and recipe.precision is TrainingPrecision.FP32
+    ):  # PyTorch's default rounds convolutions to TF32
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     forward: nn.Module = network

@@ -30,14 +30,14 @@ class Optimiser(StrEnum):
 
 
 class BatchNormMode(StrEnum):
-    """What becomes of the batch norms."""
+    """Treatment of the batch norms in training."""
 
     FROZEN = "frozen"
     """Running statistics and affine parameters stay as the initial weights have them."""
     LEARN = "learn"
 
 
-class Precision(StrEnum):
+class TrainingPrecision(StrEnum):
     """Type of the convolutions in training; weights and optimiser stay FP32."""
 
     FP32 = "fp32"
@@ -95,7 +95,7 @@ class Recipe:
     """The learning rate falls with (1 - step / steps) to this power."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the steps in which the learning rate rises linearly from 0."""
-    precision: Precision = Precision.FP32
+    precision: TrainingPrecision = TrainingPrecision.FP32
     hfrm: HfrmTraining = HfrmTraining.POOLED
     channels_last_on_cuda: bool = False
     compile_on_cuda: bool = False

@@ -19,7 +19,7 @@ from sshr_deploy.runtime.evaluation.split import TruthImage
 from sshr_deploy.runtime.machine.threads import Threads, use_threads
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
-from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores, best_row
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores, best_row
 from sshr_deploy.train.interrupt import StopRequest
 from sshr_deploy.train.job import (
     TrainingJob,
@@ -58,7 +58,7 @@ class TrainingResult:
     """Whether this is the process that prints and writes."""
 
 
-def train(job: TrainingJob, reporter: Reporter) -> TrainingResult:
+def train(job: TrainingJob, reporter: TrainingReporter) -> TrainingResult:
     """Train to the end of the recipe, or until interrupted; see `TrainingJob`.
 
     Every process of a `torchrun` calls this; the first one reports and writes. On one CPU a run
@@ -93,7 +93,7 @@ def train(job: TrainingJob, reporter: Reporter) -> TrainingResult:
 
 
 def _prepare(
-    job: TrainingJob, processes: int, reporter: Reporter
+    job: TrainingJob, processes: int, reporter: TrainingReporter
 ) -> tuple[tuple[TrainingPatch, ...], tuple[TruthImage, ...], dict[str, Any]]:
     """Everything that is read and checked before the first step."""
     patches, val = _read_dataset(job, reporter)
@@ -110,7 +110,7 @@ def _prepare(
 
 
 def _read_dataset(
-    job: TrainingJob, reporter: Reporter
+    job: TrainingJob, reporter: TrainingReporter
 ) -> tuple[tuple[TrainingPatch, ...], tuple[TruthImage, ...]]:
     """Training patches and val images; the problems of both are raised together."""
     try:
@@ -270,5 +270,5 @@ class _Run:
         return rate_factor(step, self.recipe.epochs * self.batches.steps, self.recipe)
 
     def _agreed(self, *wishes: bool) -> tuple[bool, ...]:
-        """What any process wishes, so that all do the same."""
+        """Whether any process wishes it, so that all do the same."""
         return tuple((self.processes.total(torch.tensor(wishes, dtype=torch.int64)) > 0).tolist())

@@ -98,7 +98,7 @@ def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, T
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"{path} holds weights but no usable state of a run ({first_line(error)}); train "
-            f"without --resume in another folder, with --init {path}"
+            f"without `resume` in another folder, with `init` {path}"
         ) from error
 
 

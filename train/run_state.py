@@ -1,4 +1,4 @@
-"""What a run consists of between two steps, and how it is written down and taken up again."""
+"""State of a run between two steps: saved to a checkpoint, and restored from one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from sshr_deploy.errors import TrainingError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import save_checkpoint
-from sshr_deploy.train.history import EpochRow, History, Reporter, best_row
+from sshr_deploy.train.history import EpochRow, History, TrainingReporter, best_row
 from sshr_deploy.train.initial_weights import load_initial_weights, new_model
 from sshr_deploy.train.job import TrainingJob, checkpoint_header
 from sshr_deploy.train.meter import EpochMeter
@@ -39,7 +39,7 @@ class RunState:
     def __init__(
         self,
         job: TrainingJob,
-        reporter: Reporter,
+        reporter: TrainingReporter,
         processes: Processes,
         description: dict[str, Any],
     ) -> None:
@@ -92,11 +92,11 @@ class RunState:
             raise self.diverged()
 
     def diverged(self) -> TrainingError:
-        """What to raise when numbers overflow beyond a single batch."""
+        """The error for numbers that overflow beyond a single batch."""
         return TrainingError(
             f"the network's numbers overflowed in epoch {self.position.epoch + 1}, "
             f"step {self.position.step}; lower the recipe's learning_rate and begin again with "
-            "another --out"
+            "another `out`"
         )
 
     def _save_best(self) -> None:

@@ -18,7 +18,7 @@ from sshr_deploy.train.network import Forward
 
 
 class Trainer:
-    """Takes optimiser steps on batches and keeps the books."""
+    """Takes optimiser steps on batches and adds them up in a meter."""
 
     def __init__(
         self,
@@ -84,5 +84,5 @@ class Trainer:
         names = ", ".join(self.files[i].name for i in batch.indices.tolist())
         raise TrainingError(
             f"the {what} is {value.item()} on the batch {names}; look at these files or "
-            "lower the recipe's learning_rate and begin again with another --out"
+            "lower the recipe's learning_rate and begin again with another `out`"
         )

@@ -1,8 +1,4 @@
-"""What is exported: SSHR with uint8 patches in, CAMs and probabilities out.
-
-Normalisation is inside the graph. The published inference gives the CAM of level 56 no weight, so
-neither it nor its HFRM is in it.
-"""
+"""The network as it is exported: `Inference` by each exact form of HFRM."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sshr_deploy.export.graph.fused_head import fused_heads
-from sshr_deploy.model import HFRM, IMAGENET_MEAN, IMAGENET_STD, SSHR
+from sshr_deploy.model import HFRM, IMAGENET_MEAN, IMAGENET_STD, SSHR, Inference
 from sshr_deploy.model.resnet38d import Features
 
 
@@ -30,12 +26,12 @@ class HfrmForm(StrEnum):
     """The kernel `hfrm_cam`: for PyTorch on CUDA, and in ONNX for TensorRT with the plugin."""
 
 
-class DeployGraph(nn.Module):
-    """What an engine runs: the network around which nothing is left to compute but the mask.
+class DeployGraph(Inference):
+    """The module that an engine runs; normalisation is inside.
 
-    The network computes in the type of its weights; what enters and leaves is the same in all. With
-    `FUSED` and `SEPARABLE` the weights of HFRM and heads are multiplied here, in that type:
-    changing it later would round twice.
+    The network computes in the type of its weights; inputs and outputs are of the same types in
+    all. With `FUSED` and `SEPARABLE` the weights of HFRM and heads are multiplied here, in that
+    type: changing it later would round twice.
 
     Args:
         model: the network.
@@ -51,8 +47,7 @@ class DeployGraph(nn.Module):
     shift: Tensor
 
     def __init__(self, model: SSHR, form: HfrmForm, *, rows: int | None = None) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.form = form
         std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -67,34 +62,26 @@ class DeployGraph(nn.Module):
             pairs = ((model.hfrm_28_1, model.ic1), (model.hfrm_28_2, model.ic2))
             self.separable.extend(_SeparableHead(hfrm, head) for hfrm, head in pairs)
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 RGB [B, 224, 224, 3] -> CAMs [B, N, 28, 28] after ReLU (3 levels), prob [B, N]."""
+    def normalised(self, patches: Tensor) -> Tensor:
+        """One multiplication and one addition, to the last bits what `normalise` gives."""
         # To FP32 first: TensorRT-RTX does not transpose uint8.
-        x = patches.to(self.scale.dtype).permute(0, 3, 1, 2) * self.scale + self.shift
-        model = self.model
-        f = model.features(x.to(model.fc8.weight.dtype))
-        context = f.deep.mean((2, 3))
-        cams = [torch.relu(cam.float()) for cam in self._rectified_cams(f, context)]
-        deep = model.fc8(f.deep).float()
-        prob = torch.sigmoid(deep.mean((2, 3)))
-        return cams[0], cams[1], torch.relu(deep), prob
+        return patches.to(self.scale.dtype).permute(0, 3, 1, 2) * self.scale + self.shift
 
-    def _rectified_cams(self, f: Features, context: Tensor) -> Iterator[Tensor]:
+    def rectified_cams(self, f: Features, context: Tensor) -> Iterator[Tensor]:
+        """See `Inference.rectified_cams`; by the form that was chosen."""
         levels = self.model.levels(f)[1:]
-        if self.form is HfrmForm.FUSED:
-            for fused, (feature, hfrm, _) in zip(self.fused, levels, strict=True):
-                yield fused(feature, hfrm.gate(context))
-            return
-        if self.form is HfrmForm.SEPARABLE:
+        if self.form is HfrmForm.PLAIN:
+            yield from super().rectified_cams(f, context)
+        elif self.form is HfrmForm.DEPTHWISE:
+            for feature, hfrm, head in levels:
+                yield hfrm.cam_depthwise(feature, context, head)
+        elif self.form is HfrmForm.SEPARABLE:
             for ready, (feature, hfrm, head) in zip(self.separable, levels, strict=True):
                 assert isinstance(ready, _SeparableHead)
                 yield hfrm.cam_separable(feature, context, head, ready.kernels())
-            return
-        for feature, hfrm, head in levels:
-            if self.form is HfrmForm.PLAIN:
-                yield head(hfrm(feature, context))
-            else:
-                yield hfrm.cam_depthwise(feature, context, head)
+        else:
+            for fused, (feature, hfrm, _) in zip(self.fused, levels, strict=True):
+                yield fused(feature, hfrm.gate(context))
 
 
 class _SeparableHead(nn.Module):

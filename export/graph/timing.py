@@ -37,7 +37,7 @@ def time_until_told_apart(
     """Milliseconds of a call, measured until it is clear which of the first and last is faster.
 
     Where the quartiles of the two still overlap after `rounds` calls, twice as many are made, and
-    once more; what is not told apart then may be called so.
+    once more; if they overlap even then, neither is the faster.
 
     Raises:
         SessionError: an engine fails.

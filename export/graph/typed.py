@@ -1,9 +1,9 @@
 """FP32 graph -> the same graph with FP16 or BF16 convolutions, every type written in the graph.
 
 Engines that take types from the graph (TensorRT 11 takes them from nowhere else) then compute what
-was asked for, or refuse. Narrow are the convolutions, and the additions, multiplications, matrix
-products and ReLUs between them; FP32 stay normalisation of the input, the mean over the deep
-feature, the semantic gate, and everything after the CAM heads.
+was asked for, or refuse. The convolutions become narrow, and so do the additions, multiplications,
+matrix products and ReLUs between them. Normalisation of the input, the mean over the deep feature,
+the semantic gate and everything after the CAM heads stay FP32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What values the tensors around the convolutions take, and which range of them 8 bits shall cover.
+"""Values of the tensors around the convolutions, and the range of them that 8 bits cover.
 
 One pass over the patches fills a histogram a tensor; all range methods read the histograms.
 """

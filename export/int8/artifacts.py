@@ -12,13 +12,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import sshr_deploy
-from sshr_deploy.export.artifacts import (
-    CPU_ENGINE,
-    MODEL_NAME,
-    Workshop,
-    artifact,
-    gpu_graph,
-)
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph.conv_layers import conv_layers
 from sshr_deploy.export.graph.timing import time_graphs
@@ -29,17 +22,23 @@ from sshr_deploy.export.int8.search import (
     TENSORRT_SCHEMES,
     Int8Mix,
     Judge,
-    Progress,
+    SearchProgress,
     SearchTask,
     expected_steps,
     search_int8,
 )
-from sshr_deploy.export.int8.table import (
+from sshr_deploy.export.int8.verdicts import (
     Budget,
     Int8RejectedError,
     Verdict,
     change_text,
     format_table,
+)
+from sshr_deploy.export.job import (
+    CPU_ENGINE,
+    MODEL_NAME,
+    ExportJob,
+    artifact,
 )
 from sshr_deploy.manifest import Artifact, Quantisation
 from sshr_deploy.precision import Precision
@@ -54,7 +53,7 @@ from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 _CPU_NAME, _TENSORRT_NAME = "model-int8.onnx", "model-int8-tensorrt.onnx"
 
 
-def int8_artifacts(shop: Workshop) -> list[Artifact]:
+def int8_artifacts(job: ExportJob) -> list[Artifact]:
     """Search, write and qualify the 8-bit graphs for the engines that were asked for.
 
     That for processors keeps what must be wide in FP32, and has to be faster than FP32 here. That
@@ -69,39 +68,39 @@ def int8_artifacts(shop: Workshop) -> list[Artifact]:
         InputError, UsageError: the calibration cannot be read.
         OSError: a folder cannot be written.
     """
-    calibration = _calibration(shop)
-    fp32 = shop.folder / MODEL_NAME
+    calibration = _calibration(job)
+    fp32 = job.folder / MODEL_NAME
     engines = [
-        e for target in shop.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
+        e for target in job.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
     ]
-    progress = _Progress(shop.on_step)
+    progress = _Progress(job.on_step)
     if engines:
-        source = gpu_graph(shop)
+        source = job.gpu_graph
         layers = conv_layers(onnx.load(source, load_external_data=False).graph)
         progress.later = expected_steps(len(layers), len(TENSORRT_SCHEMES))
     made = []
     try:
-        mix = _search(shop, calibration, CPU_SCHEMES, fp32, fp32, progress, timed=True)
-        made.append(_write(shop, mix, calibration, _CPU_NAME, (CPU_ENGINE,)))
+        mix = _search(job, calibration, CPU_SCHEMES, fp32, fp32, progress, timed=True)
+        made.append(_write(job, mix, calibration, _CPU_NAME, (CPU_ENGINE,)))
     except Int8RejectedError as error:
         if not engines:
             raise
-        shop.on_step(error.table)
-        shop.on_step(f"no INT8 for onnx-cpu: {error}")
+        job.on_step(error.table)
+        job.on_step(f"no INT8 for onnx-cpu: {error}")
     if engines:
-        fp16 = shop.scratch / "typed.onnx"
+        fp16 = job.scratch / "typed.onnx"
         write_typed_graph(source, fp16, Precision.FP16)
         progress.next_search()
-        mix = _search(shop, calibration, TENSORRT_SCHEMES, source, fp16, progress, timed=False)
-        made.append(_write(shop, mix, calibration, _TENSORRT_NAME, engines))
+        mix = _search(job, calibration, TENSORRT_SCHEMES, source, fp16, progress, timed=False)
+        made.append(_write(job, mix, calibration, _TENSORRT_NAME, engines))
     return made
 
 
 class _Progress:
-    """Says how far one or two searches are, as steps of all of them together."""
+    """Tells how far one or two searches are, as steps of all of them together."""
 
     def __init__(self, on_step: OnStep) -> None:
-        self._say = Sparse(on_step)
+        self._on_step = Sparse(on_step)
         self._before = self._done = 0
         self.later = 0
         """Steps expected of the search that comes after this one."""
@@ -111,24 +110,24 @@ class _Progress:
         self._before, self.later = self._before + self._done, 0
         self._done = 0
 
-    def of(self, kind: str) -> Progress:
-        """What a search of `kind` tells."""
+    def of(self, kind: str) -> SearchProgress:
+        """The callback of a search for the mix of `kind`."""
 
         def on_progress(done: int, total: int, text: str) -> None:
             self._done = done
             of_all = self._before + total + self.later
-            self._say(f"{self._before + done}/{of_all} steps: {kind}, {text}")
+            self._on_step(f"{self._before + done}/{of_all} steps: {kind}, {text}")
 
         return on_progress
 
 
-def judge_of(shop: Workshop) -> Judge:
+def judge_of(job: ExportJob) -> Judge:
     """Compares a graph with the reference, by ONNX Runtime on this processor."""
 
     def judge(graph: Path) -> Verdict:
-        classes = shop.profile.num_classes
+        classes = job.profile.num_classes
         with OnnxRuntimeSession(graph, classes, precision=Precision.INT8.value) as session:
-            found = qualify(session, shop.reference, shop.profile)
+            found = qualify(session, job.reference, job.profile)
         return Verdict(
             agreement=found.mask_agreement,
             miou_drop=None if found.iou is None else found.iou.drop,
@@ -138,20 +137,20 @@ def judge_of(shop: Workshop) -> Judge:
     return judge
 
 
-def _calibration(shop: Workshop) -> CalibrationSet:
-    if shop.options.calibration is None:
-        patches = shop.reference.patches
-        source = f"{len(patches)} patches of {shop.reference.source}, the patches it is judged on"
+def _calibration(job: ExportJob) -> CalibrationSet:
+    if job.options.calibration is None:
+        patches = job.reference.patches
+        source = f"{len(patches)} patches of {job.reference.source}, the patches it is judged on"
         return CalibrationSet(patches, source, ())
-    shop.on_step(f"choosing calibration patches from {shop.options.calibration}")
-    found = calibration_patches(shop.options.calibration, shop.profile)
+    job.on_step(f"choosing calibration patches from {job.options.calibration}")
+    found = calibration_patches(job.options.calibration, job.profile)
     for reason in found.skipped:
-        shop.on_step(f"not calibrated on: {reason}")
+        job.on_step(f"not calibrated on: {reason}")
     return found
 
 
 def _search(
-    shop: Workshop,
+    job: ExportJob,
     calibration: CalibrationSet,
     schemes: Sequence[QdqScheme],
     source: Path,
@@ -160,27 +159,27 @@ def _search(
     *,
     timed: bool,
 ) -> Int8Mix:
-    tolerance = shop.options.tolerances[Precision.INT8]
+    tolerance = job.options.tolerances[Precision.INT8]
     drop = 1.0 if tolerance.miou_drop is None else tolerance.miou_drop
-    classes = shop.profile.num_classes
+    classes = job.profile.num_classes
     kind = schemes[0].kind.value
     task = SearchTask(
         source=source,
         patches=calibration.patches,
         schemes=schemes,
-        judge=judge_of(shop),
-        judge_name=_judge_name(shop),
+        judge=judge_of(job),
+        judge_name=_judge_name(job),
         time_ms=(lambda graphs: time_graphs(graphs, classes)) if timed else None,
-        work=shop.state,
-        scratch=shop.scratch,
+        work=job.state,
+        scratch=job.scratch,
         budget=Budget(tolerance.mask_agreement, drop),
         graph=graph,
     )
-    shop.on_step(f"searching the {kind} mix; what is found out is kept in {shop.state}")
+    job.on_step(f"searching the {kind} mix; what is found out is kept in {job.state}")
     mix = search_int8(task, progress.of(kind))
     if timed_rows := [row for row in mix.rows if row.ms is not None]:
-        shop.on_step(format_table(timed_rows))
-    shop.on_step(_choice(mix))
+        job.on_step(format_table(timed_rows))
+    job.on_step(_choice(mix))
     return mix
 
 
@@ -198,10 +197,10 @@ def _choice(mix: Int8Mix) -> str:
 
 
 def _write(
-    shop: Workshop, mix: Int8Mix, calibration: CalibrationSet, file: str, engines: Sequence[str]
+    job: ExportJob, mix: Int8Mix, calibration: CalibrationSet, file: str, engines: Sequence[str]
 ) -> Artifact:
-    wide_nodes = mix.write(shop.folder / file)
-    made = artifact(shop, file, Precision.INT8, engines)
+    wide_nodes = mix.write(job.folder / file)
+    made = artifact(job, file, Precision.INT8, engines)
     return made.model_copy(
         update={
             "quantisation": Quantisation(
@@ -217,14 +216,14 @@ def _write(
     )
 
 
-def _judge_name(shop: Workshop) -> str:
+def _judge_name(job: ExportJob) -> str:
     """Verdicts of another processor, library, reference or release of this code do not count."""
-    reference = shop.reference
+    reference = job.reference
     arrays: list[NDArray[Any]] = [reference.patches, reference.sizes_px]
     arrays += [getattr(reference.cams, name) for name in OUTPUT_NAMES]
     digest = hashlib.sha256(reference.made_by.encode())
     for array in (*arrays, *(reference.truth or ())):
         digest.update(array.tobytes())
-    rule = mask_rule(shop.profile)
+    rule = mask_rule(job.profile)
     versions = f"{sshr_deploy.__version__} {onnxruntime.__version__}"
     return f"{digest.hexdigest()} {rule} {versions} {processor_text()}"

@@ -1,8 +1,8 @@
 """ONNX graph + ranges -> the same graph with 8-bit convolutions, written as Q/DQ pairs.
 
-Quantisation is in the graph (QuantizeLinear, DequantizeLinear) and no wish to a library. What runs
-it fuses DequantizeLinear -> Conv -> QuantizeLinear into one 8-bit convolution, or computes the same
-numbers in wider types.
+Quantisation is written into the graph (QuantizeLinear, DequantizeLinear), not asked of a library.
+Libraries fuse DequantizeLinear -> Conv -> QuantizeLinear into one 8-bit convolution, or compute the
+same numbers in wider types.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which convolutions can be 8-bit: the range method, then the smallest set of layers left wide.
+"""Search for the convolutions that can be 8-bit: range method, then the fewest layers left wide.
 
-What decides is measured on whole graphs: each candidate is written, judged against the reference
+Whole graphs are measured: each candidate is written, judged against the reference
 and removed. Verdicts are kept in a file, so an interrupted search goes on where it stopped.
 """
 
@@ -25,8 +25,8 @@ from sshr_deploy.export.int8.activation_ranges import (
     layer_ranges,
 )
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
-from sshr_deploy.export.int8.state import SearchState, search_keys
-from sshr_deploy.export.int8.table import Budget, Int8RejectedError, Row, Verdict
+from sshr_deploy.export.int8.search_state import SearchState, search_keys
+from sshr_deploy.export.int8.verdicts import Budget, Int8RejectedError, Row, Verdict
 from sshr_deploy.runtime.machine.spread import Spread, quartiles_text
 
 CPU_SCHEMES = (QdqScheme(QdqKind.U8S8), QdqScheme(QdqKind.U8S8, weight_bits=7))
@@ -37,13 +37,13 @@ Judge = Callable[[Path], Verdict]
 """Compares a graph with the reference."""
 Timer = Callable[[Sequence[Path]], Sequence[Spread]]
 """Milliseconds a patch of several graphs, measured in turns; the last against the first."""
-Progress = Callable[[int, int, str], None]
+SearchProgress = Callable[[int, int, str], None]
 """Steps done, of how many in the whole search (an estimate), and what is being done."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """What to search, and with what."""
+    """A search: the graph, how candidates are judged and timed, and the budget."""
 
     source: Path
     """FP32 graph of `write_onnx`; ranges are measured on it."""
@@ -60,7 +60,7 @@ class SearchTask:
     """Folder for candidates, which no other search uses."""
     budget: Budget = field(default_factory=Budget)
     graph: Path | None = None
-    """What candidates quantise, with `source`'s convolutions: a typed graph; None for `source`."""
+    """Typed graph with `source`'s convolutions that candidates quantise; None for `source`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Int8Mix:
     """The 8-bit graph to use, and how it was found."""
 
     graph: Path
-    """What it quantises; see `SearchTask`."""
+    """The graph that it quantises; see `SearchTask`."""
     setting: Setting
     quantised: tuple[str, ...]
     kept: tuple[str, ...]
@@ -100,7 +100,7 @@ def expected_steps(layers: int, schemes: int) -> int:
     return 1 + schemes * len(RangeMethod) + layers + 2 * bisection + 1
 
 
-def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> Int8Mix:
+def search_int8(task: SearchTask, on_progress: SearchProgress = lambda *_: None) -> Int8Mix:
     """Find the smallest set of layers to keep wide so that the budget is met.
 
     All range methods and schemes are judged with every layer quantised. With the best, each layer
@@ -126,7 +126,7 @@ def search_int8(task: SearchTask, on_progress: Progress = lambda *_: None) -> In
 
 
 class _Search:
-    def __init__(self, task: SearchTask, on_progress: Progress) -> None:
+    def __init__(self, task: SearchTask, on_progress: SearchProgress) -> None:
         self._task = task
         self._on_progress = on_progress
         self.graph = task.graph or task.source
@@ -147,11 +147,7 @@ class _Search:
         for scheme in self._task.schemes:
             for method in RangeMethod:
                 ranges = layer_ranges(
-                    found,
-                    self._layers,
-                    method,
-                    levels=scheme.levels,
-                    symmetric=scheme.symmetric,
+                    found, self._layers, method, levels=scheme.levels, symmetric=scheme.symmetric
                 )
                 setting = Setting(scheme, method, ranges)
                 judged.append((setting, self._judged(setting, self._names)))
@@ -191,7 +187,7 @@ class _Search:
         """Time the FP32 graph, all layers in 8 bits and the mix; adds their rows."""
         if self._task.time_ms is None:
             return
-        self._say("timing")
+        self._report("timing")
         choices = [self._names, self.all_but(kept)] if kept else [self._names]
         with self._written(setting, choices) as graphs:
             wide, *times = self._task.time_ms([self._task.source, *graphs])
@@ -233,7 +229,7 @@ class _Search:
             self._task.source,
             [tensor for layer in self._layers for tensor in (layer.input, layer.output)],
             self._task.patches,
-            lambda done, total: self._say(f"calibrating, {done} of {total} patches"),
+            lambda done, total: self._report(f"calibrating, {done} of {total} patches"),
         )
 
     def _judged(
@@ -250,7 +246,7 @@ class _Search:
         }
         if again:  # known, and its row is there
             return self._state.verdict(candidate, judge)
-        self._say(self._label(quantised))
+        self._report(self._label(quantised))
         verdict = self._state.verdict(candidate, judge)
         self._done += 1
         row = self._row(setting, quantised, verdict)
@@ -291,7 +287,7 @@ class _Search:
     def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
         return tuple(name for name in self._names if name in names)
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self._expected = max(self._expected, self._done + 1)
         self._on_progress(self._done, self._expected, text)
 

@@ -1,4 +1,4 @@
-"""What TensorRT has to know of a compiled `hfrm_cam_kernel`, and whether it fits; no TensorRT here.
+"""Experimental: a compiled `hfrm_cam_kernel` as TensorRT launches it; no TensorRT here.
 
 TensorRT passes a kernel the pointers of the inputs, then 32-bit integers, then the pointer of the
 output, and launches it once: no floats, no workspace, no second kernel, no cluster, no cooperative
@@ -27,7 +27,7 @@ from sshr_deploy.runtime.kernels.launch import Variant
 from sshr_deploy.runtime.kernels.manifest import default_folder, load_manifest
 
 MAX_SHARED_BYTES = 48 << 10
-"""What a block gets without asking; whether TensorRT asks for more is not known."""
+"""A block gets them without asking; whether TensorRT asks for more is not known."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class BatchLaunch:
 def batch_launch(
     config: Config, image: tuple[int, int, int], classes: int, strides: Sequence[int]
 ) -> BatchLaunch:
-    """What `make_plan` gives for a single launch, with the batch size left open.
+    """The plan (`make_plan`) of a single launch, with the batch size left open.
 
     Args:
         config: the block sizes that the kernel is built with.

@@ -95,7 +95,7 @@ def _bindings() -> tuple[Any, Any]:
 
 
 class _HfrmCam:
-    """What TensorRT asks of the plugin; the tensors are `tensorrt.plugin.TensorDesc`."""
+    """Answers to TensorRT's questions; the tensors are `tensorrt.plugin.TensorDesc`."""
 
     def __init__(self, trt: Any, trtp: Any, kernels: KernelFinder) -> None:
         self.trt, self.trtp, self.kernels = trt, trtp, kernels

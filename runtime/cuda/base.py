@@ -1,4 +1,4 @@
-"""What a CUDA device can do for precompiled kernels: memory, copies and launches.
+"""A CUDA device for precompiled kernels: memory, copies and launches.
 
     with open_device() as device:
         kernel = device.load(manifest.find("hfrm_cam", "fp16-nhwc-n4", device.sm))
@@ -38,7 +38,7 @@ DEFAULT_SHARED_BYTES = 48 << 10
 
 
 class Device(Closing, ABC):
-    """What both libraries can do; a context manager, to be used in the thread that opened it.
+    """A device by either library; a context manager, to be used in the thread that opened it.
 
     The public methods check what they are given and raise `KernelArgumentError` where it is wrong
     and `KernelError` where the library fails or the device is closed. What the library does is in
@@ -55,7 +55,7 @@ class Device(Closing, ABC):
     max_shared_bytes: int
     """The most shared memory that a block can ask for."""
     _queue: Queue
-    """What is asked of the device itself."""
+    """Of the work that is asked of the device itself."""
 
     def __init__(self) -> None:
         self.rejected = {}

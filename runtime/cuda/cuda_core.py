@@ -149,7 +149,7 @@ class CudaCoreQueue(Queue):
 
 
 def _result(driver: Any, function: str, *arguments: Any) -> Any:
-    """What a function of the driver gives; None where it gives nothing."""
+    """The value that a function of the driver gives; None where it gives none."""
     status, *result = getattr(driver, function)(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"{function} failed with {status.name}")

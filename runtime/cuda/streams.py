@@ -76,7 +76,7 @@ class Queue(ABC):
 
     @abstractmethod
     def capture(self, work: Callable[[], object]) -> CapturedWork:
-        """What `work` asks of this stream, without doing it."""
+        """The calls that `work` makes on this stream, recorded without being done."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -129,9 +129,10 @@ class Stream(Closing):
         checked_launch(self.device, self._queue, kernel, grid, arguments)
 
     def capture(self, work: Callable[[], object]) -> Graph:
-        """What `work` asks of this stream, to be done as often as wanted, with one call each.
+        """A graph of the calls that `work` makes on this stream, none of which is done now.
 
-        It is not done now. The memory that it uses has to be there whenever the graph is launched.
+        It can be launched as often as wanted, each time with one call; the memory that it uses has
+        to be there then.
 
         Raises:
             KernelError: the library has no graphs, or something that `work` does cannot be caught.
@@ -195,7 +196,7 @@ def checked_launch(
     grid: tuple[int, int, int],
     arguments: Sequence[Buffer | int | float],
 ) -> None:
-    """What `Device.launch` and `Stream.launch` do."""
+    """Check a launch and start it, for `Device.launch` and `Stream.launch`."""
     if kernel.device is not device:
         raise KernelArgumentError("kernel belongs to another device; load it on this one")
     size = checked_grid(grid)

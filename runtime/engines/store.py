@@ -19,7 +19,6 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from sshr_deploy.runtime.engines.entry import (
     read_entry,
 )
 from sshr_deploy.runtime.engines.key import EngineKey
+from sshr_deploy.runtime.machine.clock import now_utc
 
 _CACHES = (".timing-*.cache", ".runtime-*.cache")
 _LOCK_NAME = ".renames.lock"
@@ -255,7 +255,7 @@ def new_record(
     return Record(
         schema_version=SCHEMA_VERSION,
         key=asdict(key),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_utc=now_utc(),
         files=files or {},
         build=build,
         qualification=qualification,

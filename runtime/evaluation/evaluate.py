@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,14 @@ from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.kinds import default_batch
 from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
+from sshr_deploy.runtime.machine.clock import Stopwatch
+from sshr_deploy.runtime.machine.read_ahead import read_ahead
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally, confusion_matrix
 
-_READERS = 2
+_AHEAD = 4
+"""Images that are read before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +56,27 @@ def evaluate_split(
         InputError: a file cannot be used, which `read_split` would have told.
         SessionError: the engine fails.
     """
-    started = time.perf_counter()
+
+    def read(item: TruthImage) -> _Truth:
+        return _Truth(item, *read_truth(item, profile.num_classes))
+
+    watch = Stopwatch()
     batch = batch or default_batch(session.info.engine)
     tally = Tally.empty(profile.num_classes)
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        truths = _read_ahead(images, profile.num_classes, pool, 2 * _READERS)
-        keyed = (((item, rgb, mask), rgb) for item, rgb, mask in truths)
-        predictions = predict_images(keyed, session, profile, large, batch)
+    with closing(read_ahead(images, read, ahead=_AHEAD)) as truths:
+        predictions = predict_images(((t, t.rgb) for t in truths), session, profile, large, batch)
         for index, ((item, rgb, truth), prediction) in enumerate(predictions):
             confusion = confusion_matrix(truth, prediction.mask, profile.num_classes)
             tally += Tally.of_image(confusion, labels_of(item, truth, profile), prediction.prob)
             if index in shown:
                 kept.append(make_sample(item.name, rgb, truth, prediction.mask, confusion))
             on_image(item)
-    return Evaluation(tally, tuple(kept), time.perf_counter() - started)
+    return Evaluation(tally, tuple(kept), watch.seconds())
 
 
-def _read_ahead(
-    images: Sequence[TruthImage], num_classes: int, pool: ThreadPoolExecutor, ahead: int
-) -> Iterator[tuple[TruthImage, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Image, RGB and labels in order; at most `ahead` are read before they are asked for."""
-    reading: deque[tuple[TruthImage, Future[tuple[NDArray[np.uint8], NDArray[np.uint8]]]]] = deque()
-    for item in images:
-        reading.append((item, pool.submit(read_truth, item, num_classes)))
-        if len(reading) > ahead:
-            first, future = reading.popleft()
-            yield (first, *future.result())
-    for first, future in reading:
-        yield (first, *future.result())
+class _Truth(NamedTuple):
+    item: TruthImage
+    rgb: NDArray[np.uint8]  # [H, W, 3]
+    labels: NDArray[np.uint8]  # [H, W]

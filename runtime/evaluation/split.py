@@ -175,7 +175,7 @@ def _pairing_problems(pairs: Sequence[TruthImage], masks: Sequence[Path]) -> lis
 
 
 def _problems_of(item: TruthImage, profile: Profile) -> tuple[list[str], int]:
-    """What is wrong with a pair, a line each, and how many pixels of its mask are scored."""
+    """Faults of a pair, a line each, and how many pixels of its mask are scored."""
     problems: list[str] = []
     rgb = mask = None
     try:

@@ -1,4 +1,4 @@
-"""What it takes to compile a kernel ahead of time and to launch it; no torch, no Triton."""
+"""Variants of a kernel to compile ahead of time, and launches of it; no torch, no Triton."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Variant:
     op: str
     """Folder of the kernel, "hfrm_cam"."""
     name: str
-    """What tells this variant from the op's others, "fp16-nhwc-n4"; unique within op and SM."""
+    """Type, layout and sizes, "fp16-nhwc-n4"; unique within op and SM."""
     function: str
     """Name of the @triton.jit function in the folder's `triton.py`."""
     signature: Mapping[str, str]

@@ -40,7 +40,7 @@ _FALLBACKS = {
     "hfrm_cam": "the ONNX graph's form of HFRM serves instead",
     "cam_to_mask": "the CPU makes the masks instead",
 }
-"""What does the work of an op where there is no kernel for it."""
+"""The code that does the work of an op where there is no kernel for it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cubin:
     sm: int
     """90 for SM 9.0."""
     arch: str
-    """What the assembler was told: "sm_86", or "sm_90a" for code of one architecture alone."""
+    """Target of the assembler: "sm_86", or "sm_90a" for code of one architecture alone."""
     file: str
     """Path below the manifest's folder, with "/"."""
     sha256: str

@@ -1,4 +1,4 @@
-"""What each field of a kernel manifest may hold."""
+"""Types of the fields of a kernel manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 POINTEES = frozenset(
     ("fp16", "bf16", "fp32", "fp64", "i1", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
 )
-"""What a pointer may point to, as Triton writes it: "*fp16"."""
+"""Types that a pointer may point to, as Triton writes them: "*fp16"."""
 SCALARS = frozenset(("i32", "i64", "u32", "u64", "fp32", "fp64"))
 """Types of the arguments that are no pointers."""
 

@@ -1,10 +1,74 @@
-"""The time of day, for records."""
+"""The time of day, for records, and how long work takes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 def now_utc() -> str:
     """The time as ISO 8601, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def stamp_utc() -> str:
+    """The time for names of files that sort by it: "20260131T235959.123Z", in UTC."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z"
+
+
+class Stopwatch:
+    """Runs from the moment it is made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since then."""
+        return time.perf_counter() - self._started
+
+
+class Stages:
+    """Seconds by stage, of one thread; a stage within a stage counts as the inner one alone."""
+
+    def __init__(self) -> None:
+        self._watch = Stopwatch()
+        self._seconds: dict[str, float] = {}
+        self._inner = 0.0  # seconds of finished stages
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the block's time to stage `name`."""
+        watch, inner_before = Stopwatch(), self._inner
+        try:
+            yield
+        finally:
+            elapsed = watch.seconds()
+            own = elapsed - (self._inner - inner_before)
+            self._inner = inner_before + elapsed
+            self._seconds[name] = self._seconds.get(name, 0.0) + own
+
+    def each(self, name: str, items: Iterable[_T]) -> Iterator[_T]:
+        """The items; the time that each takes to come is added to stage `name`."""
+        iterator = iter(items)
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def spent_s(self, name: str) -> float:
+        """Seconds in stage `name` so far."""
+        return self._seconds.get(name, 0.0)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage, in the order of first use, and "total" since the beginning."""
+        total = self._watch.seconds()
+        return {k: round(v, 4) for k, v in {**self._seconds, "total": total}.items()}

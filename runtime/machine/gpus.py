@@ -6,7 +6,7 @@
         print(why_no_gpu())
     print(first_gpu().name)  # the one that CUDA takes
 
-It is asked once a process.
+nvidia-smi is started once in a process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_DRIVER = (
     f"no NVIDIA GPU: {PROGRAM} is not on the PATH; where there is one, install NVIDIA's driver"
 )
 _HIDE_ALL = ("", "-1", "NoDevFiles")
-"""What stands in CUDA_VISIBLE_DEVICES to hide every GPU; the last comes from schedulers."""
+"""Values of CUDA_VISIBLE_DEVICES that hide every GPU; the last comes from schedulers."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def first_visible(gpus: Sequence[Gpu], visible: str | None) -> Gpu:
     if first.startswith("MIG-"):
         raise SessionError(
             f"{said}, a slice of a GPU; engines are proven for whole GPUs: name one by its number "
-            "or UUID, or take --engine onnx-cpu"
+            "or UUID, or take `engine` onnx-cpu"
         )
     is_uuid = first.startswith("GPU-")
     named = [

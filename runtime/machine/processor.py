@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-"""What Linux tells of its processors."""
+"""Linux describes its processors there."""
 
 
 def processor_name() -> str:

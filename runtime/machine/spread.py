@@ -1,4 +1,4 @@
-"""What repeated timings allow to be said: middle, spread, and whether a ratio of two."""
+"""Middle and spread of repeated timings, and whether they allow a ratio."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def use_threads(threads: Threads) -> None:
 
 
 def threads_in_use() -> Threads | None:
-    """What `use_threads` was told last; None leaves each library its own choice."""
+    """The threads that `use_threads` set last; None leaves each library its own choice."""
     return _in_use
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sshr_deploy.errors import InputError, UsageError, counted
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
 from sshr_deploy.runtime.pipeline.file_names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
-from sshr_deploy.runtime.progress import InputResult, Kind
+from sshr_deploy.runtime.pipeline.results import InputResult, Kind
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 
 _FINGERPRINT_BYTES = 1 << 20

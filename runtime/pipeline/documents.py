@@ -1,10 +1,10 @@
-"""Builds the documents a run leaves: `summary.json`, `summary.csv`, its record."""
+"""Builds the documents that a run leaves, from what it did: `results` has their types."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,29 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session, SessionInfo
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions
-from sshr_deploy.runtime.progress import InputResult
+from sshr_deploy.runtime.pipeline.records import (
+    Counts,
+    DoneInput,
+    FailedInput,
+    Machine,
+    RunRecord,
+)
+from sshr_deploy.runtime.pipeline.results import (
+    SCHEMA_VERSION,
+    BundleFacts,
+    InputResult,
+    Key,
+    Kind,
+    PatchClass,
+    PatchResult,
+    PatchSummary,
+    Provenance,
+    SlideClass,
+    SlideResult,
+    SlideSummary,
+    Source,
+    Summary,
+)
 from sshr_deploy.runtime.settings import InferSettings
 
 _LIBRARIES = (
@@ -28,8 +50,6 @@ _LIBRARIES = (
 )
 
 
-_RUN_FIELDS = ("folder", "mpp", "tiles", "seconds")
-"""What `run.json` repeats of each `summary.json`."""
 IMAGE_MPP_SOURCE = "--mpp (images state none)"
 """Where the pixel size of a PNG or JPEG comes from; its dots per inch are those of a screen."""
 
@@ -52,14 +72,14 @@ class Context:
         """The bundle's profile."""
         return self.bundle.manifest.profile
 
-    def key(self, fingerprint: str, summary: dict[str, Any]) -> dict[str, Any]:
+    def key(self, fingerprint: str, result: SlideResult | PatchResult | Summary) -> Key:
         """Identity of a result: the same key means that computing it again would change nothing.
 
-        `summary` is that of the result; `--mpp` counts only where it was used, or would be now,
-        and `--large` only for images that are large.
+        `--mpp` counts only where it was used, or would be now, and `--large` only for images that
+        are large.
         """
         settings = self.settings
-        key = {
+        key: Key = {
             "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": sshr_deploy.__version__,
@@ -69,83 +89,56 @@ class Context:
             "qualified": self.engine.unqualified is None,
             **settings.key(),
         }
-        source = (summary.get("mpp") or {}).get("source")  # None for an image without --mpp
+        source = None if result.mpp is None else result.mpp.source
         if source in (None, IMAGE_MPP_SOURCE):
             key["mpp_um"] = settings.mpp_um
         elif source != "file" or settings.force_mpp:
             key |= {"mpp_um": settings.mpp_um, "force_mpp": settings.force_mpp}
-        if summary.get("large") is not None:
+        if not isinstance(result, SlideResult) and result.large is not None:
             key["large"] = settings.large.value
         return key
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """Engine, bundle and version, for each document."""
         manifest = self.bundle.manifest
-        return {
-            "sshr_deploy": sshr_deploy.__version__,
-            "profile": manifest.profile.name,
-            "relabelled_from": manifest.relabelled_from,
-            "engine": asdict(self.engine),
-            "bundle": {
-                "path": str(self.bundle.path),
-                "manifest_sha256": self.bundle.manifest_sha256,
-                "files_sha256": {name: entry.sha256 for name, entry in manifest.files.items()},
-                "checkpoint_sha256": manifest.model.checkpoint_sha256,
-                "model_metadata": manifest.model.metadata,
-            },
-        }
+        return Provenance(
+            sshr_deploy=sshr_deploy.__version__,
+            profile=manifest.profile.name,
+            relabelled_from=manifest.relabelled_from,
+            engine=self.engine,
+            bundle=BundleFacts(
+                path=str(self.bundle.path),
+                manifest_sha256=self.bundle.manifest_sha256,
+                files_sha256={name: entry.sha256 for name, entry in manifest.files.items()},
+                checkpoint_sha256=manifest.model.checkpoint_sha256,
+                model_metadata=manifest.model.metadata,
+            ),
+        )
 
 
-def class_table(
-    profile: Profile, counts: Sequence[int], mpp_um: float | None
-) -> list[dict[str, Any]]:
-    """One entry a class: label, name, pixels, share of all class pixels, area in mm2.
-
-    `counts` are the pixels of labels 0 to N. The area is None where the pixel size is not known.
-    """
-    total = sum(int(c) for c in counts[: profile.num_classes])
-    pixel_mm2 = None if mpp_um is None else (mpp_um / 1000) ** 2
-    return [
-        {
-            "label": label,
-            "name": tissue.name,
-            "pixels": int(counts[label]),
-            "share": int(counts[label]) / total if total else 0.0,
-            "area_mm2": None if pixel_mm2 is None else round(int(counts[label]) * pixel_mm2, 9),
-        }
-        for label, tissue in enumerate(profile.classes)
-    ]
-
-
-def csv_rows(profile: Profile, results: Iterable[InputResult]) -> list[dict[str, object]]:
-    """One row an input for `summary.csv`; area columns are named after the classes, in mm2.
-
-    The classes of `profile` come first, then those that other bundles left in the folder.
-    """
-    rows = list(results)
-    met = (entry["name"] for row in rows for entry in row.summary.get("classes", ()))
-    names = list(dict.fromkeys([*(tissue.name for tissue in profile.classes), *met]))
-    return [_csv_row(names, row) for row in rows]
-
-
-def _csv_row(names: Sequence[str], result: InputResult) -> dict[str, object]:
-    summary = result.summary
-    by_name = {entry["name"]: entry for entry in summary.get("classes", ())}
-    return {
-        "input": str(result.path),
-        "kind": result.kind,
-        "status": result.status,
-        "reason": result.reason,
-        "tissue_mm2": summary.get("tissue_area_mm2"),
-        **{f"{name} mm2": by_name.get(name, {}).get("area_mm2") for name in names},
-        **{f"{name} share": by_name.get(name, {}).get("share") for name in names},
-        "seconds": summary.get("seconds", {}).get("total"),
-        "folder": summary.get("folder"),
-        "profile": summary.get("profile"),
+def summary_of(
+    result: SlideResult | PatchResult,
+    context: Context,
+    *,
+    path: Path,
+    relative: Path,
+    fingerprint: str,
+) -> SlideSummary | PatchSummary:
+    """Content of `summary.json`: a result, which file it is of, and all that decided it."""
+    kind: Kind = "slide" if isinstance(result, SlideResult) else "patch"
+    parts = {
+        "schema_version": SCHEMA_VERSION,
+        "input": Source(path=str(path.absolute()), kind=kind),
+        "finished_utc": now_utc(),
+        "folder": relative.as_posix(),
+        **dict(result),
+        **dict(context.provenance()),
+        "key": context.key(fingerprint, result),
     }
+    return SlideSummary(**parts) if kind == "slide" else PatchSummary(**parts)
 
 
-def run_document(
+def run_record(
     context: Context,
     results: Sequence[InputResult],
     *,
@@ -154,32 +147,86 @@ def run_document(
     started_utc: str,
     interrupted: bool,
     stopped_by: str | None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """The record of a run: settings, versions, and how each input ended."""
     statuses = [r.status for r in results]
-    return {
-        "source": str(source.absolute()),
-        "started_utc": started_utc,
-        "finished_utc": now_utc(),
-        "interrupted": interrupted,
-        "stopped_by": stopped_by,
-        "counts": {s: statuses.count(s) for s in ("done", "skipped", "failed")},
-        "left_out": dict(left_out),
-        **context.provenance(),
-        "settings": asdict(context.settings),
-        "machine": {"platform": platform.platform(), "python": platform.python_version()},
-        "libraries": library_versions(_LIBRARIES),
-        "inputs": [input_entry(r) for r in results],
-    }
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        source=str(source.absolute()),
+        started_utc=started_utc,
+        finished_utc=now_utc(),
+        interrupted=interrupted,
+        stopped_by=stopped_by,
+        counts=Counts(
+            done=statuses.count("done"),
+            skipped=statuses.count("skipped"),
+            failed=statuses.count("failed"),
+        ),
+        left_out=dict(left_out),
+        **dict(context.provenance()),
+        settings=context.settings,
+        machine=Machine(platform=platform.platform(), python=platform.python_version()),
+        libraries=library_versions(_LIBRARIES),
+        inputs=tuple(_ended(r) for r in results),
+        failed_earlier=(),
+    )
 
 
-def input_entry(result: InputResult) -> dict[str, Any]:
-    """One input in `run.json`."""
-    summary = result.summary
-    return {
-        "path": str(result.path.absolute()),
-        "kind": result.kind,
-        "status": result.status,
-        "reason": result.reason,
-        **{k: summary[k] for k in _RUN_FIELDS if k in summary},
-    }
+def slide_classes(profile: Profile, counts: Sequence[int], mpp_um: float) -> tuple[SlideClass, ...]:
+    """One entry a class; `counts` are the pixels of labels 0 to N."""
+    return tuple(
+        SlideClass(**facts, area_mm2=_area_mm2(facts["pixels"], mpp_um))
+        for facts in _shares(profile, counts)
+    )
+
+
+def patch_classes(
+    profile: Profile,
+    counts: Sequence[int],
+    mpp_um: float | None,
+    prob: Sequence[float],
+    on: Sequence[bool],
+) -> tuple[PatchClass, ...]:
+    """The same for an image, with its classes' probabilities [N] and what the gate says [N]."""
+    return tuple(
+        PatchClass(
+            **facts,
+            area_mm2=None if mpp_um is None else _area_mm2(facts["pixels"], mpp_um),
+            probability=probability,
+            on=is_on,
+        )
+        for facts, probability, is_on in zip(_shares(profile, counts), prob, on, strict=True)
+    )
+
+
+def _shares(profile: Profile, counts: Sequence[int]) -> list[dict[str, Any]]:
+    total = sum(counts[: profile.num_classes])
+    return [
+        {
+            "label": label,
+            "name": tissue.name,
+            "pixels": counts[label],
+            "share": counts[label] / total if total else 0.0,
+        }
+        for label, tissue in enumerate(profile.classes)
+    ]
+
+
+def _area_mm2(pixels: int, mpp_um: float) -> float:
+    return round(pixels * (mpp_um / 1000) ** 2, 9)
+
+
+def _ended(result: InputResult) -> DoneInput | FailedInput:
+    path, summary = str(result.path.absolute()), result.summary
+    if summary is None:
+        return FailedInput(path=path, kind=result.kind, status="failed", reason=result.reason)
+    return DoneInput(
+        path=path,
+        kind=summary.input.kind,
+        status="skipped" if result.status == "skipped" else "done",
+        reason="",
+        folder=summary.folder,
+        mpp=summary.mpp,
+        tiles=summary.tiles,
+        seconds=summary.seconds,
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, Session
+from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
+from sshr_deploy.runtime.machine.read_ahead import batches
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.settings import CPU_BATCH, LargeImages
@@ -84,14 +85,11 @@ def predict_images(
         SessionError: the engine fails.
     """
     work = _Work(profile, large, model_scale(profile, mpp_um), on_error)
+    spent_s = 0.0
     results = session.stream(work.batches(images, batch))
-    while True:
-        start, reading_s = time.perf_counter(), work.reading_s
-        result = next(results, None)
-        if result is None:
-            return
-        elapsed = time.perf_counter() - start
-        work.place(*result, infer_s=elapsed - (work.reading_s - reading_s))
+    for parts, cams in work.stages.each("infer", results):
+        before_s, spent_s = spent_s, work.stages.spent_s("infer")
+        work.place(parts, cams, infer_s=spent_s - before_s)
         yield from work.finished()
         if work.unfinished:
             first = work.unfinished[0]
@@ -152,21 +150,13 @@ class _Work(Generic[_K]):
     ) -> None:
         self.profile, self.large, self.scale, self.on_error = profile, large, scale, on_error
         self.unfinished: deque[_Open[_K]] = deque()
-        self.reading_s = 0.0
-        """Spent in making batches."""
+        self.stages = Stages()
 
     def batches(
         self, images: Iterable[tuple[_K, NDArray[np.uint8]]], size: int
     ) -> Iterator[tuple[list[_PendingPart[_K]], NDArray[np.uint8]]]:
-        parts = self._parts(images)
-        while True:
-            start = time.perf_counter()
-            batch = list(islice(parts, size))
-            patches = np.stack([part.patch for part in batch]) if batch else None
-            self.reading_s += time.perf_counter() - start
-            if patches is None:
-                return
-            yield batch, patches
+        for batch in self.stages.each("read", batches(self._parts(images), size)):
+            yield batch, np.stack([part.patch for part in batch])
 
     def _parts(self, images: Iterable[tuple[_K, NDArray[np.uint8]]]) -> Iterator[_PendingPart[_K]]:
         for key, rgb in images:
@@ -188,7 +178,7 @@ class _Work(Generic[_K]):
             if image.failed:
                 continue
             with self._guarded(image):
-                start = time.perf_counter()
+                watch = Stopwatch()
                 image.mask[place.top : place.bottom, place.left : place.right] = reference_mask(
                     cams,
                     index,
@@ -200,7 +190,7 @@ class _Work(Generic[_K]):
                 image.on |= gate(cams.prob[index], self.profile.gate_threshold)
                 image.done += 1
                 image.infer_s += infer_s / len(batch)
-                image.mask_s += time.perf_counter() - start
+                image.mask_s += watch.seconds()
 
     def finished(self) -> Iterator[tuple[_K, Prediction]]:
         """The images that are complete, up to the first that is not."""

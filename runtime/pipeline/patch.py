@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.clock import Stages
 from sshr_deploy.runtime.patches import MIN_SIDE_PX, read_image
-from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP_SOURCE, class_table
+from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP_SOURCE, patch_classes
 from sshr_deploy.runtime.pipeline.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
 from sshr_deploy.runtime.pipeline.images import Prediction, is_large, model_scale
-from sshr_deploy.runtime.progress import Stages
+from sshr_deploy.runtime.pipeline.result_folders import file_sizes
+from sshr_deploy.runtime.pipeline.results import MaskFacts, PatchResult, Tiles
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
@@ -50,11 +51,10 @@ def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettin
 
 def finish_patch(
     job: PatchJob, prediction: Prediction, profile: Profile, settings: InferSettings
-) -> dict[str, Any]:
+) -> PatchResult:
     """Write label map and overlay of an image.
 
-    Returns what `summary.json` says. Areas are None without a pixel size in the settings: an image
-    file states none.
+    Areas are None without a pixel size in the settings: an image file states none.
 
     Raises:
         OutputError: a result cannot be written.
@@ -62,8 +62,9 @@ def finish_patch(
     stages = Stages()
     mask, mpp_um = prediction.mask, settings.mpp_um
     height, width = mask.shape
-    counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
-    classes = class_table(profile, counts.tolist(), mpp_um)
+    counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1).tolist()
+    prob, on = prediction.prob.tolist(), prediction.on.tolist()
+    classes = patch_classes(profile, counts, mpp_um, prob, on)
     with stages.stage("write"):
         write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
         write_overlay(
@@ -71,28 +72,23 @@ def finish_patch(
             job.rgb,
             mask,
             profile=profile,
-            shares={c["name"]: c["share"] for c in classes},
+            shares={c.name: c.share for c in classes},
             title=job.path.name,
             thumbnail_mpp_um=mpp_um,
             share_of="image",
         )
-    for entry, prob, on in zip(
-        classes, prediction.prob.tolist(), prediction.on.tolist(), strict=True
-    ):
-        entry |= {"probability": prob, "on": on}
-    area_mm2 = None if mpp_um is None else round(sum(c["area_mm2"] for c in classes), 9)
-    large = is_large(height, width, model_scale(profile, mpp_um))
-    return {
-        "mpp": None if mpp_um is None else asdict(Mpp(mpp_um, mpp_um, IMAGE_MPP_SOURCE)),
-        "mask": {"width_px": width, "height_px": height, "mpp_um": mpp_um},
-        "tiles": {"computed": prediction.parts, "total": prediction.parts},
-        "large": settings.large.value if large else None,
-        "stain_concern": job.stain_concern,
-        "tissue_area_mm2": area_mm2,
-        "classes": classes,
-        "files": list(PATCH_RESULTS),
-        "seconds": _seconds(prediction, stages.seconds()),
-    }
+    tissue_mm2 = None if mpp_um is None else round(sum(c.area_mm2 or 0.0 for c in classes), 9)
+    return PatchResult(
+        mpp=Mpp(mpp_um, mpp_um, IMAGE_MPP_SOURCE) if mpp_um is not None else None,
+        mask=MaskFacts(width_px=width, height_px=height, mpp_um=mpp_um),
+        tiles=Tiles(computed=prediction.parts, total=prediction.parts),
+        large=settings.large if is_large(height, width, model_scale(profile, mpp_um)) else None,
+        stain_concern=job.stain_concern,
+        tissue_area_mm2=tissue_mm2,
+        classes=classes,
+        files=file_sizes(job.folder, PATCH_RESULTS),
+        seconds=_seconds(prediction, stages.seconds()),
+    )
 
 
 def _check_scale(path: Path, size_px: tuple[int, ...], mpp_um: float, model_mpp_um: float) -> None:

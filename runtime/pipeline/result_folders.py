@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, InstanceOf
+from pydantic import Field, TypeAdapter
 
-from sshr_deploy.atomic import output_errors, remove_abandoned
+from sshr_deploy.atomic import output_errors, remove_abandoned, write_json
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
-from sshr_deploy.runtime.progress import Kind
+from sshr_deploy.runtime.pipeline.results import PatchSummary, SlideSummary, Summary
 
 
 class ResultFolders:
@@ -84,9 +84,9 @@ def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
         return {name: (folder / name).stat().st_size for name in names}
 
 
-def is_whole(folder: Path, summary: Mapping[str, Any]) -> bool:
+def is_whole(folder: Path, summary: Summary) -> bool:
     """Whether every file that a summary names is there with its size; False if it states none."""
-    sizes = summary["files"]
+    sizes = summary.files
     if not isinstance(sizes, dict):
         return False  # an older format
     try:
@@ -95,38 +95,39 @@ def is_whole(folder: Path, summary: Mapping[str, Any]) -> bool:
         return False
 
 
-FileText = InstanceOf[str]
-"""Text with the name of a file, which may hold bytes that are not UTF-8: `str` refuses them."""
+def write_summary(folder: Path, summary: SlideSummary | PatchSummary) -> None:
+    """Write the `summary.json` of a results folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_json(folder / SUMMARY_NAME, summary.model_dump())
 
 
-class _Source(BaseModel):
-    path: FileText
-    kind: Kind
-
-
-class _Class(BaseModel):
-    name: str
-    share: float
-    area_mm2: float | None
-
-
-class _Shape(BaseModel):
-    """What is read of a `summary.json`; the rest is passed on as it is."""
-
-    input: _Source
-    key: dict[str, Any]
-    finished_utc: str
-    classes: list[_Class]
-    files: dict[str, int] | list[str]
-    seconds: dict[str, float]
-    mpp: dict[str, Any] | None = None
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
+def read_summary(folder: Path) -> Summary | None:
     """The `summary.json` of a results folder; None where there is none of ours that is whole."""
     try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY_NAME).read_text("utf-8"))
-        _Shape.model_validate(summary)
+        return _SUMMARY.validate_python(_read_json(folder))
     except (OSError, ValueError, RecursionError):  # ValueError: of json and of pydantic
         return None
-    return summary
+
+
+def move_summary(folder: Path, path: str) -> None:
+    """Write into the `summary.json` of a results folder that its input is at `path` now.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with output_errors(folder):
+        document = _read_json(folder)
+    document["input"]["path"] = path
+    write_json(folder / SUMMARY_NAME, document)
+
+
+_SUMMARY: TypeAdapter[Summary] = TypeAdapter(
+    Annotated[Summary, Field(union_mode="left_to_right")]  # the strict ones first
+)
+
+
+def _read_json(folder: Path) -> Any:
+    return json.loads((folder / SUMMARY_NAME).read_text("utf-8"))

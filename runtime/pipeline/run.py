@@ -8,12 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.atomic import write_json
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.clock import now_utc
@@ -21,18 +20,21 @@ from sshr_deploy.runtime.pipeline import discovery
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.discovery import Found, Input, search
-from sshr_deploy.runtime.pipeline.documents import Context, run_document
-from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME, SUMMARY_NAME
+from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_of
+from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.images import predict_images
+from sshr_deploy.runtime.pipeline.records import RunDocument
+from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
 from sshr_deploy.runtime.pipeline.result_folders import (
     ResultFolders,
-    file_sizes,
     is_whole,
+    move_summary,
     read_summary,
+    write_summary,
 )
+from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
 from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
-from sshr_deploy.runtime.progress import InputResult, PartsProgress, Reporter
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import check_mpp
 
@@ -42,7 +44,7 @@ class RunResult:
     """How a run ended."""
 
     results: list[InputResult]
-    document: dict[str, Any]
+    document: RunDocument
     """Content of `run.json`."""
     files: list[Path]
     """Files about the whole run that could be written."""
@@ -114,7 +116,7 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
         stopped_by = error
     finally:
         run.folders.remove_all_empty()
-    record = run_document(
+    record = run_record(
         context,
         run.results,
         source=work.source,
@@ -170,7 +172,7 @@ class _Run:
             fingerprint = _fingerprint(item.path)
             if self._skip(item, fingerprint):
                 return
-            summary = slide_job.segment_slide(
+            result = slide_job.segment_slide(
                 item.path,
                 self._fresh_folder(item),
                 self.session,
@@ -178,7 +180,7 @@ class _Run:
                 self.context.settings,
                 self.reporter,
             )
-            self._finish(item, fingerprint, summary)
+            self._finish(item, fingerprint, result)
 
     def _patches(self, items: Sequence[Input]) -> None:
         profile, settings = self.context.profile, self.context.settings
@@ -201,8 +203,8 @@ class _Run:
         for image, prediction in predictions:
             with self._guarded(image.item):
                 progress(image.item.path, prediction.parts, prediction.parts)
-                summary = patch_job.finish_patch(image.job, prediction, profile, settings)
-                self._finish(image.item, image.fingerprint, summary)
+                result = patch_job.finish_patch(image.job, prediction, profile, settings)
+                self._finish(image.item, image.fingerprint, result)
 
     def _readable(self, items: Sequence[Input]) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
         """The images that are left to do, read one by one; failures are recorded."""
@@ -252,9 +254,9 @@ class _Run:
         summary = read_summary(folder)
         if summary is None:
             return False
-        same = summary["key"] == self.context.key(fingerprint, summary)
+        same = summary.key == self.context.key(fingerprint, summary)
         same = same and is_whole(folder, summary)
-        path, other = str(item.path.absolute()), summary["input"]["path"]
+        path, other = str(item.path.absolute()), summary.input.path
         if other != path and (not same or _is_another_file(Path(other), item.path)):
             raise InputError(
                 f"{item.path} would replace the result of {other} in {folder}; "
@@ -262,8 +264,7 @@ class _Run:
             )
         if same:
             if other != path:  # the input was moved since
-                summary["input"]["path"] = path
-                write_json(folder / SUMMARY_NAME, summary)
+                move_summary(folder, path)
             self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
         return same
 
@@ -272,21 +273,14 @@ class _Run:
         self.lock.check()
         return self.folders.fresh(item.relative)
 
-    def _finish(self, item: Input, fingerprint: str, summary: dict[str, Any]) -> None:
+    def _finish(self, item: Input, fingerprint: str, result: SlideResult | PatchResult) -> None:
         self.lock.check()
-        folder = self.out / item.relative
-        document = {
-            "input": {"path": str(item.path.absolute()), "kind": item.kind},
-            "finished_utc": now_utc(),
-            "folder": item.relative.as_posix(),
-            **summary,
-            "files": file_sizes(folder, summary["files"]),
-            **self.context.provenance(),
-            "key": self.context.key(fingerprint, summary),
-        }
-        write_json(folder / SUMMARY_NAME, document)
+        summary = summary_of(
+            result, self.context, path=item.path, relative=item.relative, fingerprint=fingerprint
+        )
+        write_summary(self.out / item.relative, summary)
         self.folders.keep(item.relative)
-        self.add(InputResult(item.path, item.kind, "done", summary=document))
+        self.add(InputResult(item.path, item.kind, "done", summary=summary))
 
 
 def _is_another_file(one: Path, other: Path) -> bool:

@@ -13,18 +13,16 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from sshr_deploy.atomic import write_csv, write_json
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.clock import stamp_utc
 from sshr_deploy.runtime.pipeline.discovery import Found
-from sshr_deploy.runtime.pipeline.documents import csv_rows, input_entry
 from sshr_deploy.runtime.pipeline.file_names import (
     RECORD_NAME,
     RECORDS_NAME,
@@ -32,19 +30,17 @@ from sshr_deploy.runtime.pipeline.file_names import (
     SUMMARY_NAME,
     TABLE_NAME,
 )
-from sshr_deploy.runtime.pipeline.result_folders import FileText, read_summary
-from sshr_deploy.runtime.progress import InputResult, Kind, Status
-
-_TABLE_FIELDS = ("classes", "tissue_area_mm2", "seconds", "mpp", "profile")  # of a summary
-
-
-class Failure(BaseModel):
-    """An input that a run could not do."""
-
-    path: FileText
-    kind: Kind | None
-    reason: FileText
-    failed_utc: str
+from sshr_deploy.runtime.pipeline.records import EarlierFailure, RunDocument, RunRecord
+from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.pipeline.results import FileText, InputResult, Kind, Status
+from sshr_deploy.runtime.pipeline.table import (
+    FailedRow,
+    ResultRow,
+    Row,
+    csv_rows,
+    results_table,
+    sorted_rows,
+)
 
 
 class _Ended(BaseModel):
@@ -55,18 +51,18 @@ class _Ended(BaseModel):
 
 
 class _Record(BaseModel):
-    """What is read of a run's record."""
+    """What is read of a run's record, whichever release wrote it."""
 
     finished_utc: str
     inputs: list[_Ended]
-    failed_earlier: list[Failure]
+    failed_earlier: list[EarlierFailure]
 
 
 @dataclass(frozen=True)
 class WrittenRun:
     """What came of writing a run's files."""
 
-    document: dict[str, Any]
+    document: RunDocument
     """Content of `run.json`."""
     files: list[Path]
     """Those that could be written, of `summary.csv`, `run.json` and the record in `runs/`."""
@@ -80,27 +76,26 @@ def write_run(
     found: Found,
     profile: Profile,
     results: Sequence[InputResult],
-    record: dict[str, Any],
+    record: RunRecord,
     *,
     only_record: bool = False,
 ) -> WrittenRun:
     """Write the record of a run, then the table and `run.json`, each even if another fails.
 
-    `results` are those of the run, `found` what it had to do; `record` is its `run_document`.
+    `results` are those of the run, `found` what it had to do; `record` is its `run_record`.
     With `only_record` the table and `run.json` are left to another run, which writes here now.
     """
     done, failure = _results_below(out, results)
     standing = _standing(_earlier_failures(out), source, found, results, done)
-    record = {**record, "failed_earlier": [f.model_dump() for f in standing]}
+    record = record.model_copy(update={"failed_earlier": tuple(standing)})
     table = _table(done, results, standing)
-    counts = {s: sum(r.status == s for r in table) for s in ("done", "failed")}
-    document = {**record, "folder": {**counts, "inputs": [input_entry(r) for r in table]}}
+    document = RunDocument(**dict(record), folder=results_table(table))
     record_path = out / RECORDS_NAME / _new_record_name()
     files: list[Path] = []
     writes = (  # the record first: on a full disk, it alone has this run's failures for the next
-        (record_path, partial(write_json, obj=record)),
+        (record_path, partial(write_json, obj=record.model_dump())),
         (out / TABLE_NAME, partial(write_csv, rows=csv_rows(profile, table))),
-        (out / RUN_NAME, partial(write_json, obj=document)),
+        (out / RUN_NAME, partial(write_json, obj=document.model_dump())),
     )
     for path, write in writes[:1] if only_record else writes:
         try:
@@ -111,17 +106,12 @@ def write_run(
     return WrittenRun(document, files, failure)
 
 
-class _Done(NamedTuple):
-    result: InputResult
-    finished_utc: str
-
-
 def _results_below(
     out: Path, results: Sequence[InputResult]
-) -> tuple[list[_Done], OutputError | None]:
+) -> tuple[list[ResultRow], OutputError | None]:
     """Every result in the folder; those of this run are known and not read again."""
-    known = {r.summary["folder"]: r for r in results if r.summary}
-    done: list[_Done] = []
+    known = {r.summary.folder: (r.path.absolute(), r.summary) for r in results if r.summary}
+    done: list[ResultRow] = []
     unreadable: list[OutputError] = []
 
     def note(error: OSError) -> None:
@@ -133,17 +123,14 @@ def _results_below(
         if SUMMARY_NAME not in files:
             continue
         folder = Path(name).relative_to(out).as_posix()
-        ours = known.get(folder)
-        summary = ours.summary if ours else read_summary(Path(name))
+        path, summary = known.get(folder, (None, None))
+        summary = summary or read_summary(Path(name))
         if summary is not None:
-            path = ours.path.absolute() if ours else Path(summary["input"]["path"])
-            row = {k: summary[k] for k in _TABLE_FIELDS if k in summary} | {"folder": folder}
-            result = InputResult(path, summary["input"]["kind"], "done", summary=row)
-            done.append(_Done(result, summary["finished_utc"]))
+            done.append(ResultRow.of(path or Path(summary.input.path), folder, summary))
     return done, unreadable[0] if unreadable else None
 
 
-def _earlier_failures(out: Path) -> list[Failure]:
+def _earlier_failures(out: Path) -> list[EarlierFailure]:
     """Failures that stood at the end of the latest run whose record can be read."""
     folder = out / RECORDS_NAME
     try:
@@ -155,8 +142,9 @@ def _earlier_failures(out: Path) -> list[Failure]:
             record = _Record.model_validate(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError):  # ValueError: of json and of pydantic
             continue
+        at_utc = record.finished_utc
         new = [
-            Failure(path=i.path, kind=i.kind, reason=i.reason, failed_utc=record.finished_utc)
+            EarlierFailure(path=i.path, kind=i.kind, reason=i.reason, failed_utc=at_utc)
             for i in record.inputs
             if i.status == "failed"
         ]
@@ -165,12 +153,12 @@ def _earlier_failures(out: Path) -> list[Failure]:
 
 
 def _standing(
-    failures: Sequence[Failure],
+    failures: Sequence[EarlierFailure],
     source: Path,
     found: Found,
     results: Sequence[InputResult],
-    done: Sequence[_Done],
-) -> list[Failure]:
+    done: Sequence[ResultRow],
+) -> list[EarlierFailure]:
     """The failures that this run says nothing new of.
 
     One below `source` that was not found there is gone, and so is its failure.
@@ -179,11 +167,11 @@ def _standing(
     inputs = {str(item.path.absolute()) for item in found.inputs}
     ended = {str(r.path.absolute()) for r in results}
     finished_utc: dict[str, str] = {}
-    for result, at_utc in done:
-        path = str(result.path)
-        finished_utc[path] = max(at_utc, finished_utc.get(path, ""))
+    for row in done:
+        path = str(row.path)
+        finished_utc[path] = max(row.finished_utc, finished_utc.get(path, ""))
 
-    def stands(failure: Failure) -> bool:
+    def stands(failure: EarlierFailure) -> bool:
         gone = Path(failure.path).is_relative_to(searched) and failure.path not in inputs
         done_since = finished_utc.get(failure.path, "") > failure.failed_utc
         return failure.path not in ended and not gone and not done_since
@@ -192,20 +180,16 @@ def _standing(
 
 
 def _table(
-    done: Sequence[_Done], results: Sequence[InputResult], standing: Sequence[Failure]
-) -> list[InputResult]:
-    """One entry for each result and each failure, by path; a failed input has no result."""
+    done: Sequence[ResultRow], results: Sequence[InputResult], standing: Sequence[EarlierFailure]
+) -> list[Row]:
+    """One row for each result and each failure, by path; a failed input has no result."""
     failed = [
-        InputResult(r.path.absolute(), r.kind, "failed", r.reason)
-        for r in results
-        if r.status == "failed"
+        FailedRow(r.path.absolute(), r.kind, r.reason) for r in results if r.status == "failed"
     ]
-    failed += [InputResult(Path(f.path), f.kind, "failed", f.reason) for f in standing]
-    gone = {r.path for r in failed}
-    table = [*failed, *(d.result for d in done if d.result.path not in gone)]
-    return sorted(table, key=lambda r: (r.path.parts, r.summary.get("folder", "")))
+    failed += [FailedRow(Path(f.path), f.kind, f.reason) for f in standing]
+    gone = {row.path for row in failed}
+    return sorted_rows([*failed, *(row for row in done if row.path not in gone)])
 
 
 def _new_record_name() -> str:
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(3)}.json"
+    return f"{stamp_utc()}-{secrets.token_hex(3)}.json"

@@ -1,4 +1,4 @@
-"""What all sessions share: the stream of batches, and label maps on the CPU."""
+"""Base of all sessions: the stream of batches, and label maps on the CPU."""
 
 from __future__ import annotations
 

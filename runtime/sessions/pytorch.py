@@ -36,7 +36,7 @@ class PyTorchSession(BaseSession):
 
     Args:
         module: uint8 tensors [B, 224, 224, 3] to (cam_28_1, cam_28_2, cam_deep, prob), as
-            `export.deploy_graph.DeployGraph`.
+            `model.Inference`.
         mode: "eager"; "compiled" by torch.compile; "cuda-graph", which costs one launch a call.
         precision: of the module, for `info`.
         batch: patches in each call of the last two modes, which take one size only: fewer are

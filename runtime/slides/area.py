@@ -56,7 +56,7 @@ def choose_level(reader: SlideReader, mpp: Mpp, target_mpp_um: float) -> int:
     finest_um = max(mpp.x_um, mpp.y_um)
     if finest_um > MAX_ENLARGEMENT * target_mpp_um * (1 + LEVEL_TOLERANCE):
         fix = (
-            "if the file states a wrong pixel size, give the true one with --mpp and --force-mpp"
+            "if the file states a wrong pixel size, give the true one with `mpp` and `force_mpp`"
             if mpp.source == "file"
             else f"the size comes from {mpp.source}: check it"
         )

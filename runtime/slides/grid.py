@@ -6,6 +6,7 @@ profile's mpp. Coordinates: `l0_` level-0 pixels, `t_` tile row and column, plai
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,26 @@ class Tile:
     t_column: int
     l0_x: float
     l0_y: float
+
+
+@dataclass(frozen=True)
+class TileTissue:
+    """Where within a tile tissue is, kept in few bytes: a slide may have 100,000 tiles."""
+
+    _packed: bytes | None
+    """None where all of the tile is tissue; else its bits, compressed."""
+
+    @classmethod
+    def of(cls, inside: NDArray[np.bool_]) -> TileTissue:
+        """Keep a mask, bool [224, 224]."""
+        return cls(None if inside.all() else zlib.compress(np.packbits(inside).tobytes(), level=1))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Bool [224, 224]."""
+        if self._packed is None:
+            return np.ones((PATCH_PX, PATCH_PX), np.bool_)
+        bits = np.frombuffer(zlib.decompress(self._packed), np.uint8)
+        return np.unpackbits(bits).reshape(PATCH_PX, PATCH_PX).view(np.bool_)
 
 
 @dataclass(frozen=True)
@@ -70,12 +91,21 @@ class TileGrid:
         inside[:, self.width_px - tile.t_column * PATCH_PX :] = False
         return inside
 
-    def tiles_with_tissue(self, tissue: TissueMap) -> list[Tile]:
-        """The tiles that hold at least one pixel of tissue, row by row."""
+    def tissue_by_tile(self, tissue: TissueMap) -> dict[Tile, TileTissue]:
+        """The tiles that hold at least one pixel of tissue, row by row, each with its tissue."""
         width, height = (PATCH_PX * s for s in self.l0_px_per_px)
-        return [
-            tile
-            for tile in self.tiles()
-            if tissue.touches(tile.l0_x, tile.l0_y, width, height)
-            and self.tissue_in(tile, tissue).any()
-        ]
+        found: dict[Tile, TileTissue] = {}
+        for tile in self.tiles():
+            even = tissue.is_even(tile.l0_x, tile.l0_y, width, height)
+            if even and self._is_whole(tile):
+                found[tile] = TileTissue(None)
+            elif even is not False:
+                inside = self.tissue_in(tile, tissue)
+                if inside.any():
+                    found[tile] = TileTissue.of(inside)
+        return found
+
+    def _is_whole(self, tile: Tile) -> bool:
+        """Whether no part of the tile lies past the mask's edge."""
+        bottom, right = (PATCH_PX * (index + 1) for index in (tile.t_row, tile.t_column))
+        return bottom <= self.height_px and right <= self.width_px

@@ -33,8 +33,8 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
 
     Args:
         reader: an open slide.
-        mpp_um: the user's `--mpp` in um per level-0 pixel, or None.
-        force: use `mpp_um` even where the file has a plausible value (`--force-mpp`).
+        mpp_um: given by the user, in um per level-0 pixel, or None.
+        force: use `mpp_um` even where the file has a plausible value.
 
     Raises:
         UsageError: `mpp_um` is not between 0.05 and 80 um, or `force` without it.
@@ -58,7 +58,7 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
     stated_too = "" if objective is None else f" (the file says it is a {objective:g}x scan)"
     raise MissingMppError(
         f"{reader.path} {problem}: look it up in the scanner's settings or its report"
-        f"{stated_too}, and give it in um per pixel with --mpp"
+        f"{stated_too}, and give it in um per pixel with `mpp`"
     )
 
 
@@ -70,11 +70,11 @@ def check_mpp(mpp_um: float | None, *, force: bool) -> None:
     """
     if mpp_um is not None and not _in_range(mpp_um):
         raise UsageError(
-            f"--mpp {mpp_um:g} is no pixel size of a slide: "
+            f"`mpp` {mpp_um:g} is no pixel size of a slide: "
             f"give um per pixel, {MIN_MPP_UM:g} to {MAX_MPP_UM:g}"
         )
     if force and mpp_um is None:
-        raise UsageError("--force-mpp needs the pixel size: give --mpp too")
+        raise UsageError("`force_mpp` needs the pixel size: give `mpp` too")
 
 
 def is_plausible(mpp_um: tuple[float, float]) -> bool:

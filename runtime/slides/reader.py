@@ -1,4 +1,4 @@
-"""What every slide reader offers, and how failures of the libraries below become `InputError`."""
+"""Base of all slide readers; failures of the libraries below become `InputError`."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def wrong_samples(path: Path, problem: str) -> InputError:
 
 
 def bits_text(bits: int) -> str:
-    """What `wrong_samples` says of a bit depth."""
+    """A bit depth in the words of `wrong_samples`."""
     return f"has {bits} bit{'s' if bits != 1 else ''} a sample"
 
 

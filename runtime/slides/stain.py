@@ -95,10 +95,10 @@ def check_stain(path: Path, rgb: NDArray[np.uint8], *, any_stain: bool) -> str |
     Args:
         path: names the picture in the error.
         rgb: [H, W, 3] uint8, a patch image or a slide's thumbnail.
-        any_stain: let it pass (`--any-stain`).
+        any_stain: let it pass.
 
     Returns:
-        What speaks against H&E where `any_stain` let it pass, else None.
+        The reason against H&E where `any_stain` let it pass, else None.
 
     Raises:
         InputError: it is not H&E, and `any_stain` is not set.
@@ -107,13 +107,13 @@ def check_stain(path: Path, rgb: NDArray[np.uint8], *, any_stain: bool) -> str |
     if concern is not None and not any_stain:
         raise InputError(
             f"{path} does not look like H&E: {concern}; "
-            "give H&E, or --any-stain to segment it all the same"
+            "give H&E, or `any_stain` to segment it all the same"
         )
     return concern
 
 
 def stain_concern(rgb: NDArray[np.uint8]) -> str | None:
-    """What speaks against brightfield H&E in a picture [H, W, 3], in a few words; None if nothing.
+    """Reason against brightfield H&E in a picture [H, W, 3], in a few words; None if there is none.
 
     A picture without tissue (glass, dirt, pen marks on glass) gives None.
     """
@@ -147,7 +147,7 @@ def stain_concern(rgb: NDArray[np.uint8]) -> str | None:
 
 @dataclass(frozen=True)
 class _Look:
-    """What `stain_concern` judges; shares are 0 to 1, luminance and spread in levels (0-255)."""
+    """Measures for `stain_concern`; shares 0 to 1, luminance and spread in levels (0-255)."""
 
     glass: float
     dark: float

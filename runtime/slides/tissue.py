@@ -102,12 +102,20 @@ class TissueMap:
         tissue: NDArray[np.bool_] = (value >= 0.5) & inside
         return tissue
 
-    def touches(self, l0_x: float, l0_y: float, l0_width: float, l0_height: float) -> bool:
-        """Whether a level-0 rectangle could hold tissue: far faster than asking its `window`."""
+    def is_even(self, l0_x: float, l0_y: float, l0_width: float, l0_height: float) -> bool | None:
+        """What every pixel of a level-0 rectangle is for certain: tissue (True) or not (False).
+
+        None where its `window` must be asked, which takes far longer.
+        """
         scale_x, scale_y = self.l0_px_per_px
-        rows = slice(max(0, int(l0_y / scale_y) - 1), int((l0_y + l0_height) / scale_y) + 2)
-        columns = slice(max(0, int(l0_x / scale_x) - 1), int((l0_x + l0_width) / scale_x) + 2)
-        return bool(self.mask[rows, columns].any())
+        right, bottom = (l0_x + l0_width) / scale_x, (l0_y + l0_height) / scale_y
+        rows = slice(max(0, int(l0_y / scale_y) - 1), int(bottom) + 2)
+        columns = slice(max(0, int(l0_x / scale_x) - 1), int(right) + 2)
+        around = self.mask[rows, columns]  # every pixel whose spline reaches into the rectangle
+        if not around.any():
+            return False
+        ends_inside = bottom <= self.mask.shape[0] and right <= self.mask.shape[1]
+        return True if ends_inside and around.all() else None
 
 
 def thumbnail(reader: SlideReader, mpp: Mpp) -> tuple[NDArray[np.uint8], float]:

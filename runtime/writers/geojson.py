@@ -90,7 +90,7 @@ def _features(
 
 
 def _shapes(mask: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Polygons in mask pixels, and their labels; the background is traced in vain.
+    """Polygons in mask pixels, and their labels; the background is traced too, and dropped.
 
     GDAL's `mask` would take two more bytes a pixel to avoid that.
     """

@@ -17,6 +17,7 @@ from sshr_deploy.cli.engines import engines_app
 from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.train import train
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
@@ -100,6 +101,6 @@ def main() -> None:
 def _fail(error: SshrDeployError, code: int) -> NoReturn:
     if isinstance(error, ListedError) and len(error.problems) > 1:
         for problem in error.problems:
-            sys.stderr.write(one_line(problem) + "\n")
-    sys.stderr.write(f"sshr-deploy: error: {error}\n")
+            sys.stderr.write(as_options(one_line(problem)) + "\n")
+    sys.stderr.write(f"sshr-deploy: error: {as_options(str(error))}\n")
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""What commands print: progress and messages on stderr, results on stdout."""
+"""Output of the commands: progress and messages on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,19 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
-from sshr_deploy.runtime.progress import InputResult, Reporter, Status
+from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
+    from sshr_deploy.runtime.pipeline.reporting import Reporter
+    from sshr_deploy.runtime.pipeline.results import InputResult, Status
     from sshr_deploy.runtime.pipeline.run import RunResult
 
 _PLAIN_EVERY_S = 10.0
@@ -38,8 +43,9 @@ _STATUS_WORDS: dict[Status, str] = {
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+    """One line on stderr, settings named by their options."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(as_options(text))
 
 
 @contextmanager
@@ -91,17 +97,32 @@ class QuietReporter:
     def input_started(self, path: Path, tiles: int) -> None:
         """Nothing to say."""
 
-    def tiles_done(self, tiles: int) -> None:
+    def tiles_done(self, path: Path, tiles: int) -> None:
         """Nothing to say."""
 
     def input_finished(self, result: InputResult) -> None:
         """Say why an input failed."""
         if result.status == "failed":
-            self.console.print(f"failed: {result.reason}", markup=False)
+            self.console.print(as_options(f"failed: {result.reason}"), markup=False)
+
+
+@dataclass
+class _UnderWay:
+    """An input that has begun."""
+
+    tiles: int
+    watch: Stopwatch
+    done: int = 0
+    said_s: float = 0.0
+    """When it was last spoken of, in seconds since it began."""
 
 
 class PlainReporter(QuietReporter):
     """One line when an input begins and ends, and every ten seconds in between."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._under_way: dict[Path, _UnderWay] = {}
 
     def run_started(self, inputs: int) -> None:
         """Say how many inputs there are."""
@@ -111,33 +132,37 @@ class PlainReporter(QuietReporter):
 
     def input_started(self, path: Path, tiles: int) -> None:
         """Say which input begins."""
-        self.tiles, self.done = tiles, 0
-        self.started = self.said = time.monotonic()
+        number = self.finished + len(self._under_way) + 1
+        self._under_way[path] = _UnderWay(tiles, Stopwatch())
         count = "1 tile" if tiles == 1 else f"{tiles} tiles"
-        self.console.print(f"[{self.finished + 1}/{self.inputs}] {path}: {count}", markup=False)
+        self.console.print(f"[{number}/{self.inputs}] {path}: {count}", markup=False)
 
-    def tiles_done(self, tiles: int) -> None:
-        """Say how far it is, at most every ten seconds."""
-        self.done += tiles
-        now = time.monotonic()
-        if now - self.said >= _PLAIN_EVERY_S and self.done < self.tiles:
-            self.said = now
-            rate = self.done / (now - self.started)
-            left = (self.tiles - self.done) / rate
-            line = f"  {self.done}/{self.tiles} tiles, {rate:.1f} tiles/s, {left:.0f} s left"
-            self.console.print(line, markup=False)
+    def tiles_done(self, path: Path, tiles: int) -> None:
+        """Say how far it is, at most every ten seconds; and which, where several are under way."""
+        state = self._under_way[path]
+        state.done += tiles
+        now_s = state.watch.seconds()
+        if now_s - state.said_s >= _PLAIN_EVERY_S and state.done < state.tiles:
+            state.said_s = now_s
+            rate = state.done / now_s
+            left = (state.tiles - state.done) / rate
+            name = f"{path}: " if len(self._under_way) > 1 else ""
+            line = f"{name}{state.done}/{state.tiles} tiles, {rate:.1f} tiles/s, {left:.0f} s left"
+            self.console.print(f"  {line}", markup=False)
 
     def input_finished(self, result: InputResult) -> None:
         """Say how it ended."""
         self.finished += 1
-        if result.status == "failed":
+        self._under_way.pop(result.path, None)
+        summary = result.summary
+        if summary is None:
             super().input_finished(result)
-        else:
-            seconds = result.summary.get("seconds", {}).get("total", 0.0)
-            took = "done earlier" if result.status == "skipped" else f"done in {seconds:.1f} s"
-            if result.summary.get("tiles", {}).get("computed") == 0:
-                took += ", no tissue found (--tissue all computes every tile)"
-            self.console.print(f"  {result.path}: {took}", markup=False)
+            return
+        seconds = summary.seconds.get("total", 0.0)
+        took = "done earlier" if result.status == "skipped" else f"done in {seconds:.1f} s"
+        if summary.tiles is not None and summary.tiles.computed == 0:
+            took += ", no tissue found (--tissue all computes every tile)"
+        self.console.print(f"  {result.path}: {took}", markup=False)
 
 
 class _RateColumn(ProgressColumn):
@@ -147,32 +172,38 @@ class _RateColumn(ProgressColumn):
 
 
 class BarReporter(QuietReporter):
-    """Two bars: inputs of the run, tiles of the current one."""
+    """A bar for the inputs of the run, and one for the tiles of each that is under way."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress.console)
         self.progress = progress
         self.run = progress.add_task("inputs", total=None, unit="inputs")
-        self.current = progress.add_task("", total=None, visible=False, unit="tiles")
+        self._bars: dict[Path, TaskID] = {}
+        self._idle = [self._add_bar()]
 
     def run_started(self, inputs: int) -> None:
         """Set the length of the first bar."""
         self.progress.update(self.run, total=inputs)
 
     def input_started(self, path: Path, tiles: int) -> None:
-        """Begin the second bar anew."""
-        self.progress.reset(
-            self.current, total=max(tiles, 1), description=escape(path.name), visible=True
-        )
+        """Begin a bar: that of an input which has ended, or another."""
+        bar = self._idle.pop() if self._idle else self._add_bar()
+        self._bars[path] = bar
+        self.progress.reset(bar, total=max(tiles, 1), description=escape(path.name), visible=True)
 
-    def tiles_done(self, tiles: int) -> None:
-        """Move the second bar."""
-        self.progress.advance(self.current, tiles)
+    def tiles_done(self, path: Path, tiles: int) -> None:
+        """Move the input's bar."""
+        self.progress.advance(self._bars[path], tiles)
 
     def input_finished(self, result: InputResult) -> None:
-        """Move the first bar."""
+        """Move the first bar; the input's own stays as it is until another input takes it."""
         super().input_finished(result)
         self.progress.advance(self.run)
+        if result.path in self._bars:
+            self._idle.append(self._bars.pop(result.path))
+
+    def _add_bar(self) -> TaskID:
+        return self.progress.add_task("", total=None, visible=False, unit="tiles")
 
 
 def print_results(result: RunResult, out: Path) -> None:
@@ -185,12 +216,12 @@ def print_results(result: RunResult, out: Path) -> None:
         console.print(f"and {len(result.results) - len(shown)} more in summary.csv")
     counts = {s: sum(r.status == s for r in result.results) for s in _STATUS_WORDS}
     print(", ".join(f"{counts[s]} {words}" for s, words in _STATUS_WORDS.items()), file=sys.stdout)
-    whole = result.document["folder"]
-    if whole["done"] + whole["failed"] != len(result.results):
-        print(f"{out} now holds {whole['done']} done, {whole['failed']} failed")
+    whole = result.document.folder
+    if whole.done + whole.failed != len(result.results):
+        print(f"{out} now holds {whole.done} done, {whole.failed} failed")
     for summary in (r.summary for r in shown if r.summary):
-        for name in summary["files"]:
-            print(out / summary["folder"] / name)
+        for name in summary.files:
+            print(out / summary.folder / name)
     for path in result.files:
         print(path)
 
@@ -207,11 +238,11 @@ def _results_table(results: Sequence[InputResult]) -> Table:
         heading.append(_STATUS_WORDS[result.status])
         rows = [
             [
-                escape(entry["name"]),
-                f"{entry['share']:.1%}",
-                "" if entry["area_mm2"] is None else f"{entry['area_mm2']:.4f}",
+                escape(entry.name),
+                f"{entry.share:.1%}",
+                "" if entry.area_mm2 is None else f"{entry.area_mm2:.4f}",
             ]
-            for entry in result.summary.get("classes", ())
+            for entry in (result.summary.classes if result.summary else ())
         ]
         for index, row in enumerate(rows or [[]]):
             last = index == max(len(rows) - 1, 0)

@@ -144,7 +144,7 @@ def _abilities(report: Report) -> RenderableType:
 
 
 def _ability_lines(report: Report) -> Iterator[str]:
-    """What the table says, for terminals that are too narrow for one."""
+    """The table's content as lines, for terminals that are too narrow for it."""
     for ability in (*report.engines, *report.commands):
         yield f"{ability.name}: {'ready' if ability.ready else 'not ready'}"
         yield from (f"  {line}" for line in _told(ability, report))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import one_line
 
@@ -139,4 +140,5 @@ def _print_table(states: list[EngineState]) -> None:
     console.print(table)
     for item in states:
         if item.reason:
-            console.print(one_line(f"{item.entry.path.name}: {item.reason}"), markup=False)
+            line = as_options(one_line(f"{item.entry.path.name}: {item.reason}"))
+            console.print(line, markup=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """Forms of HFRM that all engines run; see `export.deploy_graph.HfrmForm`."""
+    """Forms of HFRM that all engines run; see `export.graph.deploy.HfrmForm`."""
 
     AUTO = "auto"
     DEPTHWISE = "depthwise"
@@ -138,10 +138,10 @@ def export(
     goes on when the same command is run again.
     """
     try:
-        from sshr_deploy.export.artifacts import ExportOptions, int8_tolerances
         from sshr_deploy.export.bundle import export_bundle
         from sshr_deploy.export.graph.deploy import HfrmForm
-        from sshr_deploy.export.int8.table import Int8RejectedError
+        from sshr_deploy.export.int8.verdicts import Int8RejectedError
+        from sshr_deploy.export.job import ExportOptions, int8_tolerances
         from sshr_deploy.export.reference import (
             patches_from_folder,
             shipped_patches,
@@ -202,7 +202,7 @@ def export(
 
 
 def _described(artifact: Artifact) -> str:
-    from sshr_deploy.export.int8.table import change_text
+    from sshr_deploy.export.int8.verdicts import change_text
 
     q = artifact.qualification
     kind = "" if artifact.quantisation is None else f"{artifact.quantisation.kind}, "

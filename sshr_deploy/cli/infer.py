@@ -124,10 +124,10 @@ def infer(
                 say("interrupted; what is finished is kept, run the same command again to go on")
                 raise typer.Exit(1) from None
     if result.stopped_by is not None:
-        early = "; the run stopped here" if result.document["stopped_by"] else ""
+        early = "; the run stopped here" if result.document.stopped_by else ""
         say(f"sshr-deploy: error: {result.stopped_by}{early}")
     if as_json:
-        typer.echo(json.dumps(result.document, indent=2))
+        typer.echo(json.dumps(result.document.model_dump(), indent=2))
     elif not quiet:
         print_results(result, out)
     raise typer.Exit(result.exit_code)

@@ -1,4 +1,4 @@
-"""What `sshr-deploy train` prints: progress and news on stderr, the result on stdout."""
+"""Output of `sshr-deploy train`: progress and news on stderr, the result on stdout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rich.progress import (
 from rich.table import Table
 
 from sshr_deploy.errors import counted
-from sshr_deploy.train.history import EpochRow, Reporter, StepNews, best_row
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, best_row
 
 _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def make_training_reporter(*, quiet: bool) -> Iterator[Reporter]:
+def make_training_reporter(*, quiet: bool) -> Iterator[TrainingReporter]:
     """A progress bar on a terminal, plain lines elsewhere, warnings only when quiet."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if quiet:
@@ -71,7 +71,7 @@ class QuietTrainingReporter:
 
 
 class _SpokenReporter(QuietTrainingReporter):
-    """What the bar and the plain lines have in common: a line for each epoch and piece of news."""
+    """Base of the bar and the plain lines: a line for each epoch and piece of news."""
 
     def run_started(
         self, description: str, epochs: int, steps_per_epoch: int, epochs_done: int

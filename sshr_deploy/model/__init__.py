@@ -2,7 +2,7 @@
 
 from sshr_deploy.model.config import FULL_WIDTH, ModelConfig
 from sshr_deploy.model.hfrm import HFRM
-from sshr_deploy.model.inference import Prediction, predict
+from sshr_deploy.model.inference import Inference, NetworkOutput, predict
 from sshr_deploy.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sshr_deploy.model.sshr import HEAD_LOSS_WEIGHTS, SSHR, Cams
 
@@ -14,8 +14,9 @@ __all__ = [
     "IMAGENET_STD",
     "SSHR",
     "Cams",
+    "Inference",
     "ModelConfig",
-    "Prediction",
+    "NetworkOutput",
     "normalise",
     "predict",
 ]

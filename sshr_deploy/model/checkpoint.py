@@ -63,7 +63,7 @@ def load_checkpoint(path: Path) -> SSHR:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """What the header of a checkpoint says; empty for other formats than safetensors.
+    """Fields of a checkpoint's header; empty for other formats than safetensors.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -88,7 +88,7 @@ def read_profile(path: Path) -> Profile:
     """
     carried = carried_profile(path)
     if carried is None:
-        raise UsageError(f"{path} does not say which classes it has; give --profile")
+        raise UsageError(f"{path} does not say which classes it has; give `profile`")
     return carried
 
 
@@ -105,7 +105,7 @@ def carried_profile(path: Path) -> Profile | None:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} holds an unusable profile; give --profile") from error
+        raise CheckpointError(f"{path} holds an unusable profile; give `profile`") from error
     return profile_from(content, f"profile in {path}")
 
 
@@ -128,14 +128,14 @@ def check_labels(path: Path, profile: Profile, *, relabel: bool = False) -> Prof
         if relabel:
             return None
         raise UsageError(
-            f"{path} has a profile that cannot be read ({error}); add --relabel to take the "
+            f"{path} has a profile that cannot be read ({error}); add `relabel` to take the "
             f"classes of profile {profile.name}"
         ) from error
     if relabel or carried is None or carried.class_names == profile.class_names:
         return carried
-    fix = "leave --profile out"
+    fix = "leave `profile` out"
     if carried.num_classes == profile.num_classes:
-        fix += ", or add --relabel to rename the classes"
+        fix += ", or add `relabel` to rename the classes"
     raise UsageError(
         f"{path} was trained on {', '.join(carried.class_names)} (profile {carried.name}), but "
         f"profile {profile.name} has {', '.join(profile.class_names)}; {fix}"
@@ -193,7 +193,7 @@ def require_file(path: Path) -> None:
 
 
 def why_unusable(expected: Tensor, found: Tensor) -> str | None:
-    """What keeps `found` from taking the place of `expected`, shapes aside; None if nothing."""
+    """Why `found` cannot take the place of `expected`, shapes aside; None if it can."""
     allowed = _FLOATS if expected.is_floating_point() else (torch.int64,)
     if found.dtype not in allowed or found.layout is not torch.strided or found.is_meta:
         return f"is {found.dtype} {found.layout}, not a dense tensor of {expected.dtype}"

@@ -90,7 +90,7 @@ class HFRM(nn.Module):
         return out
 
     def separable_kernels(self, head: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
-        """What `cam_separable` computes of the weights: M, the shift and W.
+        """The weights of `cam_separable`: M, the shift and W.
 
         M [15 N, C, 15, 1] is gamma_c W[n,c] K[c], a column of taps for each dx and class; the shift
         [N, 15 N, 1, 15] is one where its tap is the dx of its channel; W is the head's [N, C].

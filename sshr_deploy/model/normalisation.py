@@ -1,4 +1,4 @@
-"""What the network expects of pixel values: ImageNet statistics, as in the published training."""
+"""Normalisation of pixel values by ImageNet statistics, as in the published training."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ _VERSION = r"[A-Za-z0-9.!+_]+"
 
 
 class KitError(Exception):
-    """What is wrong and what to do, in one sentence."""
+    """A problem of the kit or of this machine, and what to do, in one sentence."""
 
 
 def is_safe(name: object) -> bool:
@@ -90,7 +90,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def stored(kit: dict[str, Any]) -> list[dict[str, Any]]:
-    """What lies on the disk beside `kit.json`: files, and instead of a split one its parts."""
+    """Entries of the files on the disk beside `kit.json`; of a split file, those of its parts."""
     return [part for entry in kit["files"] for part in entry["parts"] or [entry]]
 
 
@@ -307,7 +307,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _problem(folder: Path, part: dict[str, Any], joined: Any) -> str:
-    """What is wrong with one file, or ""; its content goes into the hash `joined` too."""
+    """The problem with one file, or ""; its content goes into the hash `joined` too."""
     name, path = part["name"], folder / part["name"]
     try:
         facts = path.lstat()

@@ -26,7 +26,8 @@ from sshr_deploy.errors import BundleError, OutputError, UsageError
 from sshr_deploy.pack import install
 from sshr_deploy.pack.project_wheel import build_project_wheel, check_project_wheel
 from sshr_deploy.pack.targets import Target
-from sshr_deploy.pack.wheels import Say, Wheel, WheelSource, glibc_of
+from sshr_deploy.pack.wheels import Wheel, WheelSource, glibc_of
+from sshr_deploy.runtime.progress import OnStep
 
 MB = 10**6
 _INSTALL_SH = """\
@@ -52,7 +53,7 @@ Model: {title}. Research use only; not a medical device.
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What a kit is made of."""
+    """Choices of a user for a kit."""
 
     target: Target
     python: str
@@ -66,7 +67,7 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class Kit:
-    """What was packed."""
+    """A kit that is written, in figures."""
 
     path: Path
     wheels: int
@@ -80,11 +81,13 @@ def work_folder(out: Path) -> Path:
     return out.resolve().with_name(f".{out.resolve().name}.pack-work")
 
 
-def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda _: None) -> Kit:
+def pack(
+    bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = lambda _: None
+) -> Kit:
     """Write the kit `out`; it appears whole and checked, or not at all.
 
-    `say` is told what is being done. What was fetched stays in `work_folder(out)` until the kit is
-    whole, so that a run after one that was stopped goes on.
+    What was fetched stays in `work_folder(out)` until the kit is whole, so that a run after one
+    that was stopped goes on.
 
     Raises:
         BundleError: the bundle is altered or incomplete.
@@ -97,22 +100,16 @@ def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda 
     bundle = load_bundle(bundle_dir)
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)
-        project = settings.wheel
-        if project is None:
-            say("building the wheel of this checkout")
-            project = build_project_wheel(work)
-        checked = check_project_wheel(project, settings.target)
-        if checked.without_kernels:
-            say(f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)")
-        wheels = WheelSource(settings.target, settings.python, work, say)
-        say(f"finding the packages for {settings.target.name}, Python {settings.python}")
+        project = _project_wheel(settings, work, on_step)
+        wheels = WheelSource(settings.target, settings.python, work, on_step)
+        on_step(f"finding the packages for {settings.target.name}, Python {settings.python}")
         chosen = wheels.resolve(project)
         files = [project]
         for number, wheel in enumerate(chosen[1:], 2):
-            say(f"[{number}/{len(chosen)}] {wheel.name} {wheel.version}")
+            on_step(f"[{number}/{len(chosen)}] {wheel.name} {wheel.version}")
             files.append(wheels.fetch(wheel))
         with partial_folder(out) as partial:
-            say("writing the kit")
+            on_step("writing the kit")
             _gather(partial, files, bundle)
             _describe(partial, chosen, bundle, settings)
             _check(partial)
@@ -124,6 +121,18 @@ def pack(bundle_dir: Path, out: Path, settings: PackSettings, say: Say = lambda 
         return Kit(out, len(chosen), size, install.file_hash(out / install.KIT_NAME))
 
 
+def _project_wheel(settings: PackSettings, work: Path, on_step: OnStep) -> Path:
+    """The wheel that was given, or a new one of the checkout; checked."""
+    project = settings.wheel
+    if project is None:
+        on_step("building the wheel of this checkout")
+        project = build_project_wheel(work)
+    checked = check_project_wheel(project, settings.target)
+    if checked.without_kernels:
+        on_step(f"{project.name} has no GPU kernels: {checked.without_kernels} (`make kernels`)")
+    return project
+
+
 def _check_out(out: Path, *, overwrite: bool) -> None:
     """Only a kit and nothing else may be replaced."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
@@ -132,14 +141,14 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         kit = install.read_kit(out)
     except install.KitError as error:
         raise UsageError(
-            f"{out} exists and is no whole kit; choose another --out, or remove it"
+            f"{out} exists and is no whole kit; choose another `out`, or remove it"
         ) from error
     names = {part["name"] for part in install.stored(kit)}
     foreign = install.extra_files(out, names | {install.KIT_NAME, install.SUMS_NAME})
     if foreign:
         raise UsageError(f"{out} holds more than a kit ({foreign[0]}); move that away")
     if not overwrite:
-        raise UsageError(f"{out} exists; add --overwrite to replace that kit, or choose another")
+        raise UsageError(f"{out} exists; add `overwrite` to replace that kit, or choose another")
 
 
 def _gather(kit: Path, wheels: list[Path], bundle: Bundle) -> None:
@@ -201,7 +210,7 @@ def _describe(kit: Path, wheels: list[Wheel], bundle: Bundle, settings: PackSett
 
 
 def _entry(kit: Path, name: str, largest: int | None) -> dict[str, Any]:
-    """What `kit.json` says of a file, which is split if it has more than `largest` bytes."""
+    """The entry of a file in `kit.json`; it is split if it has more than `largest` bytes."""
     path = kit / name
     size = path.stat().st_size
     entry = {"name": name, "bytes": size, "sha256": install.file_hash(path)}

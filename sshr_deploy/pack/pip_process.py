@@ -60,7 +60,7 @@ def run_pip(arguments: Sequence[str], what: str, work: Path) -> None:
 def _error(stderr: str, what: str, log: Path) -> UsageError | OutputError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if "No space left on device" in stderr:
-        return OutputError(f"pip cannot fetch {what}: the disk is full; free space beside --out")
+        return OutputError(f"pip cannot fetch {what}: the disk is full; free space beside `out`")
     if "No module named pip" in stderr:
         return UsageError(f"{sys.executable} has no pip; run it with -m ensurepip first")
     missing = _NOT_FOUND.search(stderr)

@@ -44,7 +44,7 @@ def build_project_wheel(work: Path) -> Path:
     if not _is_checkout(root):
         raise UsageError(
             f"{root} is no checkout of sshr-deploy that a wheel could be built from; give the "
-            "wheel that this was installed from with --wheel"
+            "wheel that this was installed from with `wheel`"
         )
     with TemporaryDirectory(dir=work) as folder:
         copy, built = Path(folder, "source"), Path(folder, "built")

@@ -21,7 +21,7 @@ _MANYLINUX = (
 
 
 class TargetName(StrEnum):
-    """What `sshr-deploy pack --target` takes."""
+    """Values of `sshr-deploy pack --target`."""
 
     LINUX_CPU = "linux-x86_64-cpu"
     LINUX_CUDA = "linux-x86_64-cuda"
@@ -42,12 +42,12 @@ class System:
     tags: tuple[str, ...]
     """Platform tags of its wheels, the preferred first."""
     markers: Mapping[str, str]
-    """What environment markers of requirements see there."""
+    """Values of environment markers of requirements there."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a kit is made for."""
+    """Kind of machine that a kit is made for."""
 
     name: TargetName
     on: System
@@ -57,9 +57,9 @@ class Target:
     source_only: tuple[str, ...] = ()
     """Packages without any wheel on the index, pure Python: built where the kit is packed."""
     hint: str = ""
-    """What helps where pip does not find a package."""
+    """Advice where pip does not find a package."""
     note: str = ""
-    """What the user should know before relying on it."""
+    """A caution for the user, before relying on it."""
 
 
 _LINUX = System(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from sshr_deploy.errors import UsageError
 from sshr_deploy.pack.install import PROJECT, file_hash
 from sshr_deploy.pack.pip_process import NotFoundError, run_pip
 from sshr_deploy.pack.targets import Target
+from sshr_deploy.runtime.progress import OnStep
 
-Say = Callable[[str], None]
 _MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_")
 _OLD_MANYLINUX = {"manylinux1_": (2, 5), "manylinux2010_": (2, 12), "manylinux2014_": (2, 17)}
 
@@ -47,7 +47,7 @@ class WheelSource:
     """"3.11"."""
     work: Path
     """Kept between runs: wheels that are there already are not fetched again."""
-    say: Say
+    on_step: OnStep
 
     def resolve(self, project: Path) -> list[Wheel]:
         """Every wheel that our own wheel `project` needs with the target's extras, itself first.
@@ -116,7 +116,7 @@ class WheelSource:
         return folder
 
     def _report(self, wanted: list[str]) -> list[dict[str, Any]]:
-        """What pip would install for `wanted`, as its report says it."""
+        """The packages that pip would install for `wanted`, as its report lists them."""
         report = self.work / "report.json"
         options = ["--dry-run", "--ignore-installed", "--no-user", "--report", str(report)]
         options += ["--target", str(self.work / "nothing"), *self._options]
@@ -137,7 +137,7 @@ class WheelSource:
         there = {parse_wheel_filename(path.name)[0] for path in self._built.glob("*.whl")}
         if name not in self.target.source_only or name in there:
             raise UsageError(f"{error}; {self.target.hint or _ADVICE.format(name)}") from error
-        self.say(f"building {name}, which is published as source only")
+        self.on_step(f"building {name}, which is published as source only")
         asked = ["--no-deps", "--wheel-dir", str(self._built), f"{name}{requirement.specifier}"]
         run_pip(["wheel", *asked], f"the source of {name}", self.work)
         for path in self._built.glob("*.whl"):

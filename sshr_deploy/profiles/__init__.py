@@ -49,7 +49,7 @@ class CamWeights(_Frozen):
 
 
 class Profile(_Frozen):
-    """What a network's outputs mean: classes, scale, gate and label notation."""
+    """The meaning of a network's outputs: classes, scale, gate and label notation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
     title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
@@ -112,7 +112,7 @@ class Profile(_Frozen):
 
 
 def relabelled_from(own: Profile | None, profile: Profile) -> dict[str, Any] | None:
-    """What a network's classes are called by its own profile, for JSON.
+    """Names of a network's classes by its own profile, for JSON.
 
     None where `profile` calls them the same, or the network has no profile of its own.
     """
@@ -151,7 +151,7 @@ def profile_from(content: dict[str, Any], origin: str) -> Profile:
 def invalid_fields(
     error: ValidationError, origin: str, error_type: type[ListedError]
 ) -> ListedError:
-    """What to raise for fields that are missing, unknown or wrong; a line for each of them."""
+    """The error for fields that are missing, unknown or wrong; a line for each of them."""
     first, *others = validation_problems(error)
     if not others:
         return error_type(f"{origin}: {first}")

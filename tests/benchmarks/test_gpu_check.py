@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from sshr_deploy.benchmarks import gpu_check
-from sshr_deploy.benchmarks.gpu_check import Report
+from sshr_deploy.benchmarks.gpu_check import CheckReport
 from sshr_deploy.benchmarks.gpu_child import PartOutput
 from sshr_deploy.benchmarks.gpu_parts import PARTS, describe_device
-from sshr_deploy.benchmarks.gpu_process import Outcome, Part
+from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome
 from sshr_deploy.benchmarks.gpu_table import table
 from sshr_deploy.benchmarks.gpu_tests import TESTS
 from sshr_deploy.errors import SshrDeployError
@@ -41,8 +41,8 @@ def run_python(code: str, root: Path, *arguments: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def part(function: str, limit_s: float = 30.0, least_s: float = 0.0) -> Part:
-    return Part(function, f"{HERE}:{function}", limit_s, least_s)
+def part(function: str, limit_s: float = 30.0, least_s: float = 0.0) -> CheckPart:
+    return CheckPart(function, f"{HERE}:{function}", limit_s, least_s)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_crash_and_a_hang_cost_only_their_own_parts(
 def test_the_file_is_there_after_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def run(part: Part, limit_s: float) -> Outcome:
+    def run(part: CheckPart, limit_s: float) -> Outcome:
         if part.name == "device":
             return Outcome("done", figures={"device": "NVIDIA Test 1"})
         file = tmp_path / FILE
@@ -202,7 +202,7 @@ def test_parts_can_be_chosen(
 ) -> None:
     ran: list[tuple[str, float]] = []
 
-    def run(part: Part, limit_s: float) -> Outcome:
+    def run(part: CheckPart, limit_s: float) -> Outcome:
         ran.append((part.name, limit_s))
         return Outcome("done", figures={"device": "NVIDIA Test 1"})
 
@@ -240,7 +240,7 @@ ROWS = {
 
 
 def test_the_table(tmp_path: Path) -> None:
-    report = Report(tmp_path, {"device": "NVIDIA Test 1"})
+    report = CheckReport(tmp_path, {"device": "NVIDIA Test 1"})
     for name, rows in ROWS.items():
         missing = {"not_measured": ["fp16 128"]} if name == "kernels" else {}
         report.add(part(name), Outcome("done", rows=rows, figures=missing))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.benchmarks.gpu_process import Outcome, Part, run_part
+from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
 from tests.benchmarks.gpu_stand_ins import HERE, ROW
 from tests.benchmarks.processes import check_gone, wait_for_two
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups")
 
 
 def outcome_of(function: str, limit_s: float = 30.0) -> Outcome:
-    return run_part(Part(function, f"{HERE}:{function}", limit_s), limit_s)
+    return run_part(CheckPart(function, f"{HERE}:{function}", limit_s), limit_s)
 
 
 def test_rows_and_figures_come_back() -> None:
@@ -74,8 +74,8 @@ def test_ctrl_c_keeps_the_rows_and_leaves_nothing_running(pids: Path) -> None:
 
 
 def test_a_part_ends_with_the_process_that_started_it(pids: Path, repo_root: Path) -> None:
-    code = "from sshr_deploy.benchmarks.gpu_process import Part, run_part\n"
-    code += f"run_part(Part('hang', '{HERE}:hang', 60), 60)"
+    code = "from sshr_deploy.benchmarks.gpu_process import CheckPart, run_part\n"
+    code += f"run_part(CheckPart('hang', '{HERE}:hang', 60), 60)"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root)
     try:
         wait_for_two(pids)

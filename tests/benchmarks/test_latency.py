@@ -51,7 +51,7 @@ def test_figures_follow_from_the_raw_samples(
 
 @pytest.mark.parametrize("text", ["", "0", "1,x", "-1", "1,,2", "99999"])
 def test_wrong_batch_lists_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--batches"):
+    with pytest.raises(UsageError, match="`batches`"):
         parse_batches(text)
 
 

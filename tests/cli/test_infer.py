@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,9 +13,10 @@ from typer.testing import CliRunner, Result
 from sshr_deploy.cli import app
 from sshr_deploy.cli.console import print_results
 from sshr_deploy.errors import DatasetError, UsageError
+from sshr_deploy.runtime.pipeline.records import ResultsTable, RunDocument
+from sshr_deploy.runtime.pipeline.results import InputResult, PatchClass, PatchSummary
 from sshr_deploy.runtime.pipeline.run import RunResult
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
-from sshr_deploy.runtime.progress import InputResult
 from tests.runtime.running import patch_folder
 
 
@@ -105,17 +105,17 @@ def test_inputs_of_one_name_are_told_apart_by_their_paths(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    summary: dict[str, Any] = {
-        "classes": [{"name": "tumour", "share": 0.5, "area_mm2": None}],
-        "folder": "f",
-        "files": {"mask.png": 1},
-    }
+    tumour = PatchClass(
+        label=0, name="tumour", pixels=5, share=0.5, area_mm2=None, probability=1.0, on=True
+    )
+    summary = PatchSummary.model_construct(classes=(tumour,), folder="f", files={"mask.png": 1})
     results = [
         InputResult(Path("a/x.png"), "patch", "done", summary=summary),
         InputResult(Path("b/x.png"), "patch", "failed", "why"),
         InputResult(Path("b/y.png"), "patch", "skipped", summary=summary),
     ]
-    document = {"folder": {"done": 5, "failed": 1}}
+    folder = ResultsTable(done=5, failed=1, inputs=())
+    document = RunDocument.model_construct(folder=folder)
     print_results(RunResult(results, document, [tmp_path / "run.json"]), tmp_path)
     out = capsys.readouterr().out
     rows = [[c.strip() for c in line.split("│")[1:4]] for line in out.splitlines() if "│" in line]

@@ -21,7 +21,7 @@ from sshr_deploy.cli.training_console import (
     make_training_reporter,
     print_training_result,
 )
-from sshr_deploy.train.history import EpochRow, Reporter, StepNews, ValScores
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
 
 VAL = ValScores(0.4125, 0.55, 0.7, 0.81, 0.6, (0.5, None))
 ROW = EpochRow(
@@ -54,7 +54,7 @@ class Clock:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def train(reporter: Reporter, clock: Clock | None = None) -> None:
+def train(reporter: TrainingReporter, clock: Clock | None = None) -> None:
     """One epoch of 40 steps at 1 s, 20 val patches at 1 s."""
     reporter.run_started("wsss4luad, [b]fast[/b]", 3, 40, 0)
     reporter.message("initial weights: random [x]")

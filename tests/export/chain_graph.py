@@ -1,4 +1,4 @@
-"""A graph of a few convolutions with an SSHR graph's door, for tests of what edits graphs."""
+"""A graph of a few convolutions with the input of an SSHR graph, for tests of what edits graphs."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sshr_deploy.errors import ExportError, SshrDeployError, UsageError
-from sshr_deploy.export.artifacts import ExportOptions
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.calibration import calibration_patches, check_calibration
+from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import shipped_patches
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile

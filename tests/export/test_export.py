@@ -16,10 +16,10 @@ from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageError
 from sshr_deploy.export import artifacts
-from sshr_deploy.export.artifacts import ExportOptions
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.graph.deploy import HfrmForm
-from sshr_deploy.export.graph.onnx_from_checkpoint import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import flop_per_patch, write_onnx
+from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import (
     PatchSet,
     patches_from_folder,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.export.graph.conv_layers import conv_layers
 from sshr_deploy.export.graph.deploy import HfrmForm
-from sshr_deploy.export.graph.onnx_from_checkpoint import write_onnx
+from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.activation_ranges import LayerRange, Range
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq

@@ -43,7 +43,7 @@ def test_other_class_names_are_recorded_with_those_of_the_training(
     assert any(text.startswith(f"renaming the classes, which were {names[0]}") for text in said)
     with open_engine(bundle, "onnx-cpu", quiet=True) as session:
         provenance = Context(bundle, session, InferSettings()).provenance()
-    assert provenance["relabelled_from"] == bundle.manifest.relabelled_from
+    assert provenance.relabelled_from == bundle.manifest.relabelled_from
     assert f"the network was trained on {', '.join(names)}" in capsys.readouterr().err
 
     own_scale = trained.model_copy(update={"mpp_um": 0.5})

@@ -204,16 +204,16 @@ def test_a_checkpoint_keeps_its_class_names_unless_they_may_change(
     luad, bcss, three = (load_profile(name) for name in ("luad", "bcss", "wsss4luad"))
     path = _carrying(model, tmp_path / "m.safetensors", luad.model_dump_json())
     assert check_labels(path, luad) == luad
-    words = r"trained on tumour epithelium, .*but profile bcss has tumour, .*; leave --profile out"
-    with pytest.raises(UsageError, match=f"{words}, or add --relabel"):
+    words = r"trained on tumour epithelium, .*but profile bcss has tumour, .*; leave `profile` out"
+    with pytest.raises(UsageError, match=f"{words}, or add `relabel`"):
         check_labels(path, bcss)
     with pytest.raises(
-        UsageError, match=r"leave --profile out$"
+        UsageError, match=r"leave `profile` out$"
     ):  # another count cannot be renamed
         check_labels(path, three)
     assert check_labels(path, bcss, relabel=True) == luad
     other_order = luad.model_copy(update={"classes": luad.classes[::-1]})
-    with pytest.raises(UsageError, match="--relabel"):
+    with pytest.raises(UsageError, match="`relabel`"):
         check_labels(path, other_order)
 
 
@@ -234,6 +234,6 @@ def test_a_profile_that_cannot_be_read_is_not_passed_over(
     model: SSHR, profile: Profile, tmp_path: Path, text: str
 ) -> None:
     path = _carrying(model, tmp_path / "m.safetensors", text)
-    with pytest.raises(UsageError, match=r"cannot be read .*; add --relabel"):
+    with pytest.raises(UsageError, match=r"cannot be read .*; add `relabel`"):
         check_labels(path, profile)
     assert check_labels(path, profile, relabel=True) is None

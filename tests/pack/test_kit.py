@@ -97,7 +97,7 @@ def test_an_existing_kit_is_replaced_when_asked_only(
     kit: Path, bundle_dir: Path, settings: PackSettings
 ) -> None:
     before = (kit / "kit.json").read_bytes()
-    with pytest.raises(UsageError, match="exists; add --overwrite"):
+    with pytest.raises(UsageError, match="exists; add `overwrite`"):
         pack(bundle_dir, kit, settings)
     assert (kit / "kit.json").read_bytes() == before
     (kit / "bundle" / "notes.txt").write_text("mine")
@@ -123,7 +123,7 @@ def test_what_is_no_kit_stays(
         out = kit
         (out / "kit.json").write_bytes((out / "kit.json").read_bytes()[:100])
     before = names(out)
-    with pytest.raises(UsageError, match="is no whole kit; choose another --out"):
+    with pytest.raises(UsageError, match="is no whole kit; choose another `out`"):
         pack(bundle_dir, out, replace(settings, overwrite=True))
     assert out.exists()
     assert names(out) == before

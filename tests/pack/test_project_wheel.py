@@ -82,5 +82,5 @@ def test_an_installation_says_that_it_needs_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sshr_deploy.__file__", str(tmp_path / "a" / "__init__.py"))
-    with pytest.raises(UsageError, match=r"is no checkout .*--wheel"):
+    with pytest.raises(UsageError, match=r"is no checkout .*`wheel`"):
         build_project_wheel(tmp_path)

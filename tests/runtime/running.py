@@ -12,8 +12,8 @@ import openslide
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.pipeline.documents import Context
+from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run import RunResult, prepare_run, run_infer
-from sshr_deploy.runtime.progress import InputResult
 from sshr_deploy.runtime.settings import InferSettings
 
 
@@ -32,7 +32,7 @@ class Recorder:
     def input_started(self, path: Path, tiles: int) -> None:
         self.announced += tiles
 
-    def tiles_done(self, tiles: int) -> None:
+    def tiles_done(self, path: Path, tiles: int) -> None:
         self.tiles += tiles
 
     def input_finished(self, result: InputResult) -> None:

@@ -52,12 +52,12 @@ def _subject(graphs: Path, checkpoint: Path, engine: str, opened: Any) -> Subjec
 
 def _write_graph(checkpoint: Path, folder: Path) -> None:
     """The FP32 graph that `sshr-deploy export` makes for GPUs."""
-    from sshr_deploy.export.artifacts import ExportOptions
-    from sshr_deploy.export.graph import onnx_from_checkpoint
+    from sshr_deploy.export.graph import onnx_from_network
+    from sshr_deploy.export.job import ExportOptions
     from sshr_deploy.model.checkpoint import load_checkpoint
 
     form = ExportOptions().form_for(tuple(OPENED))
-    onnx_from_checkpoint.write_onnx(load_checkpoint(checkpoint), folder / FP32_GRAPH, form=form)
+    onnx_from_network.write_onnx(load_checkpoint(checkpoint), folder / FP32_GRAPH, form=form)
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +183,7 @@ def test_gpus_are_tested_with_the_separable_graph(
     """What would be written; writing it takes seconds."""
     for package in ("torch", "onnx", "onnxscript"):
         pytest.importorskip(package)
-    from sshr_deploy.export.graph import onnx_from_checkpoint
+    from sshr_deploy.export.graph import onnx_from_network
     from sshr_deploy.model import checkpoint
 
     def write(model: Path, path: Path, *, form: str) -> None:
@@ -191,7 +191,7 @@ def test_gpus_are_tested_with_the_separable_graph(
 
     written: list[tuple[Path, Path, str]] = []
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: path)
-    monkeypatch.setattr(onnx_from_checkpoint, "write_onnx", write)
+    monkeypatch.setattr(onnx_from_network, "write_onnx", write)
     _write_graph(tmp_path / "a.pth", tmp_path)
     graph = _graph(tmp_path, Precision.FP32)
     assert written == [(tmp_path / "a.pth", graph, "separable")]

@@ -246,12 +246,12 @@ def test_another_width_is_named_with_its_option(
         torch.save(tensors, path)
     else:
         path.write_bytes(params_bytes(mxnet_arrays(tensors)))
-    with pytest.raises(CheckpointError, match="width 2, but the network has width 1: give --width"):
+    with pytest.raises(CheckpointError, match="width 2, but the network has width 1: give `width`"):
         load_initial_weights(new_model(replace(CONFIG, width=1), seed=0), path)
 
 
 def test_the_tiny_file_of_mxnet_is_of_another_width(golden_dir: Path) -> None:
-    with pytest.raises(CheckpointError, match="give --width 4 "):
+    with pytest.raises(CheckpointError, match="give `width` 4 "):
         load_initial_weights(new_model(CONFIG, seed=0), golden_dir / "mxnet" / "tiny.params")
     model = new_model(replace(CONFIG, width=4), seed=0)
     named = re.escape("b2.bn_branch2b1.weight is [4], not [8]")

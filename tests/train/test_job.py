@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_frozen_batch_norms_need_initial_weights(dataset: Path, tmp_path: Path) -> None:
     recipe = replace(load_recipe("paper"), epochs=1, batch=4)
     job = make_job(dataset, tmp_path / "run", recipe)
-    with pytest.raises(UsageError, match="--init, or choose --recipe scratch"):
+    with pytest.raises(UsageError, match="`init`, or choose `recipe` scratch"):
         train(job, Watcher())
     torch.manual_seed(0)
     init = tmp_path / "init.safetensors"
@@ -48,7 +48,7 @@ def test_a_folder_with_something_in_it_is_not_taken(dataset: Path, tmp_path: Pat
     with pytest.raises(UsageError, match="holds no run to go on with"):
         train(make_job(dataset, tmp_path / "run", resume=True), Watcher())
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty; choose another --out"):
+    with pytest.raises(UsageError, match="not empty; choose another `out`"):
         train(make_job(dataset, tmp_path), Watcher())
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -159,7 +159,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_can_be_begun_anew(
         train(wild, WithoutCheckpoint())
     assert [path.name for path in wild.out.iterdir()] == ["run.json"]
     tame = make_job(dataset, wild.out)
-    with pytest.raises(TrainingError, match=r"another recipe; .*leave out --resume to begin it"):
+    with pytest.raises(TrainingError, match=r"another recipe; .*leave out `resume` to begin it"):
         train(replace(tame, resume=True), Watcher())
     # As after an epoch whose last step overflowed, where there is no val split.
     (wild.out / "metrics.jsonl").write_text("an old line\n")
@@ -169,7 +169,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_can_be_begun_anew(
     assert json.loads((tame.out / "run.json").read_text())["recipe"]["learning_rate"] == 0.01
     assert "old" not in (tame.out / "metrics.jsonl").read_text()
     assert "old" not in "".join(path.name for path in (tame.out / "tensorboard").iterdir())
-    with pytest.raises(UsageError, match="holds a run; add --resume"):
+    with pytest.raises(UsageError, match="holds a run; add `resume`"):
         train(tame, Watcher())
 
 
@@ -181,14 +181,14 @@ def test_only_a_run_without_anything_to_lose_is_begun_anew(
     with pytest.raises(TrainingError):
         train(job, WithoutCheckpoint())
     (job.out / name).write_text("mine")
-    with pytest.raises(UsageError, match="holds a run; add --resume"):
+    with pytest.raises(UsageError, match="holds a run; add `resume`"):
         train(job, Watcher())
     assert (job.out / name).read_text() == "mine"
 
 
 def test_the_record_of_another_command_is_never_replaced(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"profile": "luad", "inputs": []}')  # as infer writes it
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match="choose another `out`"):
         train(make_job(dataset, tmp_path), Watcher())
     assert "luad" in (tmp_path / "run.json").read_text()
 

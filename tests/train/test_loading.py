@@ -211,7 +211,7 @@ def test_a_worker_that_is_killed_is_one_line(patches: list[TrainingPatch]) -> No
         os.kill(worker.pid, signal.SIGKILL)
         time.sleep(0.1)  # nothing is raised until a batch is asked for
         worker.join()
-        with pytest.raises(TrainingError, match="fewer --workers need less memory") as caught:
+        with pytest.raises(TrainingError, match="fewer `workers` need less memory") as caught:
             _epoch(loader, batches, 2)
         assert "\n" not in str(caught.value)
 

@@ -12,9 +12,12 @@ from sshr_deploy.errors import UsageError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.train.losses import head_losses, total_loss
 from sshr_deploy.train.network import TrainingNetwork
-from sshr_deploy.train.recipe import HfrmTraining, Precision, Recipe, load_recipe
+from sshr_deploy.train.recipe import HfrmTraining, Recipe, TrainingPrecision, load_recipe
 
-PAPER, SCRATCH = load_recipe("paper"), replace(load_recipe("scratch"), precision=Precision.FP32)
+PAPER, SCRATCH = (
+    load_recipe("paper"),
+    replace(load_recipe("scratch"), precision=TrainingPrecision.FP32),
+)
 
 
 def _network(recipe: Recipe) -> TrainingNetwork:
@@ -62,7 +65,7 @@ def test_the_fused_kernel_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPat
 
 
 def test_bf16_is_near_fp32() -> None:
-    logits, gradients = _step(_network(replace(PAPER, precision=Precision.BF16)))
+    logits, gradients = _step(_network(replace(PAPER, precision=TrainingPrecision.BF16)))
     expected, exact = _step(_network(PAPER))
     assert logits.dtype == torch.float32
     error = (logits - expected).norm() / expected.norm()

@@ -14,7 +14,7 @@ from sshr_deploy.train.recipe import (
     BatchNormMode,
     HfrmTraining,
     Optimiser,
-    Precision,
+    TrainingPrecision,
     load_recipe,
     recipe_fields,
     recipe_from,
@@ -37,7 +37,7 @@ def test_paper_holds_the_published_values() -> None:
     assert paper.warmup_share == 0
     assert paper.batch_norm is BatchNormMode.FROZEN
     assert paper.freeze_stem
-    assert (paper.precision, paper.hfrm) == (Precision.FP32, HfrmTraining.POOLED)
+    assert (paper.precision, paper.hfrm) == (TrainingPrecision.FP32, HfrmTraining.POOLED)
     assert asdict(paper.augmentation) == {"flips": True, "rotations": False, "stain_jitter": 0}
 
 

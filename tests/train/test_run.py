@@ -203,7 +203,7 @@ def test_another_run_is_not_resumed(
     dataset: Path, tmp_path: Path, undisturbed: dict[Optimiser, tuple[Path, TrainingResult]]
 ) -> None:
     out, _ = undisturbed[Optimiser.SGD]
-    with pytest.raises(UsageError, match="holds a run; add --resume"):
+    with pytest.raises(UsageError, match="holds a run; add `resume`"):
         train(make_job(dataset, out), Watcher())
     smaller = tmp_path / "data"
     write_dataset(smaller, training=12, split=2)

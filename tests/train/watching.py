@@ -9,11 +9,13 @@ from pathlib import Path
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.train.history import EpochRow, StepNews
 from sshr_deploy.train.job import TrainingJob
-from sshr_deploy.train.recipe import Optimiser, Precision, Recipe, load_recipe
+from sshr_deploy.train.recipe import Optimiser, Recipe, TrainingPrecision, load_recipe
 
 STEPS_PER_EPOCH = 3
 SGD = replace(load_recipe("smoke"), checkpoint_minutes=1e6)
-ADAMW = replace(SGD, optimiser=Optimiser.ADAMW, learning_rate=1e-3, precision=Precision.BF16)
+ADAMW = replace(
+    SGD, optimiser=Optimiser.ADAMW, learning_rate=1e-3, precision=TrainingPrecision.BF16
+)
 
 
 class Watcher:

@@ -10,7 +10,6 @@ is switched off, which would give FP32 layers 10 bits of mantissa.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from sshr_deploy.runtime.engines.building.inspection import (
     count_types,
     inspect_engine,
 )
+from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.sessions.tensorrt.library import (
     Library,
     error_logger,
@@ -98,7 +98,7 @@ def build_engine(
             another type (all listed), or the build failed.
         OutputError: the engine or the timing cache cannot be written.
     """
-    start = time.perf_counter()
+    watch = Stopwatch()
     _check_options(options, library)
     check_writable(engine_path)
     trt = import_tensorrt(library)
@@ -120,20 +120,22 @@ def build_engine(
     with atomic_path(engine_path) as partial:
         partial.write_bytes(plan)
     cache.save()
-    notes = (
-        cache.note,
-        f"the built engine was not inspected: {not_inspected}" if not_inspected else "",
-        library.int8_note if precision is Precision.INT8 else "",
-    )
     return BuildReport(
         library=library_text(library, trt),
-        seconds=time.perf_counter() - start,
+        seconds=watch.seconds(),
         engine_bytes=plan.nbytes,
         layers=count_types(types),
         inspected=not not_inspected,
         timing_cache=cache.state,
-        notes=tuple(filter(None, notes)),
+        notes=_notes(
+            cache, not_inspected, library.int8_note if precision is Precision.INT8 else ""
+        ),
     )
+
+
+def _notes(cache: _TimingCache, not_inspected: str, int8_note: str) -> tuple[str, ...]:
+    inspection = f"the built engine was not inspected: {not_inspected}" if not_inspected else ""
+    return tuple(note for note in (cache.note, inspection, int8_note) if note)
 
 
 class _TimingCache:

@@ -176,7 +176,7 @@ def _without_scratch(ptx: str, entry: str, parameters: int) -> str:
 
 
 def describe(cubin: Cubin) -> str:
-    """What a kernel uses of a GPU, in one line."""
+    """Registers, shared memory and spills of a kernel, in one line."""
     return (
         f"SM {sm_text(cubin.sm):4} {cubin.op} {cubin.variant}: {cubin.registers} registers, "
         f"{cubin.shared_bytes} bytes shared, {cubin.spill_store_bytes} bytes spilled"

@@ -1,4 +1,4 @@
-"""What the two launches need; no torch, no Triton, because the edge launches cubins with it."""
+"""Arguments and grids of the two launches; no torch, no Triton: the edge launches cubins."""
 
 from __future__ import annotations
 

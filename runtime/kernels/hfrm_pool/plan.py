@@ -1,4 +1,4 @@
-"""What the five launches need; no torch, no Triton.
+"""Arguments and grids of the five launches; no torch, no Triton.
 
 Training compiles the kernels when it first calls them, with the block sizes below. The builds ahead
 of time, for the shapes of the network, show that they compile, and with which resources.

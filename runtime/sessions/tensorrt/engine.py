@@ -61,7 +61,7 @@ class TensorRtEngine(Closing):
         self._check_tensors(engine, classes)
         self._check_profiles(engine, batches)
         self.memory_bytes = max(1, int(engine.device_memory_size_v2))
-        """What an execution context needs for its work."""
+        """Bytes that an execution context needs for its work."""
         self._config: Any = context_config(made_by, trt, engine)
         self._cache = cache
         if cache is not None:

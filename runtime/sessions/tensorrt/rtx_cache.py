@@ -1,4 +1,4 @@
-"""What TensorRT-RTX compiled on this GPU, kept for the next time that the engine is opened.
+"""Cache of the code that TensorRT-RTX compiled on this GPU, for the next opening of the engine.
 
 Its engines hold kernels that are compiled when they are first used, which takes seconds. The file
 is a by-product of a by-product: whatever is wrong with it, the kernels are compiled again.

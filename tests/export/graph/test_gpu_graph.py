@@ -12,13 +12,13 @@ from onnx import TensorProto, shape_inference
 
 from sshr_deploy.bundle import Bundle, file_entry
 from sshr_deploy.export import artifacts
-from sshr_deploy.export.artifacts import ExportOptions
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.graph.conv_layers import conv_layers
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.external_data import weight_files
-from sshr_deploy.export.graph.onnx_from_checkpoint import write_onnx
-from sshr_deploy.export.int8.state import search_keys
+from sshr_deploy.export.graph.onnx_from_network import write_onnx
+from sshr_deploy.export.int8.search_state import search_keys
+from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches, torch_cams
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.model.checkpoint import load_checkpoint

@@ -137,9 +137,9 @@ def test_histograms_are_of_the_network_on_these_patches(
     )
     assert calls == [(1, 3), (2, 3), (3, 3)]
     normalised = (patches / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    door = found[layers["conv1a"].input]
-    assert (door.low, door.high) == pytest.approx((normalised.min(), normalised.max()), rel=1e-5)
-    assert door.counts.sum() == normalised.size
+    first = found[layers["conv1a"].input]
+    assert (first.low, first.high) == pytest.approx((normalised.min(), normalised.max()), rel=1e-5)
+    assert first.counts.sum() == normalised.size
     model = load_checkpoint(small_checkpoint).eval()
     with torch.inference_mode():
         x = torch.from_numpy(normalised.astype(np.float32)).permute(0, 3, 1, 2)

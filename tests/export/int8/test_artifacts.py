@@ -15,12 +15,12 @@ import pytest
 import sshr_deploy
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
-from sshr_deploy.export.artifacts import ExportOptions, Workshop, int8_tolerances
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.int8 import artifacts as int8_artifacts
-from sshr_deploy.export.int8.search import Int8Mix, Judge, Progress, SearchTask
-from sshr_deploy.export.int8.state import check_state, clear_state
-from sshr_deploy.export.int8.table import Int8RejectedError, Verdict
+from sshr_deploy.export.int8.search import Int8Mix, Judge, SearchProgress, SearchTask
+from sshr_deploy.export.int8.search_state import check_state, clear_state
+from sshr_deploy.export.int8.verdicts import Int8RejectedError, Verdict
+from sshr_deploy.export.job import ExportJob, ExportOptions, int8_tolerances
 from sshr_deploy.export.reference import PatchSet, reference_from, shipped_patches
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.model.checkpoint import load_checkpoint
@@ -41,13 +41,13 @@ def patches() -> PatchSet:
 
 
 @pytest.fixture
-def shop(
+def job(
     small_checkpoint: Path,
     small_bundle_dir: Path,
     profile: Profile,
     patches: PatchSet,
     tmp_path: Path,
-) -> Workshop:
+) -> ExportJob:
     """With the FP32 graph, as `make_artifacts` leaves it to INT8."""
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -58,7 +58,7 @@ def shop(
     reference = reference_from(model, patches)
     scratch, state = tmp_path / "scratch", tmp_path / "state"
     scratch.mkdir()
-    return Workshop(model, profile, reference, folder, scratch, state, options, lambda _: None)
+    return ExportJob(model, profile, reference, folder, scratch, state, options, lambda _: None)
 
 
 def _times(monkeypatch: pytest.MonkeyPatch, fp32_ms: float) -> None:
@@ -87,9 +87,9 @@ def _watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     judge_of = int8_artifacts.judge_of
 
-    def watched(shop: Workshop) -> Judge:
+    def watched(job: ExportJob) -> Judge:
         def judge(graph: Path) -> Verdict:
-            verdicts[_content(graph)] = verdict = judge_of(shop)(graph)
+            verdicts[_content(graph)] = verdict = judge_of(job)(graph)
             return verdict
 
         return judge
@@ -160,7 +160,7 @@ def test_a_slower_graph_is_rejected_with_its_table_and_the_search_goes_on_later(
     assert "agreement" in caught.value.table and "10.0" in caught.value.table
     assert [p.name for p in tmp_path.iterdir()] == ["bundle.int8-search"]
 
-    def judge(shop: Workshop) -> Judge:
+    def judge(job: ExportJob) -> Judge:
         def forbidden(graph: Path) -> Verdict:
             raise AssertionError("it was judged before")
 
@@ -173,7 +173,7 @@ def test_a_slower_graph_is_rejected_with_its_table_and_the_search_goes_on_later(
     assert set(_int8(load_bundle(out))) == {"onnx-cpu"}
 
 
-def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_is_told_and_recorded(job: ExportJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least set is known: the judge minds conv1a and nothing else."""
     _times(monkeypatch, fp32_ms=20)
 
@@ -184,7 +184,7 @@ def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: judge)
     said: list[str] = []
-    (made,) = int8_artifacts.int8_artifacts(replace(shop, on_step=said.append))
+    (made,) = int8_artifacts.int8_artifacts(replace(job, on_step=said.append))
     assert made.quantisation is not None
     assert made.quantisation.kept == ("conv1a",)
     assert made.quantisation.calibration == (
@@ -198,11 +198,11 @@ def test_the_choice_is_told_and_recorded(shop: Workshop, monkeypatch: pytest.Mon
 
 
 def test_verdicts_of_another_release_do_not_count(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    job: ExportJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
 
-    def search(task: SearchTask, on_progress: Progress) -> Int8Mix:
+    def search(task: SearchTask, on_progress: SearchProgress) -> Int8Mix:
         names.append(task.judge_name)
         raise Int8RejectedError("seen", [])
 
@@ -210,7 +210,7 @@ def test_verdicts_of_another_release_do_not_count(
     for version in ("1.0.0", "1.0.0", "1.0.1"):
         monkeypatch.setattr(sshr_deploy, "__version__", version)
         with pytest.raises(Int8RejectedError, match="seen"):
-            int8_artifacts.int8_artifacts(shop)
+            int8_artifacts.int8_artifacts(job)
     assert names[0] == names[1] != names[2]
 
 
@@ -233,17 +233,17 @@ def test_tensorrt_gets_its_graph_where_processors_gain_nothing(
 
 
 def test_a_budget_that_nothing_meets_is_told_with_the_table(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    job: ExportJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _times(monkeypatch, fp32_ms=20)
     monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: lambda _: Verdict(0.9999, None, 0))
     exact = ExportOptions(tolerances=int8_tolerances(miou_drop=0, mask_agreement=1))
     with pytest.raises(Int8RejectedError, match="no layer can be quantised within") as caught:
-        int8_artifacts.int8_artifacts(replace(shop, options=exact))
+        int8_artifacts.int8_artifacts(replace(job, options=exact))
     lines = caught.value.table.splitlines()
     alone = [line for line in lines if line.startswith("only ")]
     assert len(alone) == 12 and any(line.startswith("... 34 more, ") for line in lines)
-    assert [path.name for path in shop.folder.glob("*int8*")] == []
+    assert [path.name for path in job.folder.glob("*int8*")] == []
 
 
 def test_what_a_user_keeps_where_the_search_would_is_spared(

@@ -139,7 +139,7 @@ def test_onnxruntime_makes_an_8_bit_convolution_of_every_layer(
         assert operators["QLinearConv"] == len(layers)
 
 
-def same_door(before: GraphProto, after: GraphProto) -> bool:
+def same_inputs(before: GraphProto, after: GraphProto) -> bool:
     return list(before.input) == list(after.input) and list(before.output) == list(after.output)
 
 
@@ -157,7 +157,7 @@ def test_the_graph_is_valid_and_only_the_layers_asked_for_are_8_bit(
     wide = write_qdq(fp32, out, quantised, fp32_ranges[scheme], scheme)
     onnx.checker.check_model(out, full_check=True)
     before, after = graph_of(fp32), graph_of(out)
-    assert same_door(before, after)
+    assert same_inputs(before, after)
     old, new = weights_of(fp32), weights_of(out)
     for name in kept:
         np.testing.assert_array_equal(new[f"model.{name}.weight"], old[f"model.{name}.weight"])

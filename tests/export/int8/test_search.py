@@ -24,7 +24,7 @@ from sshr_deploy.export.int8.search import (
     expected_steps,
     search_int8,
 )
-from sshr_deploy.export.int8.table import (
+from sshr_deploy.export.int8.verdicts import (
     Budget,
     Int8RejectedError,
     Row,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDERS = ("sshr_deploy", "train", "export", "runtime", "benchmarks", "demo")
-PLUGIN = ROOT / "export" / "tensorrt_plugin.py"
+PLUGIN = ROOT / "export" / "plugin" / "tensorrt_plugin.py"
 CONVENTION = {"trt": "tensorrt", "trtp": "tensorrt.plugin"}
 """What these two names stand for in every file, however they were imported."""
 OBJECTS = {

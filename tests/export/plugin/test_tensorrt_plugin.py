@@ -148,7 +148,7 @@ def test_types_stay_and_layouts_are_tensorrts(
         assert combination.io_types == f"{half}, FP32, {half}, {half}, FP32, FP32"
     found = [combination.layouts.split(", ") for combination in offered]
     assert found == [[layout, *["LINEAR"] * 5] for layout in layouts]
-    golden = Path(__file__).parents[1] / "golden" / "tensorrt_names.json"
+    golden = Path(__file__).parents[2] / "golden" / "tensorrt_names.json"
     for modules in json.loads(golden.read_text()).values():
         assert {f"TensorFormat.{layout}" for layout in layouts} <= set(modules["tensorrt"])
 
@@ -267,7 +267,7 @@ def test_kernels_of_another_plan_are_refused(kernels: Path) -> None:
 def test_without_precompiled_kernels_the_command_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "manifest.py"))
+    monkeypatch.setattr(manifest, "FOLDER", tmp_path)
     with pytest.raises(KernelError, match=r"no precompiled kernels .*; `make kernels` builds"):
         register_plugins()
 

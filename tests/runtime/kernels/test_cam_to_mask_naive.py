@@ -62,13 +62,13 @@ def test_specification_is_the_runtimes_reference_but_for_near_ties(
 ) -> None:
     masks = pytest.importorskip("sshr_deploy.runtime.masks")
     profiles = pytest.importorskip("sshr_deploy.profiles")
-    sessions = pytest.importorskip("sshr_deploy.runtime.sessions")
+    contract = pytest.importorskip("sshr_deploy.runtime.contract")
     assert masks.MIN_MAX_EPSILON == plan.MIN_MAX_EPSILON
     profile = profiles.load_profile("luad").model_copy(update={"gate_threshold": threshold})
     assert profile.cam_weights.as_tuple() == WEIGHTS
     cams, prob = random_inputs(Case(3, 4, (28, 28), size, threshold), 7)
     scores = naive_scores(cams, prob, threshold=threshold, size=size)
-    batch = sessions.CamBatch(*cams, prob)
+    batch = contract.CamBatch(*cams, prob)
     for i in range(len(prob)):
         mask = masks.reference_mask(batch, i, profile, height_px=size[0], width_px=size[1])
         differ = mask != scores[i].argmax(0)

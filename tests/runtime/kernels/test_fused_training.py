@@ -13,7 +13,7 @@ pytest.importorskip("pydantic")  # recipes; some GPU machines have PyTorch and T
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.train.losses import head_losses, total_loss
 from sshr_deploy.train.network import TrainingNetwork, place
-from sshr_deploy.train.recipe import HfrmTraining, Precision, Recipe, load_recipe
+from sshr_deploy.train.recipe import HfrmTraining, Recipe, TrainingPrecision, load_recipe
 from tests.tolerances import RELATIVE_RMS, relative_rms_error
 
 RECIPE = replace(load_recipe("scratch"), channels_last_on_cuda=True)
@@ -34,7 +34,7 @@ def _step(recipe: Recipe, device: str) -> tuple[Tensor, dict[str, Tensor]]:
     return logits.detach(), {k: p.grad for k, p in named if p.grad is not None}
 
 
-def _compare(precision: Precision, device: str) -> tuple[float, dict[str, float]]:
+def _compare(precision: TrainingPrecision, device: str) -> tuple[float, dict[str, float]]:
     """Relative RMS errors of the logits and of every gradient."""
     recipe = replace(RECIPE, precision=precision)
     logits, gradients = _step(replace(recipe, hfrm=HfrmTraining.FUSED), device)
@@ -46,7 +46,7 @@ def _compare(precision: Precision, device: str) -> tuple[float, dict[str, float]
 
 @pytest.mark.any_triton
 def test_fused_and_pooled_give_the_same_logits_and_gradients(device: str) -> None:
-    of_logits, of_gradients = _compare(Precision.FP32, device)
+    of_logits, of_gradients = _compare(TrainingPrecision.FP32, device)
     assert of_logits < RELATIVE_RMS[torch.float32]
     assert max(of_gradients.values()) < 1e-4
     assert {
@@ -58,7 +58,7 @@ def test_fused_and_pooled_give_the_same_logits_and_gradients(device: str) -> Non
 
 def test_bf16_features_are_read_as_they_are(device: str) -> None:
     """The pooled form casts them to FP32; both round the gradients of the features to BF16."""
-    of_logits, of_gradients = _compare(Precision.BF16, device)
+    of_logits, of_gradients = _compare(TrainingPrecision.BF16, device)
     assert of_logits < RELATIVE_RMS[torch.float32]
     for name, error in of_gradients.items():
         if name.startswith(("hfrm", "ic", "fc8")):

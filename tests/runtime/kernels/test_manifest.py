@@ -172,7 +172,7 @@ def test_a_session_gets_all_kernels_or_one_reason(kernels: Path) -> None:
 def test_an_installation_without_kernels_says_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "manifest.py"))
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
     wanted = "no precompiled kernels in this installation; `make kernels` builds them"
     with pytest.raises(KernelError, match=wanted):
         default_folder()

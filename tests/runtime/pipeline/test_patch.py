@@ -57,7 +57,7 @@ def test_what_evaluate_scores_is_what_infer_writes(
     summaries = [read_summary(tmp_path / f"{i}.png") for i in range(len(SIZES))]
     parts = TILES if large == LargeImages.TILES else [1] * len(SIZES)
     assert [s["tiles"] for s in summaries] == [{"computed": n, "total": n} for n in parts]
-    assert [i["tiles"]["total"] for i in result.document["inputs"]] == parts
+    assert [i["tiles"]["total"] for i in result.document.model_dump()["inputs"]] == parts
     assert recorder.tiles == recorder.announced == sum(parts)
 
     tally = evaluate_split(

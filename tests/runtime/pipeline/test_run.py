@@ -23,8 +23,8 @@ from sshr_deploy.errors import InputError, SessionError, UsageError
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.pipeline import slide as slide_job
+from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_lock import LOCK_NAME
-from sshr_deploy.runtime.progress import InputResult
 from sshr_deploy.runtime.settings import TissueChoice
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
@@ -107,7 +107,7 @@ def test_a_second_run_does_only_what_is_left(
     third = infer(folder, out)
     assert [r.status for r in third.results] == ["skipped"] * 5
     assert third.exit_code == 0
-    assert all(r.summary["classes"] for r in third.results)
+    assert all(r.summary and r.summary.classes for r in third.results)
 
 
 def test_results_are_computed_again_when_anything_changed(
@@ -162,7 +162,7 @@ def test_a_result_that_cannot_be_written_stops_the_run(
     assert result.stopped_by is not None
     assert "cannot write to" in str(result.stopped_by)
     assert [r.status for r in result.results] == ["failed"]
-    assert result.document["stopped_by"] == str(result.stopped_by)
+    assert result.document.stopped_by == str(result.stopped_by)
 
 
 def test_another_input_of_the_same_name_is_not_replaced(
@@ -240,7 +240,7 @@ def test_naming_the_pixel_size_computes_only_what_lacked_it(
 def test_an_impossible_mpp_touches_nothing(
     infer: Runner, demo_slide: Path, tmp_path: Path, mpp_um: float
 ) -> None:
-    with pytest.raises(UsageError, match="--mpp"):
+    with pytest.raises(UsageError, match="`mpp`"):
         infer(demo_slide, tmp_path / "out", mpp_um=mpp_um)
     assert not (tmp_path / "out").exists()
 

@@ -67,7 +67,7 @@ def test_the_table_covers_all_runs_and_each_run_has_its_record(
     assert "broken.png" in rows[str(inputs / "b" / "broken.png")]["reason"]
 
     document = json.loads((out / "run.json").read_text("utf-8"))
-    assert document == json.loads(json.dumps(result.document))
+    assert document == json.loads(json.dumps(result.document.model_dump()))
     assert document["counts"] == {"done": 1, "skipped": 0, "failed": 1}
     assert [entry["status"] for entry in document["inputs"]] == ["failed", "done"]
     assert (document["folder"]["done"], document["folder"]["failed"]) == (3, 1)

@@ -26,7 +26,7 @@ def expected(patches: Any) -> CamBatch:
 
 
 def writer(folder: Path) -> Graph:
-    """Writes a graph with the door of SSHR and one convolution, in a type of ONNX."""
+    """Writes a graph with the input of SSHR and one convolution, in a type of ONNX."""
     onnx = pytest.importorskip("onnx")
     node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
 

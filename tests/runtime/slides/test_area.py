@@ -109,7 +109,7 @@ def test_enlarging_is_bilinear_up_to_twice() -> None:
 
 def test_a_slide_too_coarse_for_the_model_is_refused() -> None:
     reader = ArrayReader([np.zeros((100, 100, 3), np.uint8)])
-    with pytest.raises(InputError, match=r"synthetic.svs is too coarse.*2 um/px.*0.25.*--mpp"):
+    with pytest.raises(InputError, match=r"synthetic.svs is too coarse.*2 um/px.*0.25.*`mpp`"):
         read_area(
             reader,
             Mpp(2.0, 2.0, "file"),

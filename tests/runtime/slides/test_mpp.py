@@ -52,7 +52,7 @@ IMPOSSIBLE: list[Pair] = [
 
 @pytest.mark.parametrize("stated", [None, *IMPOSSIBLE])
 def test_without_a_usable_value_the_error_names_the_flag(stated: Pair | None) -> None:
-    with pytest.raises(MissingMppError, match=r"^synthetic\.svs .*--mpp") as caught:
+    with pytest.raises(MissingMppError, match=r"^synthetic\.svs .*`mpp`") as caught:
         resolve_mpp(reader_with(stated), None)
     message = str(caught.value)
     assert "\n" not in message
@@ -84,14 +84,14 @@ def test_an_overview_is_too_coarse_not_impossible(tmp_path: Path) -> None:
             InputError, match=r"too coarse for this model: .* 28\.97 um/px"
         ) as caught:
             choose_level(reader, mpp, 0.5)
-    assert "--force-mpp" in str(caught.value)
+    assert "`force_mpp`" in str(caught.value)
 
 
 def test_a_users_pixel_size_that_is_too_coarse_is_not_called_the_files() -> None:
     reader = reader_with(None)
     with pytest.raises(InputError, match=r"--mpp \(the file has none\): check it") as caught:
         choose_level(reader, resolve_mpp(reader, 29.0), 0.5)
-    assert "--force-mpp" not in str(caught.value)
+    assert "`force_mpp`" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stated", [0.0, -0.5, 352.8])
@@ -124,10 +124,10 @@ def test_magnification_of_ome(
 
 @pytest.mark.parametrize("given", [0.0, -1.0, 0.01, 81.0, NAN, float("inf")])
 def test_an_absurd_flag_is_wrong_usage(given: float) -> None:
-    with pytest.raises(UsageError, match="--mpp"):
+    with pytest.raises(UsageError, match="`mpp`"):
         resolve_mpp(reader_with(None), given)
 
 
 def test_force_needs_a_value() -> None:
-    with pytest.raises(UsageError, match="--force-mpp"):
+    with pytest.raises(UsageError, match="`force_mpp`"):
         resolve_mpp(reader_with((0.5, 0.5)), None, force=True)

@@ -11,7 +11,7 @@ from sshr_deploy.runtime.slides import Mpp, open_slide
 from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
 from tests.runtime.slides.synthetic import ArrayReader, Rgb, pyramid, smooth_noise
 
-SMALL_REGION = Path(__file__).parents[2] / "demo" / "data" / "CMU-1-Small-Region.svs"
+SMALL_REGION = Path(__file__).parents[3] / "demo" / "data" / "CMU-1-Small-Region.svs"
 SIZE = 400
 GLASS = (243, 242, 244)
 # stain vectors (red, green, blue) of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23, 2001

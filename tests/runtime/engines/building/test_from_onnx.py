@@ -99,7 +99,7 @@ def test_rtx_builds_every_precision(rtx: Build, precision: Precision) -> None:
 
 
 def test_rtx_builds_the_network(rtx: Build, small_checkpoint: Path) -> None:
-    from sshr_deploy.export.graph.onnx_from_checkpoint import write_onnx
+    from sshr_deploy.export.graph.onnx_from_network import write_onnx
     from sshr_deploy.model.checkpoint import load_checkpoint
 
     write_onnx(load_checkpoint(small_checkpoint), rtx.graph)

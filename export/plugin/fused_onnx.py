@@ -1,11 +1,11 @@
-"""The fused heads in ONNX: nodes `sshr_deploy::hfrm_cam`, which TensorRT runs as the plugin.
+"""Experimental: the fused heads in ONNX, as nodes `sshr_deploy::hfrm_cam`.
 
-Plain ONNX runtimes do not know the operator.
+TensorRT runs them as the plugin. Plain ONNX runtimes do not know the operator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +14,11 @@ from onnx.helper import make_attribute
 from onnxscript.values import Op, Opset
 
 from sshr_deploy.errors import KernelArgumentError
+from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
+from sshr_deploy.export.graph.onnx_from_network import Translations, write_graph
 from sshr_deploy.export.plugin.tensorrt_plugin import NAME, NAMESPACE, NODE_ATTRIBUTES
 from sshr_deploy.model import SSHR
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import plugin_config
-
-Translations = dict[Callable[..., Any], Callable[..., Any]]
-"""PyTorch operator -> how to write it in ONNX; for `torch.onnx.export`."""
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16"}
 _SCHEMA = OpSchema(
@@ -41,6 +40,20 @@ _SCHEMA = OpSchema(
     ],
 )
 _HFRM_CAM = Op(Opset(NAMESPACE, 1), NAME, _SCHEMA)
+
+
+def write_fused_onnx(model: SSHR, path: Path) -> None:
+    """Write `model` as `write_onnx` does, each HFRM and its head as one node of the plugin.
+
+    For TensorRT alone, after `register_plugins`; it needs no GPU here.
+
+    Raises:
+        OSError: the folder cannot be written.
+        MissingExtraError: Triton is not installed.
+        KernelArgumentError: the plugin does not take the type of the weights.
+    """
+    graph = DeployGraph(model, HfrmForm.FUSED, rows=plugin_rows(model))
+    write_graph(graph, path, translations=fused_translations())
 
 
 def plugin_rows(model: SSHR) -> int:

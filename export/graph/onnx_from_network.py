@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,38 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
-from sshr_deploy.export.graph.fused_onnx import Translations, fused_translations, plugin_rows
 from sshr_deploy.model import SSHR
 from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
 
 OPSET = 20
+
+Translations = dict[Callable[..., Any], Callable[..., Any]]
+"""PyTorch operator -> how to write it in ONNX; for `torch.onnx.export`."""
 
 
 def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) -> None:
     """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
 
     Input `patches` uint8 [B, 224, 224, 3]; outputs float32 `cam_28_1`, `cam_28_2`, `cam_deep`
-    [B, N, 28, 28] (after ReLU) and `prob` [B, N]. `FUSED` is for TensorRT alone, after
-    `register_plugins`; it needs no GPU here.
+    [B, N, 28, 28] (after ReLU) and `prob` [B, N].
 
     Raises:
         OSError: the folder cannot be written.
-        MissingExtraError: `FUSED`, and Triton is not installed.
-        KernelArgumentError: `FUSED`, and the plugin does not take the type of the weights.
+        ValueError: `FUSED`, which has no operators of ONNX; see `plugin.fused_onnx`.
     """
-    fused = form is HfrmForm.FUSED
-    graph = DeployGraph(model, form, rows=plugin_rows(model) if fused else None)
+    if form is HfrmForm.FUSED:
+        raise ValueError("ONNX has no operator for form fused; write_fused_onnx is for the plugin")
+    write_graph(DeployGraph(model, form), path)
+
+
+def write_graph(
+    graph: DeployGraph, path: Path, *, translations: Translations | None = None
+) -> None:
+    """Write a graph as `write_onnx` does; `translations` is for operators that are not PyTorch's.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     export_module(
         graph,
@@ -43,7 +54,7 @@ def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) 
         input_names=(INPUT_NAME,),
         output_names=OUTPUT_NAMES,
         dynamic_shapes={"patches": {0: torch.export.Dim("batch", min=1, max=4096)}},
-        translations=fused_translations() if fused else None,
+        translations=translations,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an INT8 search has measured so far, in files that a killed search leaves usable."""
+"""Measurements of an INT8 search, in files that a killed search leaves usable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sshr_deploy.atomic import atomic_path
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.graph.external_data import weight_files
 from sshr_deploy.export.int8.activation_ranges import Histogram
-from sshr_deploy.export.int8.table import Verdict
+from sshr_deploy.export.int8.verdicts import Verdict
 
 _VERDICTS = "verdicts.jsonl"
 _CHUNK_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""What an INT8 search measured, row by row, and what it may not exceed."""
+"""Verdicts on 8-bit graphs, the budget that they are held to, and their table."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Verdict:
 def change_text(miou_drop: float | None) -> str:
     """The change of the mean IoU, "-0.0009" where it falls; "" where it is not known.
 
-    This sign stands wherever a user reads of it; only names in code and manifest count a drop.
+    Users always read the change, with this sign; names in code and manifest count the drop.
     """
     return "" if miou_drop is None else f"{round(-miou_drop, 4) + 0.0:+.4f}"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What an 8-bit graph has to reach."""
+    """Limits that an 8-bit graph has to keep."""
 
     min_agreement: float = 0.985
     max_miou_drop: float = 0.005
@@ -67,7 +67,7 @@ class Row:
 
 
 class Int8RejectedError(ExportError):
-    """No 8-bit graph is worth having; `rows` say why."""
+    """No 8-bit graph meets the budget and is faster; `rows` say why."""
 
     def __init__(self, reason: str, rows: Sequence[Row]) -> None:
         super().__init__(reason)

@@ -18,11 +18,11 @@ from onnx.reference.op_run import OpRun
 from torch import Tensor
 
 from sshr_deploy.errors import KernelArgumentError, MissingExtraError
-from sshr_deploy.export.graph import fused_onnx, onnx_from_checkpoint
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.export.graph.fused_head import fused_heads
-from sshr_deploy.export.graph.fused_onnx import fused_translations, plugin_rows
-from sshr_deploy.export.graph.onnx_from_checkpoint import export_module, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import export_module, write_onnx
+from sshr_deploy.export.plugin import fused_onnx
+from sshr_deploy.export.plugin.fused_onnx import fused_translations, plugin_rows, write_fused_onnx
 from sshr_deploy.export.reference import torch_cams
 from sshr_deploy.model import HFRM, SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint
@@ -93,7 +93,7 @@ def model(small_checkpoint: Path) -> SSHR:
 def graph(model: SSHR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("triton")
     path = tmp_path_factory.mktemp("fused") / "model.onnx"
-    write_onnx(model, path, form=HfrmForm.FUSED)
+    write_fused_onnx(model, path)
     return path
 
 
@@ -140,10 +140,8 @@ def test_weights_follow_the_block_sizes_of_the_plugin(
     pytest.importorskip("triton")
     graphs: list[DeployGraph] = []
     monkeypatch.setattr(fused_onnx, "plugin_config", lambda *_: Config(4, 64, 32, 4, 2))
-    monkeypatch.setattr(
-        onnx_from_checkpoint, "export_module", lambda graph, *_, **__: graphs.append(graph)
-    )
-    write_onnx(model, tmp_path / "model.onnx", form=HfrmForm.FUSED)
+    monkeypatch.setattr(fused_onnx, "write_graph", lambda graph, *_, **__: graphs.append(graph))
+    write_fused_onnx(model, tmp_path / "model.onnx")
     (graph,) = graphs
     shapes = [tuple(head.get_buffer("context").shape) for head in graph.fused]
     assert shapes == [(18, 16, 256), (18, 32, 256)]
@@ -223,6 +221,11 @@ def _exact_head(hfrm: HFRM, head: torch.nn.Conv2d) -> tuple[Tensor, tuple[Tensor
 def test_types_without_a_plugin_are_named(tmp_path: Path) -> None:
     model = SSHR(ModelConfig(3, width=2)).bfloat16()
     with pytest.raises(KernelArgumentError, match=r"the weights are torch\.bfloat16; the TensorRT"):
+        write_fused_onnx(model, tmp_path / "model.onnx")
+
+
+def test_the_graphs_of_the_product_have_no_such_form(model: SSHR, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ONNX has no operator for form fused; write_fused_onnx"):
         write_onnx(model, tmp_path / "model.onnx", form=HfrmForm.FUSED)
 
 
@@ -235,4 +238,4 @@ def test_without_triton_the_extra_is_named(
         )
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(MissingExtraError, match=r"triton .*pip install 'sshr-deploy\[kernels\]'"):
-        write_onnx(model, tmp_path / "model.onnx", form=HfrmForm.FUSED)
+        write_fused_onnx(model, tmp_path / "model.onnx")

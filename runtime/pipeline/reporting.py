@@ -1,0 +1,42 @@
+"""Who watches a run, and what it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from sshr_deploy.runtime.pipeline.results import InputResult
+
+
+class Reporter(Protocol):
+    """Watches a run, of which several inputs may be under way at a time."""
+
+    def run_started(self, inputs: int) -> None:
+        """`inputs` slides and images were found."""
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """A slide begins, with so many tiles to compute; the parts of an image count as
+        tiles."""
+
+    def tiles_done(self, path: Path, tiles: int) -> None:
+        """So many more tiles of an input that has begun are computed."""
+
+    def input_finished(self, result: InputResult) -> None:
+        """An input ended; it may not have begun."""
+
+
+class PartsProgress:
+    """Tells a reporter how many parts are done of images that come one after the other."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._path: Path | None = None
+        self._done = 0
+
+    def __call__(self, path: Path, done: int, parts: int) -> None:
+        """`done` of the `parts` of the image at `path` are computed."""
+        if path != self._path:
+            self._path, self._done = path, 0
+            self._reporter.input_started(path, parts)
+        self._reporter.tiles_done(path, done - self._done)
+        self._done = done

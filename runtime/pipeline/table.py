@@ -1,0 +1,111 @@
+"""The table of a results folder: one row for each result, and for each input that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.pipeline.records import FailedInput, ResultsTable, TableInput
+from sshr_deploy.runtime.pipeline.results import Kind, StageSeconds, Summary
+from sshr_deploy.runtime.slides import Mpp
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """What the table says of a result; its whole summary would take ten times the memory."""
+
+    path: Path
+    kind: Kind
+    folder: str
+    """Relative to the results of the run."""
+    finished_utc: str
+    profile: str | None
+    mpp: Mpp | None
+    areas_mm2: dict[str, float | None]
+    """By class."""
+    shares: dict[str, float]
+    """Of the pixels of all classes, by class."""
+    tissue_area_mm2: float | None
+    seconds: StageSeconds
+
+    @classmethod
+    def of(cls, path: Path, folder: str, summary: Summary) -> ResultRow:
+        """Row of the input at `path`."""
+        return cls(
+            path=path,
+            kind=summary.input.kind,
+            folder=folder,
+            finished_utc=summary.finished_utc,
+            profile=summary.profile,
+            mpp=summary.mpp,
+            areas_mm2={entry.name: entry.area_mm2 for entry in summary.classes},
+            shares={entry.name: entry.share for entry in summary.classes},
+            tissue_area_mm2=summary.tissue_area_mm2,
+            seconds=summary.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """An input that was not done."""
+
+    path: Path
+    kind: Kind | None
+    reason: str
+
+
+Row = ResultRow | FailedRow
+
+
+def sorted_rows(rows: Iterable[Row]) -> list[Row]:
+    """By path, then by the folder of the result."""
+    return sorted(rows, key=lambda r: (r.path.parts, r.folder if isinstance(r, ResultRow) else ""))
+
+
+def results_table(rows: Sequence[Row]) -> ResultsTable:
+    """The table as `run.json` has it."""
+    done = sum(isinstance(row, ResultRow) for row in rows)
+    return ResultsTable(done=done, failed=len(rows) - done, inputs=tuple(map(_entry, rows)))
+
+
+def csv_rows(profile: Profile, rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The table as `summary.csv` has it; area columns are named after the classes, in mm2.
+
+    The classes of `profile` come first, then those that other bundles left in the folder.
+    """
+    met = (name for row in rows if isinstance(row, ResultRow) for name in row.shares)
+    names = list(dict.fromkeys([*(tissue.name for tissue in profile.classes), *met]))
+    return [_csv_row(names, row) for row in rows]
+
+
+def _entry(row: Row) -> TableInput | FailedInput:
+    path = str(row.path.absolute())
+    if isinstance(row, FailedRow):
+        return FailedInput(path=path, kind=row.kind, status="failed", reason=row.reason)
+    return TableInput(
+        path=path,
+        kind=row.kind,
+        status="done",
+        reason="",
+        folder=row.folder,
+        mpp=row.mpp,
+        seconds=row.seconds,
+    )
+
+
+def _csv_row(names: Sequence[str], row: Row) -> dict[str, object]:
+    done = row if isinstance(row, ResultRow) else None
+    return {
+        "input": str(row.path),
+        "kind": row.kind,
+        "status": "failed" if isinstance(row, FailedRow) else "done",
+        "reason": row.reason if isinstance(row, FailedRow) else "",
+        "tissue_mm2": done and done.tissue_area_mm2,
+        **{f"{name} mm2": done and done.areas_mm2.get(name) for name in names},
+        **{f"{name} share": done and done.shares.get(name) for name in names},
+        "seconds": done and done.seconds.get("total"),
+        "folder": done and done.folder,
+        "profile": done and done.profile,
+    }
