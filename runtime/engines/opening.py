@@ -59,7 +59,25 @@ class Opener:
                 proven and may not be used so.
             BundleError: the bundle's reference set is broken.
         """
+        return self._open(candidate, *self._find(candidate))
+
+    def open_if_faster(self, candidate: Candidate, rivals: Collection[str]) -> Session:
+        """Open a candidate that its record shows to be faster than those of `rivals` it met.
+
+        Raises:
+            As `open`, and SessionError: it is not faster, or was not timed here yet.
+        """
         key, entry = self._find(candidate)
+        if entry is None or entry.record is None or entry.damage is not None:
+            engine, rival = candidate.kind.name, candidate.kind.graphs
+            raise SessionError(
+                f"not compared with {rival} here yet; run once with --engine {engine}"
+            )
+        if reason := not_faster(entry.record.build, rivals):
+            raise SessionError(reason)
+        return self._open(candidate, key, entry)
+
+    def _open(self, candidate: Candidate, key: EngineKey, entry: Entry | None) -> Session:
         if entry is None or entry.record is None or entry.damage is not None:
             reason = self._why_not_there(key, entry)
             if not self.options.build:
@@ -71,29 +89,13 @@ class Opener:
         if said := misses(record.qualification, candidate.tolerance):
             reason = "it does not equal the reference here: " + "; ".join(said)
             return self._unproven(candidate, key, entry, reason)
-        session = self._session(candidate, key, entry.path, options_of(record.build))
+        session = self._session(candidate, key, self._folder(entry), options_of(record.build))
         session.info = replace(
             session.info,
             mask_agreement=record.qualification.mask_agreement,
             notes=(*session.info.notes, *record.build.get("notes", ())),
         )
         return session
-
-    def open_if_faster(self, candidate: Candidate, rivals: Collection[str]) -> Session:
-        """Open a candidate that its record shows to be faster than those of `rivals` it met.
-
-        Raises:
-            As `open`, and SessionError: it is not faster, or was not timed here yet.
-        """
-        _, entry = self._find(candidate)
-        if entry is None or entry.record is None or entry.damage is not None:
-            engine, rival = candidate.kind.name, candidate.kind.graphs
-            raise SessionError(
-                f"not compared with {rival} here yet; run once with --engine {engine}"
-            )
-        if reason := not_faster(entry.record.build, rivals):
-            raise SessionError(reason)
-        return self.open(candidate)
 
     @cached_property
     def reference(self) -> ReferenceSet:
@@ -132,7 +134,7 @@ class Opener:
             more = "" if nothing_to_run else ", or add --allow-unqualified"
             raise SessionError(f"{candidate}: {reason}; {way}{more}")
         kept = options_of(entry.record.build) if entry and entry.record else {}
-        session = self._session(candidate, key, entry.path if entry else None, kept)
+        session = self._session(candidate, key, self._folder(entry), kept)
         session.info = replace(session.info, unqualified=reason)
         return session
 
@@ -152,6 +154,10 @@ class Opener:
             found = self._built_and_qualified(candidate, key, None)
         record = new_record(key, *found)
         return Entry(self.store.folder, record, key, None), record
+
+    def _folder(self, entry: Entry | None) -> Path | None:
+        """Where the entry's files are; None for one that could not be kept."""
+        return None if entry is None or entry.path == self.store.folder else entry.path
 
     def _store_fix(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -170,6 +170,13 @@ def test_what_it_compiled_is_hashed_and_made_again_where_it_was_changed(bench: B
     assert states[plan.parent.name].state is State.READY
 
 
+def test_without_a_store_it_is_compiled_each_time(bench: Bench) -> None:
+    shutil.rmtree(bench.folder / "engines")
+    (bench.folder / "engines").write_text("in the way")
+    assert bench.open("twin", Precision.FP32).info.mask_agreement == 1.0
+    assert bench.open().info.engine == "onnx-cpu"
+
+
 @pytest.mark.parametrize("build", [{}, {"rivals": 3}, {"rivals": {}}])
 def test_a_record_without_rivals_stops_nothing(build: dict[str, Any]) -> None:
     assert not_faster(build, ["onnx-cpu fp32"]) is None
