@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.engines.kind import EngineKind, Opening
+from sshr_deploy.runtime.engines.kind import EngineKind, Opening, Package
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU, Provider
 from sshr_deploy.runtime.sessions.tensorrt.library import Library, rtx_refusal
 from sshr_deploy.runtime.settings import CPU_BATCH, GPU_BATCH
@@ -83,6 +83,32 @@ def _cuda_session(kind: EngineKind, opening: Opening) -> Session:
         precision=opening.precision,
         batch=opening.batch,
         more_options=opening.options,
+    )
+
+
+def _openvino_text(kind: EngineKind) -> str:
+    from sshr_deploy.runtime.sessions.openvino import library_text
+
+    del kind
+    return library_text()
+
+
+def _openvino_device() -> str:
+    from sshr_deploy.runtime.sessions.openvino import device_text
+
+    return device_text()
+
+
+def _openvino_session(kind: EngineKind, opening: Opening) -> Session:
+    from sshr_deploy.runtime.engines.entry import PLAN_NAME
+    from sshr_deploy.runtime.sessions.openvino import OpenVinoSession
+
+    return OpenVinoSession(
+        opening.graph,
+        opening.classes,
+        engine=kind.name,
+        precision=opening.precision,
+        compiled=None if opening.folder is None else opening.folder / PLAN_NAME,
     )
 
 
@@ -205,7 +231,20 @@ ONNX_CPU = EngineKind(
     needs_gpu=False,
     mend=("pip install --force-reinstall 'sshr-deploy[cpu]'",),
 )
-KINDS = (TENSORRT, TENSORRT_RTX, ONNX_TENSORRT, ONNX_RTX, ONNX_CUDA, ONNX_CPU)
+OPENVINO = EngineKind(
+    name="openvino",
+    target=ONNX_CPU.target,
+    runs_on=Package(module="openvino", package="openvino", extra="openvino"),
+    graphs_of=ONNX_CPU.name,
+    precisions=(Precision.INT8, Precision.BF16, Precision.FP32),
+    computed_from={Precision.BF16: Precision.FP32},
+    text=_openvino_text,
+    device=_openvino_device,
+    session=_openvino_session,
+    needs_gpu=False,
+    keeps_files=True,
+)
+KINDS = (TENSORRT, TENSORRT_RTX, ONNX_TENSORRT, ONNX_RTX, ONNX_CUDA, OPENVINO, ONNX_CPU)
 """The faster first; "auto" takes the first that works."""
 ENGINES = tuple(kind.name for kind in KINDS)
 TARGETS = {

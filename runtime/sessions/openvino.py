@@ -1,0 +1,218 @@
+"""OpenVINO session: on the processor, and on Intel's GPUs and NPUs by OpenVINO's device names.
+
+Only the processor has been tried. `SSHR_OPENVINO_DEVICE` names another device, such as GPU, GPU.1
+or NPU; what a device cannot compute it says itself, and its results are compared with the reference
+like those of every engine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.contract import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    PATCH_PX,
+    CamBatch,
+    SessionInfo,
+)
+from sshr_deploy.runtime.machine.processor import processor_flags, processor_name, processor_text
+from sshr_deploy.runtime.machine.threads import threads_in_use
+from sshr_deploy.runtime.sessions.base import BaseSession
+
+DEVICE_VARIABLE = "SSHR_OPENVINO_DEVICE"
+_CPU = "CPU"
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+_TELEMETRY = "openvino_telemetry"
+_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
+"""Type of what is not quantised; OpenVINO otherwise takes the fastest of the device."""
+
+
+class OpenVinoSession(BaseSession):
+    """Runs an SSHR graph of `num_classes` classes from an ONNX file; see `open_session`.
+
+    Args:
+        model_path: the graph; its weights beside it.
+        num_classes: N of the graph.
+        engine: its name, for `info`.
+        precision: "fp32" or "bf16", computed of an FP32 graph, or "int8" of a quantised one.
+        compiled: where the compiled network is kept: read if it is there, else written.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        SessionError: the device does not compute in that precision or cannot be used, or the graph
+            is not an SSHR bundle's.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        num_classes: int,
+        *,
+        engine: str = "openvino",
+        precision: str = "fp32",
+        compiled: Path | None = None,
+    ) -> None:
+        ov, device, threads = import_openvino(), _device(), threads_in_use()
+        library = library_text()
+        with _errors(f"{library} on {device}"):
+            core = ov.Core()
+            options = {"INFERENCE_PRECISION_HINT": _hint(core, device, precision)}
+            if device == _CPU and threads is not None:
+                options["INFERENCE_NUM_THREADS"] = str(threads.count)
+            network = _compiled(core, model_path, device, options, compiled)
+            _check_graph(network, model_path, num_classes)
+            self._request: Any = network.create_infer_request()
+        self.info = SessionInfo(
+            engine=engine,
+            precision=precision,
+            device=processor_name() if device == _CPU else device_text(),
+            library=library,
+            threads=threads.count if threads is not None and device == _CPU else None,
+        )
+
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+        if self._request is None:
+            raise SessionError("the session is closed; open it again")
+        with _errors(f"{self.info.library} failed"):
+            outputs = self._request.infer({INPUT_NAME: patches}, share_inputs=True)
+            return CamBatch(*(np.array(outputs[name]) for name in OUTPUT_NAMES))
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._request = None
+
+
+def import_openvino() -> Any:
+    """The openvino module, without its telemetry, which works from the import on.
+
+    The import sends an event, and a client id that it keeps in the user's home, unless a file there
+    forbids it. Where the package openvino-telemetry does not import, a stub takes its place.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        SessionError: it does not start.
+    """
+    there = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino") from error
+    except (ImportError, OSError) as error:
+        raise SessionError(
+            f"openvino cannot start: {first_line(error)}; "
+            "pip install --force-reinstall 'sshr-deploy[openvino]'"
+        ) from error
+    finally:
+        if there is None:
+            del sys.modules[_TELEMETRY]
+        else:
+            sys.modules[_TELEMETRY] = there
+    return openvino
+
+
+def library_text() -> str:
+    """Library and version, "openvino 2026.4.1-22982"."""
+    return f"openvino {'-'.join(import_openvino().get_version().split('-')[:2])}"
+
+
+def device_text() -> str:
+    """The device that computes: the processor, or OpenVINO's name of another and what it is.
+
+    Raises:
+        SessionError: there is no such device.
+    """
+    device = _device()
+    if device == _CPU:
+        return processor_text()
+    with _errors(f"{library_text()} on {device}"):
+        return f"{device}, {import_openvino().Core().get_property(device, 'FULL_DEVICE_NAME')}"
+
+
+def _device() -> str:
+    return os.environ.get(DEVICE_VARIABLE) or _CPU
+
+
+def _hint(core: Any, device: str, precision: str) -> str:
+    """The type to compute in; a precision that the device has not is refused.
+
+    OpenVINO would take FP32 instead and not say so.
+    """
+    if precision not in _HINTS:
+        names = ", ".join(_HINTS)
+        raise SessionError(f"openvino computes in {names}, not in {precision}")
+    if precision == Precision.BF16:
+        if device == _CPU:
+            has_bf16 = bool(_BF16_FLAGS & (processor_flags() or set()))
+        else:
+            has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        if not has_bf16:
+            what = f"{processor_name()} has neither AVX-512 BF16 nor AMX"
+            raise SessionError(
+                f"{what if device == _CPU else f'{device} does not compute in bf16'}; "
+                "choose another --precision"
+            )
+    return _HINTS[Precision(precision)]
+
+
+def _compiled(
+    core: Any, graph: Path, device: str, options: dict[str, str], kept: Path | None
+) -> Any:
+    if kept is not None and kept.exists():
+        return core.import_model(kept.read_bytes(), device, options)
+    network = core.compile_model(core.read_model(graph), device, options)
+    if kept is not None:
+        kept.write_bytes(network.export_model().getvalue())
+    return network
+
+
+def _check_graph(network: Any, path: Path, num_classes: int) -> None:
+    inputs, outputs = (
+        {
+            tensor.any_name: (tensor.element_type.get_type_name(), _shape(tensor))
+            for tensor in tensors
+        }
+        for tensors in (network.inputs, network.outputs)
+    )
+    wanted_inputs = {INPUT_NAME: ("u8", [PATCH_PX, PATCH_PX, 3])}
+    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
+    wanted_outputs = {
+        name: ("f32", [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
+    }
+    if inputs != wanted_inputs or outputs != wanted_outputs:
+        raise SessionError(
+            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
+            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
+        )
+
+
+def _shape(tensor: Any) -> list[int]:
+    """Without the batch."""
+    return [side.get_length() for side in list(tensor.partial_shape)[1:]]
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (SessionError, OSError):
+        raise
+    except Exception as error:  # OpenVINO raises RuntimeError and others of its own
+        raise SessionError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO's last line says why; those before it are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else first_line(error)
