@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.clock import now_utc
-from sshr_deploy.runtime.pipeline import discovery
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.discovery import Found, Input, search
+from sshr_deploy.runtime.pipeline.discovery import Found, Input, fingerprint_of, search
 from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_of
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.images import predict_images
@@ -108,14 +107,7 @@ def run_infer(work: Work, session: Session, context: Context, reporter: Reporter
     for failure in found.failures:
         run.add(failure)
     started = now_utc()
-    stopped_by: BaseException | None = None
-    try:
-        run.process(found.inputs)
-        work.lock.check()
-    except (SshrDeployError, KeyboardInterrupt) as error:
-        stopped_by = error
-    finally:
-        run.folders.remove_all_empty()
+    stopped_by = run.process_all()
     record = run_record(
         context,
         run.results,
@@ -148,6 +140,7 @@ class _Image(NamedTuple):
 class _Run:
     def __init__(self, work: Work, session: Session, context: Context, reporter: Reporter) -> None:
         self.out = work.out
+        self.inputs = work.found.inputs
         self.lock = work.lock
         self.session = session
         self.context = context
@@ -159,7 +152,18 @@ class _Run:
         self.results.append(result)
         self.reporter.input_finished(result)
 
-    def process(self, inputs: Sequence[Input]) -> None:
+    def process_all(self) -> SshrDeployError | KeyboardInterrupt | None:
+        """Process the inputs; gives what ended that early, if anything did."""
+        try:
+            self._process(self.inputs)
+            self.lock.check()
+        except (SshrDeployError, KeyboardInterrupt) as error:
+            return error
+        finally:
+            self.folders.remove_all_empty()
+        return None
+
+    def _process(self, inputs: Sequence[Input]) -> None:
         for kind, group in groupby(inputs, lambda item: item.kind):
             if kind == "slide":
                 for item in group:
@@ -169,7 +173,7 @@ class _Run:
 
     def _slide(self, item: Input) -> None:
         with self._guarded(item):
-            fingerprint = _fingerprint(item.path)
+            fingerprint = fingerprint_of(item.path)
             if self._skip(item, fingerprint):
                 return
             result = slide_job.segment_slide(
@@ -211,7 +215,7 @@ class _Run:
         for item in items:
             image = None
             with self._guarded(item):
-                fingerprint = _fingerprint(item.path)
+                fingerprint = fingerprint_of(item.path)
                 if not self._skip(item, fingerprint):
                     folder = self._fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self.context.profile, self.context.settings
@@ -289,10 +293,3 @@ def _is_another_file(one: Path, other: Path) -> bool:
         return not one.samefile(other)
     except OSError:
         return False
-
-
-def _fingerprint(path: Path) -> str:
-    try:
-        return discovery.fingerprint(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -24,7 +24,7 @@ def test_order_is_kept_whoever_is_ready_first() -> None:
 
 
 def test_no_more_is_read_than_asked_for() -> None:
-    begun = []
+    begun: list[int] = []
     with closing(read_ahead(range(100), begun.append, ahead=3)) as reading:
         for count in range(1, 6):
             next(reading)
