@@ -16,6 +16,7 @@ from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS, TENSORRT
 from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.progress import OnStep
@@ -23,13 +24,7 @@ from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 MODEL_NAME = "model.onnx"
 GPU_MODEL_NAME = "model-gpu.onnx"
-TARGETS = {
-    "onnx": ("onnx-cuda", "onnx-cpu"),
-    "tensorrt": ("tensorrt", "onnx-tensorrt"),
-    "tensorrt-rtx": ("tensorrt-rtx", "onnx-rtx"),
-}
-"""By the value of the export's `--engine`: names of `EngineChoice`."""
-CPU_ENGINE = "onnx-cpu"
+CPU_ENGINE = ONNX_CPU.name
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class ExportOptions:
 
     precisions: tuple[Precision, ...] = ()
     targets: tuple[str, ...] = ()
-    """Keys of `TARGETS`."""
+    """Keys of `kinds.TARGETS`."""
     calibration: Path | None = None
     """Patches or slides for INT8; without it the patches of the qualification serve."""
     form: HfrmForm | None = None
@@ -51,8 +46,8 @@ class ExportOptions:
     """CPU threads; None chooses by width and cores."""
 
     def engines(self) -> tuple[str, ...]:
-        """Names of `EngineChoice` that the bundle is for."""
-        targets = dict.fromkeys(("onnx", *self.targets))
+        """Names of the engines that the bundle is for."""
+        targets = dict.fromkeys((ONNX_CPU.target, *self.targets))
         return tuple(engine for target in targets for engine in TARGETS[target])
 
     def form_for(self, engines: Sequence[str]) -> HfrmForm:
@@ -93,16 +88,16 @@ def check_options(options: ExportOptions) -> None:
             "export form depthwise or separable"
         )
     if unknown := [target for target in options.targets if target not in TARGETS]:
-        raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(TARGETS)}")
+        raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(sorted(TARGETS))}")
     wanted = options.engine_options
     if (wanted.version_compatible or wanted.hardware_compatible) and (
-        "tensorrt" not in options.targets
+        TENSORRT.target not in options.targets
     ):
         raise UsageError(
             "--version-compatible and --hardware-compatible are for --engine tensorrt; "
             "leave them out, or add it"
         )
-    if wanted.workspace_mib is not None and not set(options.targets) - {"onnx"}:
+    if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:
         raise UsageError(
             "--workspace-mib is for --engine tensorrt and tensorrt-rtx; leave it out, or add one"
         )

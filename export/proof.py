@@ -11,19 +11,21 @@ from sshr_deploy.errors import ExportError, MissingExtraError, SessionError
 from sshr_deploy.export.graph.timing import time_until_told_apart
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.engines.building.for_artifact import Step, plan_builder
 from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
 from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, default_batch
 from sshr_deploy.runtime.machine.gpus import first_gpu
 from sshr_deploy.runtime.machine.spread import quartiles_text
-from sshr_deploy.runtime.sessions.tensorrt.library import rtx_refusal
-from sshr_deploy.runtime.settings import OpenOptions, default_batch
+from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.runtime.sessions.tensorrt.library import Library
+from sshr_deploy.runtime.settings import OpenOptions
 
 _TRIAL_BATCH = 1
 _ROUNDS = 30
 
 
-def prove_here(bundle: Bundle, on_step: Step) -> None:
+def prove_here(bundle: Bundle, on_step: OnStep) -> None:
     """Qualify what this processor runs, and build the engines that the bundle is for.
 
     With a GPU the engines are built, qualified and kept in the bundle, as the runtime does it; 8
@@ -34,39 +36,38 @@ def prove_here(bundle: Bundle, on_step: Step) -> None:
         ExportError: an engine cannot be built, has layers of another type, or is slower in 8 bits.
         SessionError: an engine does not run, or does not equal the reference.
     """
-    for artifact in bundle.artifacts("onnx-cpu"):
-        open_session(bundle, "onnx-cpu", OpenOptions(artifact.precision)).close()
-    for engine in ("tensorrt", "tensorrt-rtx"):
-        if not bundle.artifacts(engine):
+    for artifact in bundle.artifacts(ONNX_CPU.name):
+        open_session(bundle, ONNX_CPU.name, OpenOptions(artifact.precision)).close()
+    for kind in KINDS:
+        if kind.library is None or not bundle.artifacts(kind.name):
             continue
-        why_not = _why_no_engine(engine)
+        why_not = _why_no_engine(kind)
         try:
             if why_not is None:
-                _build_and_prove(bundle, engine, on_step)
+                _build_and_prove(bundle, kind.name, on_step)
                 continue
-            on_step(f"no {engine} engine kept: {why_not}")
-            if engine == "tensorrt-rtx":
-                _build_on_trial(bundle, on_step)
+            on_step(f"no {kind.name} engine kept: {why_not}")
+            if kind.library.builds_without_gpu:
+                _build_on_trial(bundle, kind.name, kind.library, on_step)
         except MissingExtraError as error:
-            on_step(f"no {engine} engine built: {error}")
+            on_step(f"no {kind.name} engine built: {error}")
 
 
-def _why_no_engine(engine: str) -> str | None:
+def _why_no_engine(kind: EngineKind) -> str | None:
     """Why no engine can be run on this machine's GPU; None where it may."""
     try:
         gpu = first_gpu()
     except SessionError as error:
         return str(error)
-    return rtx_refusal(gpu.name, gpu.sm) if engine == "tensorrt-rtx" else None
+    return None if kind.refuses is None else kind.refuses(gpu.name, gpu.sm)
 
 
-def _build_and_prove(bundle: Bundle, engine: str, on_step: Step) -> None:
-    builder = plan_builder(bundle.manifest.engine_options, on_step)
+def _build_and_prove(bundle: Bundle, engine: str, on_step: OnStep) -> None:
     with ExitStack() as stack:
         sessions: dict[Precision, Session] = {}
         for artifact in bundle.artifacts(engine):
             options = OpenOptions(artifact.precision)
-            session = open_session(bundle, engine, options, builder=builder, say=on_step)
+            session = open_session(bundle, engine, options, on_step=on_step)
             sessions[artifact.precision] = stack.enter_context(session)
         check_int8_faster(sessions, engine)
 
@@ -96,14 +97,14 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
             )
 
 
-def _build_on_trial(bundle: Bundle, on_step: Step) -> None:
-    for artifact in bundle.artifacts("tensorrt-rtx"):
+def _build_on_trial(bundle: Bundle, engine: str, library: Library, on_step: OnStep) -> None:
+    for artifact in bundle.artifacts(engine):
         wide = artifact.quantisation.wide_nodes if artifact.quantisation else ()
         with tempfile.TemporaryDirectory() as folder:
             report = build_engine(
                 bundle.file(artifact.file),
                 Path(folder) / "engine.plan",
-                engine="tensorrt-rtx",
+                library=library,
                 precision=artifact.precision,
                 options=BuildOptions(batches=(_TRIAL_BATCH,)),
                 on_progress=lambda *_: None,

@@ -61,7 +61,7 @@ class SessionInfo:
     """The engine that served a run, for `run.json`."""
 
     engine: str
-    """A name of `EngineChoice`, or "pytorch-cpu" and the like."""
+    """A name of `engines.kinds`, or "pytorch-cpu" and the like."""
     precision: str
     device: str
     library: str

@@ -33,28 +33,9 @@ class LargeImages(StrEnum):
     """Shrunk to one patch, as published."""
 
 
-class EngineChoice(StrEnum):
-    """What runs the network; see `sshr_deploy.runtime.sessions`."""
-
-    AUTO = "auto"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-    ONNX_TENSORRT = "onnx-tensorrt"
-    """ONNX Runtime with its TensorRT provider."""
-    ONNX_RTX = "onnx-rtx"
-    """ONNX Runtime with its TensorRT-RTX provider."""
-    ONNX_CUDA = "onnx-cuda"
-    ONNX_CPU = "onnx-cpu"
-
-
 CPU_BATCH, GPU_BATCH = 8, 32
 """Patches in a call. A processor gains nothing by more (218 GFLOP/s with 1, 214 with 8); a GPU
 reads 225 MB of FP16 weights a call, and few patches do not fill its units."""
-
-
-def default_batch(engine: str) -> int:
-    """Patches in a call of an engine, by its name: of `EngineChoice`, or "pytorch-cpu"."""
-    return CPU_BATCH if engine.endswith("-cpu") else GPU_BATCH
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class InferSettings:
     """Use `mpp_um` even where the file has its own."""
     tissue: TissueChoice = TissueChoice.AUTO
     batch: int = CPU_BATCH
-    """Patches in one call of the engine; see `default_batch`."""
+    """Patches in one call of the engine; see `engines.kinds.default_batch`."""
     overwrite: bool = False
     """Compute again what an earlier run finished."""
     large: LargeImages = LargeImages.TILES
@@ -95,7 +76,3 @@ class OpenOptions:
     """Build and qualify what this machine has not yet."""
     allow_unqualified: bool = False
     """Run what has not been shown to equal the reference; recorded in every output."""
-
-    def batch_for(self, engine: str) -> int:
-        """Patches in the largest call of `engine`, a name of `EngineChoice`."""
-        return self.batch or default_batch(engine)

@@ -42,7 +42,7 @@ class Bundle:
     manifest_sha256: str
 
     def artifacts(self, engine: str) -> list[Artifact]:
-        """The artefacts that `engine`, a name of `EngineChoice`, may run."""
+        """The artefacts that `engine`, a name of `engines.kinds`, may run."""
         return [item for item in self.manifest.artifacts if engine in item.engines]
 
     def file(self, name: str) -> Path:

@@ -111,7 +111,7 @@ class Artifact(Frozen):
     """One graph of the bundle."""
 
     engines: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of `EngineChoice` that may run it."""
+    """Names of `engines.kinds` that may run it."""
     precision: Precision
     file: str
     """The graph; its own weights are in `<file>.data`."""

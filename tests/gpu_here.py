@@ -9,8 +9,8 @@ from functools import cache
 from importlib.metadata import distributions
 
 from sshr_deploy.errors import SessionError
+from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine.gpus import Gpu, first_gpu
-from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, rtx_refusal
 
 _MIN_DRIVER = {12: 525, 13: 580}
 """Major version of CUDA -> that of the driver on Linux.
@@ -37,10 +37,12 @@ def why_not(engine: str) -> str:
         return str(error)
     if engine == "onnx-cuda":
         return _why_not_onnxruntime(gpu)
-    library = LIBRARIES[engine]
+    kind = find_kind(engine)
+    assert kind is not None and kind.library is not None
+    library = kind.library
     if importlib.util.find_spec(library.module) is None:
         return f"{library.package} is not installed"
-    refusal = rtx_refusal(gpu.name, gpu.sm) if engine == "tensorrt-rtx" else None
+    refusal = None if kind.refuses is None else kind.refuses(gpu.name, gpu.sm)
     return refusal or _old_driver(library.package, _cuda_of(library.package), gpu)
 
 

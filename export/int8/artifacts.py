@@ -37,13 +37,13 @@ from sshr_deploy.export.int8.verdicts import (
 from sshr_deploy.export.job import (
     CPU_ENGINE,
     MODEL_NAME,
-    TARGETS,
     ExportJob,
     artifact,
 )
 from sshr_deploy.manifest import Artifact, Quantisation
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import OUTPUT_NAMES
+from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.masks import mask_rule
@@ -70,7 +70,9 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
     """
     calibration = _calibration(job)
     fp32 = job.folder / MODEL_NAME
-    engines = [e for target in job.options.targets if target != "onnx" for e in TARGETS[target]]
+    engines = [
+        e for target in job.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
+    ]
     progress = _Progress(job.on_step)
     if engines:
         source = job.gpu_graph

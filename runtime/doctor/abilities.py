@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sshr_deploy.runtime.doctor.conflicts import (
-    NVIDIA_INDEX,
-    ORT_TENSORRT_MAJOR,
-    RTX_MEND,
-    rtx_refuses,
-)
+from sshr_deploy.runtime.doctor.conflicts import ORT_GPU_ENGINES, RTX_MEND, gpu_refusal
 from sshr_deploy.runtime.doctor.drivers import DRIVERS, before_gpu_extra, onnxruntime_note
-from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Ability, Conflict, Facts, Lack
-from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, RTX_PLUGIN, has_rtx_plugin
-from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES
-from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.doctor.trials import EXTRA_PACKAGES, has_plugin
+from sshr_deploy.runtime.engines.kind import EngineKind, Package
+from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU
+from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
+from sshr_deploy.runtime.sessions.tensorrt.library import Library
 
 COMMAND_PACKAGES = {
     "export": ("torch", "safetensors", "onnx", "ml-dtypes", "onnxscript"),
     "train": ("torch", "safetensors", "tensorboard", "matplotlib"),
 }
 """What each command needs of the extra of its name; `export` needs an onnxruntime too."""
-_MEND_PROVIDER = {
-    "onnx-cpu": ("pip install --force-reinstall 'sshr-deploy[cpu]'",),
-    "onnx-cuda": (
-        "pip install 'sshr-deploy[gpu]'",  # which keeps it and its libraries to one CUDA
-        "# if nothing was installed, run it again with --force-reinstall",
-    ),
-    "onnx-tensorrt": (f"pip install {NVIDIA_INDEX} 'tensorrt>={ORT_TENSORRT_MAJOR}.16,<11'",),
-    "onnx-rtx": (f"pip install --upgrade {RTX_PLUGIN}",),
-}
-"""What brings the libraries of a provider that is there and does not start."""
 _NO_VNNI = (
     "the processor has no VNNI: INT8 is slower than it could be, and sums of 8-bit products may "
     "saturate"
@@ -40,8 +26,7 @@ _NO_VNNI = (
 
 def judge_engines(facts: Facts, conflicts: Sequence[Conflict]) -> tuple[Ability, ...]:
     """Every engine, the faster first."""
-    names = [choice.value for choice in EngineChoice if choice is not EngineChoice.AUTO]
-    return tuple(_judge_engine(name, facts, conflicts) for name in names)
+    return tuple(_judge_engine(kind, facts, conflicts) for kind in KINDS)
 
 
 def judge_commands(facts: Facts, engines: Sequence[Ability]) -> tuple[Ability, ...]:
@@ -52,52 +37,60 @@ def judge_commands(facts: Facts, engines: Sequence[Ability]) -> tuple[Ability, .
     )
 
 
-def _judge_engine(name: str, facts: Facts, conflicts: Sequence[Conflict]) -> Ability:
-    breaking = [conflict for conflict in conflicts if name in conflict.breaks]
+def _judge_engine(kind: EngineKind, facts: Facts, conflicts: Sequence[Conflict]) -> Ability:
+    breaking = [conflict for conflict in conflicts if kind.name in conflict.breaks]
     lacks = [Lack(conflict.reason, conflict.mend) for conflict in breaking]
     if not breaking:  # what a conflict breaks cannot be tried
-        lacks += _gpu_lacks(name, facts)
-        others = _ort_lacks(name, facts) if name in PROVIDERS else _plan_lacks(name, facts)
+        lacks += _gpu_lacks(kind, facts)
+        if isinstance(kind.runs_on, Provider):
+            others = list(_ort_lacks(kind, kind.runs_on, facts))
+        elif isinstance(kind.runs_on, Library):
+            others = list(_plan_lacks(kind, kind.runs_on, facts))
+        else:
+            others = list(_package_lacks(kind, kind.runs_on, facts))
         # Without a GPU for it nothing is gained by installing.
         lacks += [Lack(lack.reason) for lack in others] if lacks else others
     not_tried = None
-    if not lacks and name != "onnx-cpu":
-        builds = name != "onnx-cuda"
-        not_tried = f"the network{', for which an engine has to be built' if builds else ''}"
+    if not lacks and kind is not ONNX_CPU:
+        builds = ", for which an engine has to be built" if kind.has_static_batches else ""
+        not_tried = f"the network{builds}"
     return Ability(
-        name, tuple(_tried(name, facts)), not_tried, tuple(lacks), tuple(_notes(name, facts))
+        kind.name, tuple(_tried(kind, facts)), not_tried, tuple(lacks), tuple(_notes(kind, facts))
     )
 
 
-def _notes(name: str, facts: Facts) -> Iterator[str]:
-    if name == "onnx-cpu" and facts.machine.processor.vnni is False:
+def _notes(kind: EngineKind, facts: Facts) -> Iterator[str]:
+    if not kind.needs_gpu and facts.machine.processor.vnni is False:
         yield _NO_VNNI
-    if name in ("onnx-cuda", "onnx-tensorrt") and (note := onnxruntime_note(facts)) is not None:
+    if kind.name in ORT_GPU_ENGINES and (note := onnxruntime_note(facts)) is not None:
         yield note
 
 
-def _tried(name: str, facts: Facts) -> Iterator[str]:
-    if name in PROVIDERS:
-        if facts.went_well(name):
-            yield f"ran a convolution with {PROVIDERS[name]}"
+def _tried(kind: EngineKind, facts: Facts) -> Iterator[str]:
+    if kind.provider is not None:
+        if facts.went_well(kind.name):
+            yield f"ran a convolution with {kind.provider.name}"
         return
-    if facts.went_well(name):
-        yield f"made a builder of {facts.trials[name].facts['library']}"
+    if facts.went_well(kind.name):
+        verb = "imported" if kind.library is None else "made a builder of"
+        yield f"{verb} {facts.trials[kind.name].facts['library']}"
+    if kind.library is None:
+        return
     if facts.went_well("cuda"):
         device = facts.trials["cuda"].facts
         yield f"opened {device['name']} with {device['library']}"
 
 
-def _gpu_lacks(name: str, facts: Facts) -> Iterator[Lack]:
-    if name == "onnx-cpu":
+def _gpu_lacks(kind: EngineKind, facts: Facts) -> Iterator[Lack]:
+    if not kind.needs_gpu:
         return
     if not facts.gpus:
         yield Lack(facts.no_gpu, (f"# {facts.no_gpu}; drivers: {DRIVERS}",))
-    elif name in ("tensorrt-rtx", "onnx-rtx") and (refusal := rtx_refuses(facts)) is not None:
+    elif (refusal := gpu_refusal(kind, facts)) is not None:
         yield Lack(refusal, RTX_MEND)
 
 
-def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
+def _ort_lacks(kind: EngineKind, provider: Provider, facts: Facts) -> Iterator[Lack]:
     ort, wanted = facts.onnxruntime, _onnxruntime_for(facts)
     first, driver = before_gpu_extra(facts) if "[gpu]" in wanted else ("", ())
     if not ort.packages:
@@ -106,14 +99,14 @@ def _ort_lacks(name: str, facts: Facts) -> Iterator[Lack]:
     remove = f"pip uninstall -y {' '.join(ort.packages)}"
     if ort.error is not None:
         yield Lack(f"onnxruntime does not import: {ort.error}", (remove, f"pip install {wanted}"))
-    elif name == "onnx-rtx" and not has_rtx_plugin(facts.libraries):
-        yield Lack(f"{RTX_PLUGIN} is not installed", (f"pip install {RTX_PLUGIN}",))
-    elif name != "onnx-rtx" and PROVIDERS[name] not in ort.providers:
-        reason = f"onnxruntime {ort.version} (package {ort.package}) has no {PROVIDERS[name]}"
+    elif provider.package is not None and not has_plugin(kind, facts.libraries):
+        yield Lack(f"{provider.package} is not installed", (f"pip install {provider.package}",))
+    elif provider.package is None and provider.name not in ort.providers:
+        reason = f"onnxruntime {ort.version} (package {ort.package}) has no {provider.name}"
         yield Lack(f"{reason}{first}", (*driver, remove, f"pip install {wanted}"))
-    elif (error := facts.trial_error(name)) is not None:
-        mend = _MEND_PROVIDER[name]
-        if name == "onnx-cuda":  # [gpu] mends it
+    elif (error := facts.trial_error(kind.name)) is not None:
+        mend = kind.mend
+        if any("[gpu]" in line for line in mend):
             error, mend = f"{error}{first}", (*driver, *mend)
         yield Lack(f"onnxruntime {ort.version}: {error}", mend)
 
@@ -126,16 +119,15 @@ def _onnxruntime_for(facts: Facts) -> str:
     return "'sshr-deploy[gpu]'" if facts.gpus else "'sshr-deploy[cpu]'"
 
 
-def _plan_lacks(name: str, facts: Facts) -> Iterator[Lack]:
+def _plan_lacks(kind: EngineKind, library: Library, facts: Facts) -> Iterator[Lack]:
     """Of an engine that runs plans of TensorRT or TensorRT-RTX."""
-    library = LIBRARIES[name]
     wanted = f"'sshr-deploy[{library.extra}]'"
     if library.extra == "rtx" and _gpu_build_serves(facts):  # [rtx] would bring a second one
-        wanted = "tensorrt-rtx cuda-core cuda-bindings"
+        wanted = f"{library.package} cuda-core cuda-bindings"
     install, again = f"pip install {wanted}", f"pip install --force-reinstall {wanted}"
     if library.package not in facts.libraries:
         yield Lack(f"{library.package} is not installed", (install,))
-    elif (error := facts.trial_error(name)) is not None:
+    elif (error := facts.trial_error(kind.name)) is not None:
         yield Lack(f"{library.package} does not work: {error}", (again,))
     if not {"cuda-core", "pycuda"} & facts.libraries.keys():
         yield Lack("cuda-core, which moves data to the GPU, is not installed", (install,))
@@ -143,6 +135,15 @@ def _plan_lacks(name: str, facts: Facts) -> Iterator[Lack]:
         device = "pycuda" if "cuda-core" not in facts.libraries else "cuda-core cuda-bindings"
         driver = f"# if that does not help, install NVIDIA's driver again: {DRIVERS}"
         yield Lack(error, (f"pip install --force-reinstall {device}", driver))
+
+
+def _package_lacks(kind: EngineKind, package: Package, facts: Facts) -> Iterator[Lack]:
+    wanted = f"'sshr-deploy[{package.extra}]'"
+    if package.package not in facts.libraries:
+        yield Lack(f"{package.package} is not installed", (f"pip install {wanted}",))
+    elif (error := facts.trial_error(kind.name)) is not None:
+        again = f"pip install --force-reinstall {wanted}"
+        yield Lack(f"{package.package} does not work: {error}", (again,))
 
 
 def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:
@@ -155,7 +156,7 @@ def _judge_infer(facts: Facts, engines: Sequence[Ability]) -> Ability:
         lacks.append(Lack(f"the slide readers do not start: {answer.error}", again))
     lacks += [Lack(f"{name} does not import: {error}", again) for name, error in errors.items()]
     if not ready:
-        on_cpu = next(engine for engine in engines if engine.name == "onnx-cpu")
+        on_cpu = next(engine for engine in engines if engine.name == ONNX_CPU.name)
         lacks.append(Lack("no engine is ready", on_cpu.lacks[0].mend))
     tried = () if lacks else ("imported what reads slides and writes results",)
     return Ability("infer", tried, None, tuple(lacks))

@@ -14,28 +14,26 @@ from sshr_deploy.runtime.doctor.drivers import (
     driver_mend,
     onnxruntime_cuda,
 )
-from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Conflict, Facts
-from sshr_deploy.runtime.doctor.trials import RTX_PLUGIN, has_rtx_plugin
+from sshr_deploy.runtime.doctor.trials import has_plugin, has_provider
+from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kinds import KINDS, NVIDIA_INDEX, ONNX_TENSORRT, TENSORRT
 from sshr_deploy.runtime.kernels.manifest import sm_text
 from sshr_deploy.runtime.machine.gpus import Gpu, first_visible
-from sshr_deploy.runtime.sessions.tensorrt.library import rtx_refusal
 
-GPU_ENGINES = ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
-ORT_TENSORRT_MAJOR = "10"
+GPU_ENGINES = tuple(kind.name for kind in KINDS if kind.needs_gpu)
+ORT_GPU_ENGINES = tuple(
+    kind.name for kind in reversed(KINDS) if kind.provider is not None and kind.extra == "gpu"
+)
+"""Engines that run on onnxruntime-gpu."""
+_ORT_TENSORRT_MAJOR = "10"
 """Of the library that ONNX Runtime's TensorRT provider is linked with."""
 RTX_MEND = ("# no command can: use --engine tensorrt, onnx-cuda or onnx-cpu on this GPU",)
 """Where TensorRT-RTX does not take the GPU."""
-_ENGINE_OF_PACKAGE = {
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt-rtx",
-    RTX_PLUGIN: "onnx-rtx",
-}
+_ENGINE_OF_PACKAGE = {kind.package: kind.name for kind in KINDS if kind.package is not None}
 """Of packages whose names go on with the version of CUDA, "-cu13"."""
 _TELEMETRY_OFF = ("1", "true", "yes", "y", "on")
 """What onnxruntime 1.32 takes for yes, in any case; "0", "" and all else leave it on (tried)."""
-NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
-"""For pip: where TensorRT's libraries are."""
 
 
 def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
@@ -54,13 +52,15 @@ def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
     return tuple(sorted(found, key=lambda conflict: not conflict.breaks))
 
 
-def rtx_refuses(facts: Facts) -> str | None:
-    """Why TensorRT-RTX does not take the GPU that would be used; None where it may."""
+def gpu_refusal(kind: EngineKind, facts: Facts) -> str | None:
+    """Why the engine does not take the GPU that would be used; None where it may."""
+    if kind.refuses is None:
+        return None
     if facts.went_well("cuda"):
         opened = facts.trials["cuda"].facts
-        return rtx_refusal(opened["name"], opened["sm"])
+        return kind.refuses(opened["name"], opened["sm"])
     first = _first_gpu(facts)
-    return rtx_refusal(first.name, first.sm) if isinstance(first, Gpu) else None
+    return kind.refuses(first.name, first.sm) if isinstance(first, Gpu) else None
 
 
 def _first_gpu(facts: Facts) -> Gpu | str | None:
@@ -90,36 +90,37 @@ def _two_onnxruntimes(facts: Facts) -> Iterator[Conflict]:
 
 
 def _tensorrt_without_libraries(facts: Facts) -> Iterator[Conflict]:
-    error = facts.trial_error("tensorrt-import")
+    error = facts.trial_error(f"{TENSORRT.name}-import")
     if error is not None:
         yield Conflict(
             "tensorrt-without-libraries",
-            f"tensorrt {facts.libraries['tensorrt']} is installed and does not start: {error}; "
+            f"tensorrt {facts.libraries[TENSORRT.name]} is installed and does not start: {error}; "
             "its libraries come from NVIDIA's own index",
             (f"pip install --force-reinstall {NVIDIA_INDEX} 'sshr-deploy[tensorrt]'",),
-            ("tensorrt",),
+            (TENSORRT.name,),
         )
 
 
 def _tensorrt_of_another_major(facts: Facts) -> Iterator[Conflict]:
-    version = facts.libraries.get("tensorrt")
-    if version is None or "TensorrtExecutionProvider" not in facts.onnxruntime.providers:
+    version, engine = facts.libraries.get(TENSORRT.name), ONNX_TENSORRT.name
+    if version is None or not has_provider(ONNX_TENSORRT, facts.onnxruntime, facts.libraries):
         return
-    if version.partition(".")[0] != ORT_TENSORRT_MAJOR and not facts.went_well("onnx-tensorrt"):
+    if version.partition(".")[0] != _ORT_TENSORRT_MAJOR and not facts.went_well(engine):
         yield Conflict(
             "tensorrt-of-another-major",
-            f"the TensorRT provider of onnxruntime needs TensorRT {ORT_TENSORRT_MAJOR}, "
+            f"the TensorRT provider of onnxruntime needs TensorRT {_ORT_TENSORRT_MAJOR}, "
             f"tensorrt {version} is installed; onnx-cuda and tensorrt do without it",
-            (f"pip install {NVIDIA_INDEX} 'tensorrt>=10.16,<11'",),
-            ("onnx-tensorrt",),
+            ONNX_TENSORRT.mend,
+            (engine,),
         )
 
 
 def _gpu_not_on_list(facts: Facts) -> Iterator[Conflict]:
-    reason = rtx_refuses(facts)
-    installed = "tensorrt-rtx" in facts.libraries or has_rtx_plugin(facts.libraries)
-    if reason is not None and installed:
-        yield Conflict("gpu-not-on-rtx-list", reason, RTX_MEND, ("tensorrt-rtx", "onnx-rtx"))
+    refused = [kind for kind in KINDS if gpu_refusal(kind, facts) is not None]
+    there = facts.libraries
+    if any(kind.package in there or has_plugin(kind, there) for kind in refused):
+        reason, engines = gpu_refusal(refused[0], facts), tuple(kind.name for kind in refused)
+        yield Conflict("gpu-not-on-rtx-list", str(reason), RTX_MEND, engines)
 
 
 def _old_driver(facts: Facts) -> Iterator[Conflict]:
@@ -130,7 +131,7 @@ def _old_driver(facts: Facts) -> Iterator[Conflict]:
     for what, cuda, engines in _built_for(facts):
         needs = driver_for(cuda)
         # Forward compatibility packages let older drivers run it, which only a run can show.
-        ran = {name for name in PROVIDERS if facts.went_well(name)}
+        ran = {kind.name for kind in KINDS if kind.provider and facts.went_well(kind.name)}
         stopped = tuple(name for name in engines if name not in ran)
         if major < needs and stopped:
             yield Conflict(
@@ -162,7 +163,7 @@ def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     if (cuda := onnxruntime_cuda(facts)) is not None:
         ort, package = facts.onnxruntime, "onnxruntime-gpu"
         what = f"{ort.package or package} {ort.version or facts.libraries[package]}"
-        yield what, cuda, ("onnx-cuda", "onnx-tensorrt")
+        yield what, cuda, ORT_GPU_ENGINES
     for name, version in facts.libraries.items():
         match = re.fullmatch(r"(.+)-cu(\d+)", name)
         if match and match[1] in _ENGINE_OF_PACKAGE:

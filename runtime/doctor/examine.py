@@ -22,10 +22,10 @@ from sshr_deploy.runtime.doctor.report import (
 from sshr_deploy.runtime.doctor.trials import (
     EXTRA_PACKAGES,
     ORT_PACKAGES,
-    RTX_PLUGIN,
     TIMEOUT_S,
     try_everything,
 )
+from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.kernels.manifest import (
     KernelManifest,
     cubins_or_reason,
@@ -35,9 +35,10 @@ from sshr_deploy.runtime.kernels.manifest import (
 from sshr_deploy.runtime.machine.gpus import find_gpus, why_no_gpu
 from sshr_deploy.runtime.machine.processor import library_versions
 
+_ENGINE_PACKAGES = sorted({kind.package for kind in KINDS if kind.package is not None})
 LIBRARIES = (
-    *ORT_PACKAGES, RTX_PLUGIN, f"{RTX_PLUGIN}-cu12", f"{RTX_PLUGIN}-cu13", "tensorrt",
-    "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13",
+    *ORT_PACKAGES,
+    *(f"{name}{cuda}" for name in _ENGINE_PACKAGES for cuda in ("", "-cu12", "-cu13")),
     "cuda-core", "cuda-bindings", "pycuda", "torch", "triton", *EXTRA_PACKAGES,
 )  # fmt: skip
 """Packages whose versions are reported."""

@@ -17,15 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.runtime.engines.kinds import find_kind
+from sshr_deploy.runtime.sessions.tensorrt.library import Library
 
 MARK = "sshr-deploy-probe:"
-PROVIDERS = {
-    "onnx-cpu": "CPUExecutionProvider",
-    "onnx-cuda": "CUDAExecutionProvider",
-    "onnx-tensorrt": "TensorrtExecutionProvider",
-    "onnx-rtx": "NvTensorRTRTXExecutionProvider",
-}
-"""Execution provider of each engine of ONNX Runtime, as `runtime.sessions` has them."""
 ONE_CONVOLUTION = base64.b64decode(
     "CAcSADqWAQoiCgF4CgF3EgF5IgRDb252KhEKBHBhZHNAAUABQAFAAaABBxIBZyozCAEIAQgDCAMQASIkAACAPwAA"
     "gD8AAIA/AACAPwAAgD8AAIA/AACAPwAAgD8AAIA/QgF3WhsKAXgSFgoUCAESEAoCCAEKAggBCgIIAwoCCANiGwoB"
@@ -52,10 +47,11 @@ def provider(engine: str) -> dict[str, Any]:
     import numpy as np
 
     from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph
-    from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
     from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
 
-    wanted = PROVIDERS[engine]
+    kind = find_kind(engine)
+    assert kind is not None and kind.provider is not None
+    wanted = kind.provider
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "convolution.onnx"
         graph.write_bytes(ONE_CONVOLUTION)
@@ -68,24 +64,38 @@ def provider(engine: str) -> dict[str, Any]:
 
 
 def tensorrt(engine: str) -> dict[str, Any]:
-    """Import the library of "tensorrt" or "tensorrt-rtx"."""
-    from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, library_text
+    """Import the library of an engine that is built by one."""
+    from sshr_deploy.runtime.sessions.tensorrt.library import library_text
 
-    trt = importlib.import_module(LIBRARIES[engine].module)
-    return {"library": library_text(engine, trt)}
+    library = _library(engine)
+    return {"library": library_text(library, importlib.import_module(library.module))}
 
 
 def builder(engine: str) -> dict[str, Any]:
     """Make a builder; TensorRT-RTX can do that without a GPU, TensorRT cannot."""
-    from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, error_logger, library_text
+    from sshr_deploy.runtime.sessions.tensorrt.library import error_logger, library_text
 
-    trt = importlib.import_module(LIBRARIES[engine].module)
+    library = _library(engine)
+    trt = importlib.import_module(library.module)
     logger = error_logger(trt)
     try:
         trt.Builder(logger)
     except TypeError as error:  # what the bindings raise where the library gives none
         raise SessionError(f"no builder: {logger.last_errors()}") from error
-    return {"library": library_text(engine, trt)}
+    return {"library": library_text(library, trt)}
+
+
+def _library(engine: str) -> Library:
+    kind = find_kind(engine)
+    assert kind is not None and kind.library is not None
+    return kind.library
+
+
+def library(engine: str) -> dict[str, Any]:
+    """Import the library of an engine as its sessions do."""
+    kind = find_kind(engine)
+    assert kind is not None
+    return {"library": kind.library_text()}
 
 
 def cuda() -> dict[str, Any]:
@@ -121,7 +131,7 @@ def torch() -> dict[str, Any]:
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     probe.__name__: probe
-    for probe in (onnxruntime_module, provider, tensorrt, builder, cuda, modules, torch)
+    for probe in (onnxruntime_module, provider, tensorrt, builder, library, cuda, modules, torch)
 }
 
 

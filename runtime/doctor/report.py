@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine.gpus import Gpu
 
 SCHEMA = 1
@@ -174,7 +175,9 @@ class BundleFacts:
 
     def precisions(self, engine: str) -> tuple[str, ...]:
         """Of the artefacts that `engine` may run."""
-        return tuple(item.precision for item in self.artifacts if engine in item.engines)
+        kind = find_kind(engine)
+        graphs = engine if kind is None else kind.graphs
+        return tuple(item.precision for item in self.artifacts if graphs in item.engines)
 
 
 @dataclass(frozen=True)

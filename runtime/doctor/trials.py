@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from sshr_deploy.errors import one_line
-from sshr_deploy.runtime.doctor.probe import MARK, PROVIDERS
+from sshr_deploy.runtime.doctor.probe import MARK
 from sshr_deploy.runtime.doctor.report import Answer, OnnxRuntime
+from sshr_deploy.runtime.engines.kind import EngineKind, Package
+from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.machine.child_process import run_child
 
 TIMEOUT_S = 120.0
@@ -24,8 +26,6 @@ ORT_PACKAGES = (
     "onnxruntime-windowsml",
 )  # fmt: skip
 """Packages that own the module `onnxruntime`."""
-RTX_PLUGIN = "onnxruntime-ep-nv-tensorrt-rtx"
-"""Package that brings the provider of onnx-rtx to any onnxruntime; its name goes on "-cu13"."""
 INFER_MODULES = ("PIL", "cv2", "imagecodecs", "openslide", "pydicom", "rasterio", "tifffile")
 """What every run needs; installed with sshr-deploy itself."""
 EXTRA_PACKAGES = ("safetensors", "onnx", "ml-dtypes", "onnxscript", "tensorboard", "matplotlib")
@@ -73,12 +73,15 @@ def try_everything(
         wanted["torch"] = ("torch",)
     if with_gpu and {"cuda-core", "pycuda"} & libraries.keys():
         wanted["cuda"] = ("cuda",)
-    if "tensorrt-rtx" in libraries:
-        wanted["tensorrt-rtx"] = ("builder", "tensorrt-rtx")
-    if "tensorrt" in libraries:
-        wanted["tensorrt-import"] = ("tensorrt", "tensorrt")
-        if with_gpu:
-            wanted["tensorrt"] = ("builder", "tensorrt")
+    for kind in KINDS:
+        if isinstance(kind.runs_on, Package) and kind.package in libraries:
+            wanted[kind.name] = ("library", kind.name)
+        if kind.library is None or kind.library.package not in libraries:
+            continue
+        if not kind.library.builds_without_gpu:
+            wanted[f"{kind.name}-import"] = ("tensorrt", kind.name)
+        if with_gpu or kind.library.builds_without_gpu:
+            wanted[kind.name] = ("builder", kind.name)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         module = pool.submit(_try_module, libraries, timeout_s)
         futures = {
@@ -86,17 +89,24 @@ def try_everything(
         }
         ort = module.result()
         futures |= {
-            engine: pool.submit(ask, "provider", engine, timeout_s=timeout_s)
-            for engine, provider in PROVIDERS.items()
-            if (with_gpu or engine == "onnx-cpu")
-            and (provider in ort.providers or (engine == "onnx-rtx" and has_rtx_plugin(libraries)))
+            kind.name: pool.submit(ask, "provider", kind.name, timeout_s=timeout_s)
+            for kind in KINDS
+            if (with_gpu or not kind.needs_gpu) and has_provider(kind, ort, libraries)
         }
         return ort, {name: future.result() for name, future in futures.items()}
 
 
-def has_rtx_plugin(libraries: Mapping[str, str]) -> bool:
-    """Whether the package that brings the provider of onnx-rtx is installed."""
-    return any(name.startswith(RTX_PLUGIN) for name in libraries)
+def has_provider(kind: EngineKind, ort: OnnxRuntime, libraries: Mapping[str, str]) -> bool:
+    """Whether it is an engine of ONNX Runtime whose provider is there, as a plug-in or built in."""
+    if kind.provider is None:
+        return False
+    return kind.provider.name in ort.providers or has_plugin(kind, libraries)
+
+
+def has_plugin(kind: EngineKind, libraries: Mapping[str, str]) -> bool:
+    """Whether the package that brings its provider is installed; its name goes on "-cu13"."""
+    package = None if kind.provider is None else kind.provider.package
+    return package is not None and any(name.startswith(package) for name in libraries)
 
 
 def _try_module(libraries: Mapping[str, str], timeout_s: float) -> OnnxRuntime:

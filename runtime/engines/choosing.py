@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import (
@@ -13,33 +12,21 @@ from sshr_deploy.errors import (
     MissingExtraError,
     OutputError,
     SessionError,
-    SshrDeployError,
     UsageError,
 )
-from sshr_deploy.manifest import Artifact
-from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.contract import (
-    Session,
-)
-from sshr_deploy.runtime.engines.key import PlanBuilder
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
+from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, KINDS
 from sshr_deploy.runtime.engines.opening import Opener
-from sshr_deploy.runtime.settings import EngineChoice, OpenOptions
-
-ENGINES = tuple(choice.value for choice in EngineChoice if choice is not EngineChoice.AUTO)
-"""Engine names, the faster first; "auto" takes the first that works."""
-
-_PREFERRED = {
-    # Whether 8 bits are faster there shows on the card alone; `export` compares where it has one.
-    **dict.fromkeys(
-        ("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx"),
-        (Precision.FP16, Precision.INT8, Precision.BF16, Precision.FP32),
-    ),
-    # Quantised convolutions run as floating point there, slower than without quantisation.
-    "onnx-cuda": (Precision.FP16, Precision.BF16, Precision.FP32),
-    # x86 has no FP16 arithmetic to speak of: ONNX Runtime converts back and forth.
-    "onnx-cpu": (Precision.INT8, Precision.FP32),
-}
-"""Precisions that are taken unless one is asked for, the faster first."""
+from sshr_deploy.runtime.engines.reasons import (
+    Failure,
+    all_reasons,
+    nothing_fits,
+    reasons_by_engine,
+    why_not_exported,
+)
+from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.runtime.settings import OpenOptions
 
 _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
 """What makes "auto" go on to the next engine."""
@@ -47,16 +34,15 @@ _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputEr
 
 def open_session(
     bundle: Bundle,
-    engine: str = "auto",
+    engine: str = AUTO,
     options: OpenOptions | None = None,
     *,
-    builder: PlanBuilder | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Session:
     """Open `bundle` with the named engine, or with the fastest that works here ("auto").
 
-    What this machine has not yet is built by `builder`, compared with the reference and kept in the
-    bundle's folder `engines`; `say` is told. The session's `info.rejected` says why each faster
+    What this machine has not yet is built, compared with the reference and kept in the bundle's
+    folder `engines`; `on_step` is told. The session's `info.rejected` says why each faster
     engine, or faster precision of one, was not taken.
 
     Raises:
@@ -65,104 +51,47 @@ def open_session(
             cannot be opened or built, or is not proven here.
         BundleError: the bundle's reference set is broken.
     """
-    if engine != "auto" and engine not in ENGINES:
-        raise UsageError(f"no engine named {engine!r}; choose auto, {', '.join(ENGINES)}")
-    options = options or OpenOptions()
-    candidates = [
-        (name, artifact)
-        for name in (ENGINES if engine == "auto" else (engine,))
-        for artifact in _artifacts(bundle, name, options.precision)
-    ]
+    if engine not in (AUTO, *ENGINES):
+        raise UsageError(f"no engine named {engine!r}; choose {AUTO}, {', '.join(ENGINES)}")
+    options, is_auto = options or OpenOptions(), engine == AUTO
+    kinds = [kind for kind in KINDS if kind.name == engine or (is_auto and kind.is_considered)]
+    by_kind = {kind.name: candidates_for(bundle, kind, options.precision) for kind in kinds}
+    candidates = [candidate for found in by_kind.values() for candidate in found]
     if not candidates:
-        raise UsageError(_nothing_fits(bundle, engine, options.precision))
+        raise UsageError(nothing_fits(bundle, engine, options.precision))
     # What is proven comes before what is only allowed.
-    failures: list[_Failure] = []
+    failures: list[Failure] = []
     for allowed in (False, True) if options.allow_unqualified else (False,):
-        opener = Opener(bundle, replace(options, allow_unqualified=allowed), builder, say)
-        session, failures = _first_that_opens(opener, candidates)
+        opener = Opener(bundle, replace(options, allow_unqualified=allowed), on_step)
+        session, failures = _first_that_opens(opener, candidates, is_auto)
         if session is None:
             continue
-        rejected = _rejected(failures, taken=session.info.engine)
-        if engine == "auto":
-            rejected = _not_tried(bundle, session.info.engine, options.precision) | rejected
+        taken = session.info.engine
+        rejected = reasons_by_engine(failures, taken)
+        if is_auto:
+            faster = kinds[: list(by_kind).index(taken)]
+            missing = [kind for kind in faster if not by_kind[kind.name]]
+            rejected = {kind.name: why_not_exported(bundle, kind) for kind in missing} | rejected
         session.info = replace(session.info, rejected=rejected)
         return session
     if len(failures) == 1:
         raise failures[0].error
-    by_reason: dict[str, list[str]] = {}
-    for name, why in _rejected(failures).items():
-        by_reason.setdefault(why, []).append(name)
-    reasons = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
-    raise SessionError(f"no engine works here: {reasons}" if engine == "auto" else reasons)
-
-
-class _Failure(NamedTuple):
-    engine: str
-    artifact: Artifact
-    error: SshrDeployError
-
-    @property
-    def reason(self) -> str:
-        return str(self.error).removeprefix(f"{self.engine} {self.artifact.precision}: ")
+    reasons = all_reasons(failures)
+    raise SessionError(f"no engine works here: {reasons}" if is_auto else reasons)
 
 
 def _first_that_opens(
-    opener: Opener, candidates: Sequence[tuple[str, Artifact]]
-) -> tuple[Session | None, list[_Failure]]:
+    opener: Opener, candidates: Sequence[Candidate], is_auto: bool
+) -> tuple[Session | None, list[Failure]]:
     """The first candidate that opens, and why those before it did not."""
-    failures: list[_Failure] = []
-    for name, artifact in candidates:
+    failures: list[Failure] = []
+    for candidate in candidates:
+        rival = candidate.kind.graphs_of
         try:
-            return opener.open(name, artifact), failures
+            if not is_auto or rival is None:
+                return opener.open(candidate), failures
+            rivals = [str(other) for other in candidates if other.kind.name == rival]
+            return opener.open_if_faster(candidate, rivals), failures
         except _NOT_HERE as error:
-            failures.append(_Failure(name, artifact, error))
+            failures.append(Failure(candidate, error))
     return None, failures
-
-
-def _artifacts(bundle: Bundle, engine: str, precision: Precision | None) -> list[Artifact]:
-    """What `engine` would run, the faster first."""
-    there = {artifact.precision: artifact for artifact in bundle.artifacts(engine)}
-    wanted = _PREFERRED[engine] if precision is None else (precision,)
-    return [there[item] for item in wanted if item in there]
-
-
-def _rejected(failures: Sequence[_Failure], taken: str = "") -> dict[str, str]:
-    """Reasons by engine; by engine and precision where the precisions of an engine differ in it,
-    or where the engine is `taken` with another one."""
-    said: dict[str, dict[str, str]] = {}
-    for failure in failures:
-        said.setdefault(failure.engine, {})[failure.artifact.precision] = failure.reason
-    rejected: dict[str, str] = {}
-    for engine, reasons in said.items():
-        if engine != taken and len(set(reasons.values())) == 1:
-            rejected[engine] = next(iter(reasons.values()))
-        else:
-            rejected |= {f"{engine} {precision}": why for precision, why in reasons.items()}
-    return rejected
-
-
-def _not_tried(bundle: Bundle, taken: str, precision: Precision | None) -> dict[str, str]:
-    """Why the bundle had nothing for engines faster than the one that was taken."""
-    faster = ENGINES[: ENGINES.index(taken)]
-    missing = [engine for engine in faster if not _artifacts(bundle, engine, precision)]
-    return {engine: _not_exported(bundle, engine) for engine in missing}
-
-
-def _not_exported(bundle: Bundle, engine: str) -> str:
-    if there := bundle.artifacts(engine):
-        precisions = ", ".join(artifact.precision for artifact in there)
-        return f"the bundle has only {precisions} for it"
-    target = engine.replace("onnx-", "tensorrt-" if engine == "onnx-rtx" else "")
-    return f"the bundle has no artefact for it; export it with --engine {target}"
-
-
-def _nothing_fits(bundle: Bundle, engine: str, precision: Precision | None) -> str:
-    there = {
-        f"{artifact.precision} for {', '.join(artifact.engines)}"
-        for artifact in bundle.manifest.artifacts
-    }
-    asked = engine if precision is None else f"{precision} for {engine}"
-    return (
-        f"{bundle.path} has no {asked}; it has {'; '.join(sorted(there))}: "
-        "choose among these, or export it with what is missing"
-    )

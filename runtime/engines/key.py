@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Protocol
-
-from sshr_deploy.manifest import Artifact
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,7 +13,7 @@ class EngineKey:
     """Identity of an engine, or of what was found out about a graph on one machine."""
 
     engine: str
-    """A name of `EngineChoice`."""
+    """A name of `kinds.ENGINES`."""
     precision: str
     model_sha256: str
     """Of the graph and its weights."""
@@ -36,7 +33,7 @@ class EngineKey:
     rule: str
     """CAM weights and gate, by which it was compared."""
     options: str
-    """How it was built; empty where nothing is built."""
+    """How it was built, or what it was timed against; empty where neither was."""
     kernels_sha256: str | None
     """Of the precompiled kernels that the session launches; None where it launches none."""
 
@@ -54,16 +51,6 @@ class EngineKey:
             if before != after:
                 said.append(f"{field.name} {_text(before)} -> {_text(after)}")
         return said
-
-
-class PlanBuilder(Protocol):
-    """Builds a TensorRT engine; `engines.building.from_onnx` has the real one."""
-
-    def __call__(
-        self, graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
-    ) -> dict[str, Any]:
-        """Write `plan` from `graph`, and report what was built."""
-        ...
 
 
 def _text(value: Any) -> str:

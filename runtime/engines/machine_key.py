@@ -6,67 +6,64 @@ import hashlib
 
 import sshr_deploy
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import KernelError
-from sshr_deploy.manifest import Artifact
+from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
+from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
+from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.key import EngineKey
+from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
 from sshr_deploy.runtime.machine.gpus import first_gpu
-from sshr_deploy.runtime.machine.processor import library_versions, processor_text
+from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.runtime.masks import mask_rule
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
-from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
-from sshr_deploy.runtime.sessions.onnxruntime.session import library_text as onnxruntime_text
-from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES, import_tensorrt, library_text
-
-PLAN_ENGINES = tuple(LIBRARIES)
-"""Engines that run a plan that was built here."""
-CACHING_ENGINES = tuple(name for name, item in PROVIDERS.items() if item.cache_options)
-"""Engines of ONNX Runtime that keep what they built, and leave it as it is from then on."""
-_DEVICE_LIBRARIES = ("cuda-core", "pycuda")
-"""Without one of them onnx-cuda launches no kernels; the engines that run a plan need one."""
 
 
-def machine_key(bundle: Bundle, artifact: Artifact, engine: str, batch: int) -> EngineKey:
-    """Key of `artifact` for `engine` on the first GPU of this machine, or on its processor.
+def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
+    """Key of an engine on the first GPU of this machine, or on its processor.
 
     Args:
-        bundle: the bundle of the artefact.
-        artifact: what is to run.
-        engine: a name of `EngineChoice`.
+        bundle: that has the artefact.
+        candidate: what is to run.
         batch: the largest static batch; the smaller is 1.
 
     Raises:
-        SessionError: the library or the GPU that the engine needs is not there.
+        MissingExtraError, SessionError: the library or the GPU that the engine needs is not there.
     """
+    kind, artifact, precision = candidate
     files = bundle.manifest.files
     graph = [
         files[name].sha256
         for name in sorted(files)
         if name.startswith(artifact.file) or name in artifact.weights
     ]
-    gpu = None if engine == "onnx-cpu" else first_gpu()
-    planned = engine in PLAN_ENGINES
-    if planned:
-        library = library_text(engine, import_tensorrt(engine))
-    else:
-        library = onnxruntime_text(import_onnxruntime(), engine)
-    launches = planned or (engine == "onnx-cuda" and bool(library_versions(_DEVICE_LIBRARIES)))
-    builds = planned or PROVIDERS[engine].prefix is not None
+    gpu = first_gpu() if kind.needs_gpu else None
+    is_built = kind.library is not None  # which needs a device library anyway
+    launches = kind.launches_kernels and (is_built or bool(library_versions(DEVICE_LIBRARIES)))
     return EngineKey(
-        engine=engine,
-        precision=artifact.precision.value,
+        engine=kind.name,
+        precision=precision.value,
         model_sha256=hashlib.sha256("".join(graph).encode()).hexdigest(),
         reference_sha256=files[bundle.manifest.reference_file].sha256,
-        batches=tuple(sorted({1, batch})) if builds else (),
-        library=library,
-        device=gpu.name if gpu else processor_text(),
+        batches=tuple(sorted({1, batch})) if kind.has_static_batches else (),
+        library=kind.library_text(),
+        device=gpu.name if gpu else kind.device(),
         sm=gpu.sm if gpu else None,
         driver=gpu.driver if gpu else None,
         sshr_deploy=sshr_deploy.__version__,
         rule=str(mask_rule(bundle.manifest.profile)),
-        options=bundle.manifest.engine_options.model_dump_json() if planned else "",
+        options=_options(bundle, kind),
         kernels_sha256=_kernels_sha256() if launches else None,
     )
+
+
+def _options(bundle: Bundle, kind: EngineKind) -> str:
+    if kind.library is not None:
+        return bundle.manifest.engine_options.model_dump_json()
+    rival = None if kind.graphs_of is None else find_kind(kind.graphs_of)
+    try:
+        return "" if rival is None else f"timed against {rival.library_text()}"
+    except (MissingExtraError, SessionError):
+        return ""
 
 
 def _kernels_sha256() -> str | None:

@@ -4,75 +4,74 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError
-from sshr_deploy.manifest import Artifact, Qualification
+from sshr_deploy.errors import MissingExtraError, SessionError
+from sshr_deploy.manifest import Qualification
 from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
 from sshr_deploy.runtime.engines.entry import PLAN_NAME, Entry, Record
-from sshr_deploy.runtime.engines.key import EngineKey, PlanBuilder
-from sshr_deploy.runtime.engines.machine_key import CACHING_ENGINES, PLAN_ENGINES, machine_key
+from sshr_deploy.runtime.engines.key import EngineKey
+from sshr_deploy.runtime.engines.kind import Opening
+from sshr_deploy.runtime.engines.kinds import find_kind
+from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.engines.qualification import misses, passes_for, qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet, read_reference
 from sshr_deploy.runtime.engines.store import EngineStore, new_record
-from sshr_deploy.runtime.progress import Sparse
-from sshr_deploy.runtime.sessions.onnxruntime.provider_trial import (
+from sshr_deploy.runtime.engines.trial import (
+    RIVAL_ROUNDS,
+    Trial,
+    not_faster,
     options_of,
+    rivals_record,
     time_pair,
     trial_record,
     untried_record,
 )
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
-from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.settings import OpenOptions
 
 
 class Opener:
-    """Opens artefacts of one bundle.
+    """Opens candidates of one bundle.
 
     Args:
         bundle: its files are checked already.
         options: what the user allows.
-        builder: of TensorRT engines; None where they may not be built.
-        say: told what is being done, in a few words.
+        on_step: told what is being done.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        options: OpenOptions,
-        builder: PlanBuilder | None,
-        say: Callable[[str], None],
-    ) -> None:
-        self.bundle, self.options, self.builder, self.say = bundle, options, builder, say
+    def __init__(self, bundle: Bundle, options: OpenOptions, on_step: OnStep) -> None:
+        self.bundle, self.options, self.on_step = bundle, options, on_step
         self.store = EngineStore(bundle.path)
 
-    def open(self, engine: str, artifact: Artifact) -> Session:
-        """Open one artefact with one engine.
+    def open(self, candidate: Candidate) -> Session:
+        """Open one candidate, built and compared with the reference first where it is not yet.
 
         Raises:
-            SessionError: the engine does not work here, or is not proven and may not be used so.
+            MissingExtraError, ExportError, SessionError: the engine does not work here, or is not
+                proven and may not be used so.
             BundleError: the bundle's reference set is broken.
         """
-        key = machine_key(self.bundle, artifact, engine, self.options.batch_for(engine))
-        entry = self.store.find(key)
+        key, entry = self._find(candidate)
         if entry is None or entry.record is None or entry.damage is not None:
             reason = self._why_not_there(key, entry)
             if not self.options.build:
-                return self._unproven(key, artifact, None, reason)
-            self.say(f"{engine} {artifact.precision}: {reason}; {self._doing(key)}")
-            entry, record = self._make(key, artifact)
+                return self._unproven(candidate, key, None, reason)
+            self.on_step(f"{candidate}: {reason}; {self._doing(candidate)}")
+            entry, record = self._make(candidate, key)
         else:
             record = entry.record
-        if said := misses(record.qualification, artifact.tolerance):
+        if said := misses(record.qualification, candidate.tolerance):
             reason = "it does not equal the reference here: " + "; ".join(said)
-            return self._unproven(key, artifact, entry, reason)
-        session = self._session(key, artifact, entry.path, options_of(record.build))
+            return self._unproven(candidate, key, entry, reason)
+        session = self._session(candidate, key, entry.path, options_of(record.build))
         session.info = replace(
             session.info,
             mask_agreement=record.qualification.mask_agreement,
@@ -80,12 +79,35 @@ class Opener:
         )
         return session
 
+    def open_if_faster(self, candidate: Candidate, rivals: Collection[str]) -> Session:
+        """Open a candidate that its record shows to be faster than those of `rivals` it met.
+
+        Raises:
+            As `open`, and SessionError: it is not faster, or was not timed here yet.
+        """
+        _, entry = self._find(candidate)
+        if entry is None or entry.record is None or entry.damage is not None:
+            engine, rival = candidate.kind.name, candidate.kind.graphs
+            raise SessionError(
+                f"not compared with {rival} here yet; run once with --engine {engine}"
+            )
+        if reason := not_faster(entry.record.build, rivals):
+            raise SessionError(reason)
+        return self.open(candidate)
+
     @cached_property
     def reference(self) -> ReferenceSet:
         """Patches and what the PyTorch FP32 network says of them."""
         manifest = self.bundle.manifest
         file = self.bundle.file(manifest.reference_file)
         return read_reference(file, manifest.profile.num_classes)
+
+    def _find(self, candidate: Candidate) -> tuple[EngineKey, Entry | None]:
+        key = machine_key(self.bundle, candidate, self._batch(candidate))
+        return key, self.store.find(key)
+
+    def _batch(self, candidate: Candidate) -> int:
+        return candidate.kind.batch_for(self.options.batch)
 
     def _why_not_there(self, key: EngineKey, entry: Entry | None) -> str:
         if entry is not None:
@@ -97,48 +119,39 @@ class Opener:
             nearest.key.differences(key)
         )
 
-    def _doing(self, key: EngineKey) -> str:
+    def _doing(self, candidate: Candidate) -> str:
         patches = f"comparing it with the reference on {len(self.reference)} patches"
-        return f"building the engine and {patches}" if key.engine in PLAN_ENGINES else patches
+        return patches if candidate.kind.library is None else f"building the engine and {patches}"
 
     def _unproven(
-        self, key: EngineKey, artifact: Artifact, entry: Entry | None, reason: str
+        self, candidate: Candidate, key: EngineKey, entry: Entry | None, reason: str
     ) -> Session:
-        nothing_to_run = key.engine in PLAN_ENGINES and entry is None
+        nothing_to_run = candidate.kind.library is not None and entry is None
         if nothing_to_run or not self.options.allow_unqualified:
             way = "run without --no-build" if entry is None else "choose another --precision"
             more = "" if nothing_to_run else ", or add --allow-unqualified"
-            raise SessionError(f"{key.engine} {key.precision}: {reason}; {way}{more}")
+            raise SessionError(f"{candidate}: {reason}; {way}{more}")
         kept = options_of(entry.record.build) if entry and entry.record else {}
-        session = self._session(key, artifact, entry.path if entry else None, kept)
+        session = self._session(candidate, key, entry.path if entry else None, kept)
         session.info = replace(session.info, unqualified=reason)
         return session
 
-    def _make(self, key: EngineKey, artifact: Artifact) -> tuple[Entry, Record]:
+    def _make(self, candidate: Candidate, key: EngineKey) -> tuple[Entry, Record]:
         """Build where there is something to build, qualify, and keep both."""
         found: tuple[dict[str, Any], Qualification] | None = None
         try:
             with self.store.draft(key) as draft:
-                found = self._built_and_qualified(key, artifact, draft.folder)
+                found = self._built_and_qualified(candidate, key, draft.folder)
                 return draft.commit(*found)
         except OSError as error:
             reason, fix = error.strerror or error, self._store_fix(error)
-            if key.engine in PLAN_ENGINES:
+            if candidate.kind.library is not None:
                 raise SessionError(f"cannot write {self.store.folder}: {reason}; {fix}") from error
-            self.say(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
+            self.on_step(f"cannot keep what was found out in {self.store.folder}: {reason}; {fix}")
         if found is None:  # nothing to build, so no folder is needed
-            found = self._built_and_qualified(key, artifact, None)
+            found = self._built_and_qualified(candidate, key, None)
         record = new_record(key, *found)
         return Entry(self.store.folder, record, key, None), record
-
-    def _built_and_qualified(
-        self, key: EngineKey, artifact: Artifact, folder: Path | None
-    ) -> tuple[dict[str, Any], Qualification]:
-        build = self._build(key, artifact, folder)
-        with self._session(key, artifact, folder) as session:
-            found = self._qualified(key, session)
-            tried, found = self._tried(key, artifact, session, found)
-        return {**build, **tried}, found
 
     def _store_fix(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -151,8 +164,43 @@ class Opener:
             return "move it away"
         return "copy the bundle to a folder that you can write to"
 
+    def _built_and_qualified(
+        self, candidate: Candidate, key: EngineKey, folder: Path | None
+    ) -> tuple[dict[str, Any], Qualification]:
+        build = self._build(candidate, key, folder)
+        with self._session(candidate, key, folder) as session:
+            found = self._qualified(key, session)
+            if misses(found, candidate.tolerance):
+                return build, found
+            if candidate.kind.graphs_of is not None:
+                return {**build, **self._timed(candidate, session)}, found
+            tried, found = self._tried(candidate, key, session, found)
+        return {**build, **tried}, found
+
+    def _build(self, candidate: Candidate, key: EngineKey, folder: Path | None) -> dict[str, Any]:
+        library, artifact = candidate.kind.library, candidate.artifact
+        if library is None or folder is None:
+            return {}
+        options, sparse = self.bundle.manifest.engine_options, Sparse(self.on_step)
+        report = build_engine(
+            self.bundle.file(artifact.file),
+            folder / PLAN_NAME,
+            library=library,
+            precision=candidate.precision,
+            options=BuildOptions(
+                batches=key.batches,
+                workspace_mib=options.workspace_mib,
+                version_compatible=options.version_compatible and library.version_compatible,
+                hardware_compatible=options.hardware_compatible,
+                timing_cache=self.store.timing_cache(key),
+            ),
+            on_progress=lambda what, share: sparse(f"{what}: {share:.0%}"),
+            wider=frozenset(artifact.quantisation.wide_nodes if artifact.quantisation else ()),
+        )
+        return asdict(report)
+
     def _qualified(self, key: EngineKey, session: Session) -> Qualification:
-        total, done, sparse = len(self.reference), 0, Sparse(self.say)
+        total, done, sparse = len(self.reference), 0, Sparse(self.on_step)
 
         def on_patches(count: int) -> None:
             nonlocal done
@@ -169,39 +217,66 @@ class Opener:
         )
 
     def _tried(
-        self, key: EngineKey, artifact: Artifact, session: Session, found: Qualification
+        self, candidate: Candidate, key: EngineKey, session: Session, found: Qualification
     ) -> tuple[dict[str, Any], Qualification]:
         """What the record says of options on trial, and the proof of what will be opened."""
-        provider = PROVIDERS.get(key.engine)
-        if provider is None or not provider.on_trial or misses(found, artifact.tolerance):
+        provider = candidate.kind.provider
+        if provider is None or not provider.on_trial:
             return {}, found
-        options, batch = dict(provider.on_trial), self.options.batch_for(key.engine)
+        options, batch = dict(provider.on_trial), self._batch(candidate)
         try:
-            with self._session(key, artifact, None, options) as other:
+            with self._session(candidate, key, None, options) as other:
                 found_so = self._qualified(key, other)
-                if said := misses(found_so, artifact.tolerance):
+                if said := misses(found_so, candidate.tolerance):
                     return untried_record(options, "; ".join(said)), found
                 trial = time_pair(session, other, batch)
         except SessionError as error:
             return untried_record(options, str(error)), found
         return trial_record(options, trial, batch), found_so if trial.is_faster else found
 
-    def _build(self, key: EngineKey, artifact: Artifact, folder: Path | None) -> dict[str, Any]:
-        if key.engine not in PLAN_ENGINES or folder is None:
-            return {}
-        if self.builder is None:
-            raise SessionError(f"there is no {key.engine} engine for this machine, and no builder")
-        graph = self.bundle.file(artifact.file)
-        return self.builder(graph, folder / PLAN_NAME, artifact, key, self.store.timing_cache(key))
+    def _timed(self, candidate: Candidate, session: Session) -> dict[str, Any]:
+        """What the record says of the engine whose graphs it runs: of its best, and of the same
+        precision; an engine that does not work here is no rival."""
+        kind, batch = find_kind(candidate.kind.graphs), self._batch(candidate)
+        trials: dict[str, Trial] = {}
+        for precision in (None, candidate.precision):
+            rivals = candidates_for(self.bundle, kind, precision) if kind else []
+            for rival in rivals:
+                try:
+                    with self._proven(rival) as other:
+                        if str(rival) not in trials:
+                            self.on_step(f"{candidate}: timing it against {rival}")
+                            trials[str(rival)] = time_pair(other, session, batch, RIVAL_ROUNDS)
+                    break
+                except (MissingExtraError, SessionError) as error:
+                    self.on_step(f"{candidate}: not timed against {rival}: {error}")
+        return rivals_record(trials, batch)
+
+    def _proven(self, candidate: Candidate) -> Session:
+        options = replace(self.options, allow_unqualified=False)
+        return Opener(self.bundle, options, self.on_step).open(candidate)
 
     def _session(
         self,
+        candidate: Candidate,
         key: EngineKey,
-        artifact: Artifact,
         folder: Path | None,
         options: Mapping[str, str] | None = None,
     ) -> Session:
-        session = self._opened(key, artifact, folder, options or {})
+        engine_options = self.bundle.manifest.engine_options
+        session = candidate.kind.open(
+            Opening(
+                graph=self.bundle.file(candidate.artifact.file),
+                classes=self.bundle.manifest.profile.num_classes,
+                precision=candidate.precision.value,
+                batch=self._batch(candidate),
+                batches=key.batches,
+                folder=folder,
+                options=options or {},
+                runtime_cache=self.store.runtime_cache(key),
+                host_code=engine_options.version_compatible,
+            )
+        )
         if key.sm is not None and session.info.device != key.device:
             session.close()
             raise SessionError(
@@ -209,43 +284,3 @@ class Opener:
                 "set CUDA_DEVICE_ORDER=PCI_BUS_ID"
             )
         return session
-
-    def _opened(
-        self, key: EngineKey, artifact: Artifact, folder: Path | None, options: Mapping[str, str]
-    ) -> Session:
-        classes = self.bundle.manifest.profile.num_classes
-        if key.engine in PLAN_ENGINES:
-            from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
-
-            assert folder is not None
-            return TensorRtSession(
-                folder / PLAN_NAME,
-                classes,
-                engine=key.engine,
-                precision=key.precision,
-                batches=key.batches,
-                host_code=self.bundle.manifest.engine_options.version_compatible
-                and key.engine == "tensorrt",
-                runtime_cache=self.store.runtime_cache(key)
-                if key.engine == "tensorrt-rtx"
-                else None,
-            )
-        graph = self.bundle.file(artifact.file)
-        if key.engine == "onnx-cuda":
-            from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
-
-            return OnnxRuntimeCudaSession(
-                graph,
-                classes,
-                precision=key.precision,
-                batch=self.options.batch_for(key.engine),
-                more_options=options,
-            )
-        return OnnxRuntimeSession(
-            graph,
-            classes,
-            engine=key.engine,
-            precision=key.precision,
-            batch=self.options.batch_for(key.engine),
-            cache=folder if key.engine in CACHING_ENGINES else None,
-        )

@@ -8,9 +8,11 @@ from enum import StrEnum
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import BundleError, MissingExtraError, SessionError
-from sshr_deploy.manifest import Artifact
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
 from sshr_deploy.runtime.engines.entry import Entry
 from sshr_deploy.runtime.engines.key import EngineKey
+from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.engines.qualification import misses
 from sshr_deploy.runtime.engines.store import EngineStore
@@ -53,20 +55,21 @@ def _state(bundle: Bundle, entry: Entry) -> EngineState:
     if entry.key is None or entry.record is None:
         return EngineState(entry, State.DAMAGED, entry.damage or "it has no record")
     key = entry.key
-    artifacts = [a for a in bundle.artifacts(key.engine) if a.precision == key.precision]
-    if not artifacts:
+    kind = find_kind(key.engine)
+    candidates = candidates_for(bundle, kind, Precision(key.precision)) if kind else []
+    if not candidates:
         reason = f"the bundle has no {key.precision} for {key.engine} any more"
         return EngineState(entry, State.STALE, reason)
-    if stale := _stale(bundle, key, artifacts[0]):
+    if stale := _stale(bundle, key, candidates[0]):
         return EngineState(entry, State.STALE, stale)
-    if said := misses(entry.record.qualification, artifacts[0].tolerance):
+    if said := misses(entry.record.qualification, candidates[0].tolerance):
         return EngineState(entry, State.REFUSED, "; ".join(said))
     return EngineState(entry, State.READY, "")
 
 
-def _stale(bundle: Bundle, key: EngineKey, artifact: Artifact) -> str:
+def _stale(bundle: Bundle, key: EngineKey, candidate: Candidate) -> str:
     try:
-        now = machine_key(bundle, artifact, key.engine, max(key.batches, default=1))
+        now = machine_key(bundle, candidate, max(key.batches, default=1))
     except (SessionError, MissingExtraError) as error:
         return f"it cannot run here: {error}"
     return ", ".join(key.differences(now))

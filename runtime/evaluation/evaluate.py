@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.kinds import default_batch
 from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.machine.read_ahead import read_ahead
 from sshr_deploy.runtime.pipeline.images import predict_images
-from sshr_deploy.runtime.settings import LargeImages, default_batch
+from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally, confusion_matrix
 
 _AHEAD = 4

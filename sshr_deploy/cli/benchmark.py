@@ -18,7 +18,7 @@ from sshr_deploy.cli.options import (
     WidthOption,
 )
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, UsageError
-from sshr_deploy.runtime.settings import EngineChoice
+from sshr_deploy.runtime.engines.kinds import AUTO
 
 if TYPE_CHECKING:
     from sshr_deploy.bundle import Bundle
@@ -46,7 +46,7 @@ def _group() -> None:
 @benchmark_app.command()
 def latency(
     bundle: BundleArgument,
-    engine: EngineOption = EngineChoice.AUTO,
+    engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     batches: Annotated[

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.options import BUNDLE_HELP
+from sshr_deploy.runtime.engines.kinds import ENGINES
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from sshr_deploy.runtime.doctor.report import Ability, GpuFacts, Processor, Report
 
-_NAME_WIDTH = 13  # of the longest engine
+_NAME_WIDTH = max(map(len, ENGINES))
 _TABLE_WIDTH = 60  # columns of a terminal; narrower ones get lines without frames
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.bundle import Bundle
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 def open_engine(
     bundle: Bundle,
-    engine: EngineChoice,
+    engine: str,
     *,
     precision: Precision | None = None,
     batch: int | None = None,
@@ -28,23 +27,14 @@ def open_engine(
     `threads` are the CPU threads of this process from now on, see `choose_threads`.
     """
     from sshr_deploy.cli.console import say
-    from sshr_deploy.runtime.engines.building.for_artifact import plan_builder
     from sshr_deploy.runtime.engines.choosing import open_session
     from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
     from sshr_deploy.runtime.settings import OpenOptions
 
-    def tell(text: str) -> None:
-        if not quiet:
-            say(text)
-
     use_threads(choose_threads(bundle.manifest.model.width, threads))
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     session = open_session(
-        bundle,
-        engine.value,
-        options,
-        builder=plan_builder(bundle.manifest.engine_options, tell),
-        say=tell,
+        bundle, engine, options, on_step=lambda text: None if quiet else say(text)
     )
     trained_on = bundle.manifest.relabelled_from
     if trained_on is not None:

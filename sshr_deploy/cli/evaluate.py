@@ -23,7 +23,8 @@ from sshr_deploy.cli.options import (
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice, LargeImages, default_batch
+from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
+from sshr_deploy.runtime.settings import LargeImages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,7 @@ def evaluate(
     profile: CheckpointProfileOption = None,
     relabel: RelabelOption = False,
     large: LargeOption = LargeImages.TILES,
-    engine: EngineOption = EngineChoice.AUTO,
+    engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
@@ -140,7 +141,7 @@ def _check_outputs(outputs: list[Path], model: Path, split: Path) -> None:
 class _Wanted(NamedTuple):
     """How to run a bundle."""
 
-    engine: EngineChoice
+    engine: str
     precision: Precision | None
     batch: int | None
     allow_unqualified: bool
@@ -157,7 +158,7 @@ def _opened(
     if not model.exists():
         raise UsageError(f"--model {model} does not exist; give a bundle folder or a checkpoint")
     if not model.is_dir():
-        if wanted.engine != EngineChoice.AUTO or wanted.precision is not None:
+        if wanted.engine != AUTO or wanted.precision is not None:
             raise UsageError(
                 f"--engine and --precision are for bundles, {model} runs in PyTorch; "
                 "leave them out, or export it and give the bundle"

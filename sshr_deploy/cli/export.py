@@ -12,6 +12,7 @@ from sshr_deploy.cli.options import (
     CheckpointProfileOption,
     QuietOption,
     RelabelOption,
+    Target,
     ThreadsOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
@@ -19,14 +20,6 @@ from sshr_deploy.precision import Precision
 
 if TYPE_CHECKING:
     from sshr_deploy.manifest import Artifact
-
-
-class Target(StrEnum):
-    """Libraries that a bundle is made ready for; the keys of `export.job.TARGETS`."""
-
-    ONNX = "onnx"
-    TENSORRT_RTX = "tensorrt-rtx"
-    TENSORRT = "tensorrt"
 
 
 class Form(StrEnum):
@@ -170,7 +163,7 @@ def export(
     loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
     options = ExportOptions(
         precisions=tuple(precision or ()),
-        targets=tuple(target.value for target in engine or ()),
+        targets=tuple(str(target) for target in engine or ()),
         calibration=calibrate,
         form=None if hfrm is Form.AUTO else HfrmForm(hfrm.value),
         engine_options=EngineOptions(

@@ -25,13 +25,12 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
+from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
 from sshr_deploy.runtime.settings import (
-    EngineChoice,
     InferSettings,
     LargeImages,
     Mode,
     TissueChoice,
-    default_batch,
 )
 
 
@@ -58,7 +57,7 @@ def infer(
         typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
     ] = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
-    engine: EngineOption = EngineChoice.AUTO,
+    engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.settings import EngineChoice, LargeImages
+from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, TARGETS
+from sshr_deploy.runtime.settings import LargeImages
+
+if TYPE_CHECKING:
+    EngineChoice: TypeAlias = str
+    Target: TypeAlias = str
+else:  # typer takes its choices from an enum
+    EngineChoice = StrEnum("EngineChoice", {name: name for name in (AUTO, *ENGINES)})
+    Target = StrEnum("Target", {name: name for name in TARGETS})
 
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 

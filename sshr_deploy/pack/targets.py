@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sshr_deploy.runtime.engines.kinds import TENSORRT, TENSORRT_RTX
+
 # The wheels' names for Linux by glibc, newest first. 2.28 is that of RHEL 8; Debian 11 and
 # Ubuntu 20.04 are newer. Every dependency has a wheel for it.
 _MANYLINUX = (
@@ -82,7 +84,7 @@ _WINDOWS = System(
         "platform_machine": "AMD64",
     },
 )
-_RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
+_RTX_SOURCES = (f"{TENSORRT_RTX.package}", f"{TENSORRT_RTX.package}-cu13")
 _NVIDIA_INDEX = (
     "TensorRT's libraries come from NVIDIA's own package index: name that index in "
     "PIP_EXTRA_INDEX_URL, or a folder with its wheels in PIP_FIND_LINKS"
@@ -98,7 +100,7 @@ _ALL = (
         _LINUX,
         ("gpu", "tensorrt"),
         has_gpu=True,
-        source_only=("tensorrt", "tensorrt-cu13"),
+        source_only=(f"{TENSORRT.package}", f"{TENSORRT.package}-cu13"),
         hint=_NVIDIA_INDEX,
     ),
     Target(TargetName.WINDOWS_CPU, _WINDOWS, ("cpu",), has_gpu=False, note=_UNTESTED),

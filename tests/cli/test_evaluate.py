@@ -170,7 +170,7 @@ def test_other_classes_than_the_model_s_are_scored_with_relabel_alone(
         command = ["evaluate", *map(str, arguments), "--quiet", "--json", str(tmp_path / "out")]
         done = CliRunner().invoke(app, command)
         assert isinstance(done.exception, UsageError)
-        assert words in str(done.exception) and "--relabel" in str(done.exception)
+        assert words in str(done.exception) and "`relabel`" in str(done.exception)
         assert not (tmp_path / "out").exists()
         done = CliRunner().invoke(app, [*command, "--relabel"])
         assert done.exit_code == 0, done.exception

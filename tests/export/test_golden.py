@@ -24,6 +24,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, Session
 from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.kinds import TENSORRT_RTX
 from sshr_deploy.runtime.engines.qualification import relative_rms_error
 from sshr_deploy.runtime.masks import gate, reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
@@ -119,10 +120,12 @@ def test_tensorrt_rtx_builds_the_full_network_in_int8(model: SSHR, tmp_path: Pat
     ]
 
     plan = tmp_path / "engine.plan"
+    library = TENSORRT_RTX.library
+    assert library is not None
     report = build_engine(
         graph,
         plan,
-        engine="tensorrt-rtx",
+        library=library,
         precision=Precision.INT8,
         options=BuildOptions(batches=(4,)),
         on_progress=lambda *_: None,

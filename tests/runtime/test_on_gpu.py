@@ -16,6 +16,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CamBatch, Session
 from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
+from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CUDA
 from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
 from sshr_deploy.runtime.engines.reference import read_reference
 from sshr_deploy.runtime.kernels.cam_to_mask import plan
@@ -23,8 +24,8 @@ from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
 from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu, first_gpu
 from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
-from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, PROVIDERS, Provider
-from sshr_deploy.runtime.sessions.tensorrt.library import LIBRARIES
+from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, Provider
+from sshr_deploy.runtime.sessions.tensorrt.library import Library
 from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from tests.gpu_here import why_not
 from tests.runtime.fake_gpu import SM
@@ -77,29 +78,49 @@ def _graph(graphs: Path, precision: Precision) -> Path:
     return path
 
 
-def _cuda(graphs: Path, precision: Precision) -> Session:
+def _cuda(
+    graphs: Path, precision: Precision, provider: Provider | None = ONNX_CUDA.provider
+) -> Session:
     graph = _graph(graphs, precision)
-    return OnnxRuntimeCudaSession(graph, 3, precision=precision.value, batch=max(BATCHES))
+    assert provider is not None
+    return OnnxRuntimeCudaSession(
+        graph,
+        3,
+        engine=ONNX_CUDA.name,
+        provider=provider,
+        precision=precision.value,
+        batch=max(BATCHES),
+    )
 
 
-def _planned(engine: str) -> Any:
+def _planned(engine: str, library: Library) -> Any:
     def opened(graphs: Path, precision: Precision) -> Session:
         plan = graphs / f"{engine}-{precision}.plan"
         if not plan.exists():
             build_engine(
                 _graph(graphs, precision),
                 plan,
-                engine=engine,  # type: ignore[arg-type]
+                library=library,
                 precision=precision,
                 options=BuildOptions(batches=BATCHES),
                 on_progress=lambda *_: None,
             )
-        return TensorRtSession(plan, 3, engine=engine, precision=precision.value, batches=BATCHES)
+        return TensorRtSession(
+            plan,
+            3,
+            engine=engine,
+            made_by=library,
+            precision=precision.value,
+            batches=BATCHES,
+        )
 
     return opened
 
 
-OPENED = {"onnx-cuda": _cuda, **{engine: _planned(engine) for engine in LIBRARIES}}
+OPENED = {
+    ONNX_CUDA.name: _cuda,
+    **{kind.name: _planned(kind.name, kind.library) for kind in KINDS if kind.library},
+}
 
 
 def _skip_where_it_cannot_run(engine: str) -> None:
@@ -149,10 +170,9 @@ def test_onnx_cuda_is_tested_as_it_ships(tmp_path: Path, monkeypatch: pytest.Mon
     """On a fake GPU and ONNX Runtime's CPU provider, with a graph that takes no time to write."""
     install_fake_tensorrt(monkeypatch, make_mask_kernels(tmp_path / "kernels", SM))
     provider = Provider(CPU_PROVIDER, "gpu", buffers="cpu")
-    monkeypatch.setitem(PROVIDERS, "onnx-cuda", provider)
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (Gpu(0, "a card", SM, "580", 1024),))
     small_graph.writer(tmp_path)("FLOAT").rename(tmp_path / FP32_GRAPH)
-    with OPENED["onnx-cuda"](tmp_path, Precision.FP32) as session:
+    with _cuda(tmp_path, Precision.FP32, provider) as session:
         assert type(session) is OnnxRuntimeCudaSession
         assert session.info.notes == ()
 

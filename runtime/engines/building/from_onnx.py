@@ -1,8 +1,8 @@
 """ONNX graph -> engine of TensorRT or TensorRT-RTX, by one path.
 
-Both have the same Python API; what differs is in `_TRAITS`. This also runs on the workstation:
-it needs NumPy and the library, no torch and no onnx. Building for TensorRT needs the GPU; for
-TensorRT-RTX it does not, and the engine serves every RTX card from SM 8.0 on.
+Both have the same Python API; what differs is in their `Library`. This also runs on the
+workstation: it needs NumPy and the library, no torch and no onnx. Building for TensorRT needs the
+GPU; for TensorRT-RTX it does not, and the engine serves every RTX card from SM 8.0 on.
 
 The graph alone decides on types: the network is strongly typed and no precision flag is set. TF32
 is switched off, which would give FP32 layers 10 bits of mantissa.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sshr_deploy.atomic import atomic_path, check_writable, output_errors
 from sshr_deploy.errors import ExportError, UsageError
@@ -25,41 +25,13 @@ from sshr_deploy.runtime.engines.building.inspection import (
 )
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.sessions.tensorrt.library import (
+    Library,
     error_logger,
     import_tensorrt,
     library_text,
 )
 
-Engine = Literal["tensorrt", "tensorrt-rtx"]
 CacheState = Literal["none", "new", "reused", "replaced"]
-
-
-class _Traits(NamedTuple):
-    """What a library has; where it has not, its functions warn, do nothing or fail."""
-
-    timing_cache: bool
-    version_compatible: bool
-    hardware_level: bool
-    """Else its engines serve every GPU of its family anyway."""
-    user_allocation: bool
-    """Its engines have to be told at build time that the session gives them their memory, without
-    which they cannot be captured in a CUDA graph."""
-    int8_note: str = ""
-
-
-_TRAITS = {
-    "tensorrt": _Traits(
-        timing_cache=True, version_compatible=True, hardware_level=True, user_allocation=False
-    ),
-    "tensorrt-rtx": _Traits(
-        timing_cache=False,
-        version_compatible=False,
-        hardware_level=False,
-        user_allocation=True,
-        int8_note="TensorRT-RTX documents INT8 for matrix products with 8-bit weights alone: "
-        "whether its convolutions compute in INT8 shows in their speed on the card",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +71,7 @@ def build_engine(
     onnx_path: Path,
     engine_path: Path,
     *,
-    engine: Engine,
+    library: Library,
     precision: Precision,
     options: BuildOptions,
     on_progress: Progress,
@@ -112,7 +84,7 @@ def build_engine(
     Args:
         onnx_path: the graph.
         engine_path: written whole or not at all.
-        engine: which library builds.
+        library: that builds.
         precision: what every convolution of the graph must be.
         options: see there.
         on_progress: gets what is being done and the share done so far, 0 to 1.
@@ -127,22 +99,21 @@ def build_engine(
         OutputError: the engine or the timing cache cannot be written.
     """
     watch = Stopwatch()
-    traits = _TRAITS[engine]
-    _check_options(options, traits)
+    _check_options(options, library)
     check_writable(engine_path)
-    trt = import_tensorrt(engine)
+    trt = import_tensorrt(library)
     log = error_logger(trt)
-    builder = _builder(trt, log, engine)
+    builder = _builder(trt, log, library)
     network, parser = _parse(trt, log, builder, onnx_path)
     types = check_network(trt, network, precision, wider)
-    config = _config(trt, builder, options, traits)
+    config = _config(trt, builder, options, library)
     _add_profiles(builder, network, config, options.batches)
-    cache = _TimingCache(config, options.timing_cache if traits.timing_cache else None)
+    cache = _TimingCache(config, options.timing_cache if library.timing_cache else None)
     plan = _build(trt, builder, network, config, on_progress)
     del parser  # until here, the weights of the network are its own
     if plan is None:
         raise ExportError(
-            f"{engine} cannot build {onnx_path}: {log.last_errors(3)}; "
+            f"{library.package} cannot build {onnx_path}: {log.last_errors(3)}; "
             "use another engine or precision"
         )
     not_inspected = inspect_engine(trt, log, plan, types)
@@ -150,13 +121,15 @@ def build_engine(
         partial.write_bytes(plan)
     cache.save()
     return BuildReport(
-        library=library_text(engine, trt),
+        library=library_text(library, trt),
         seconds=watch.seconds(),
         engine_bytes=plan.nbytes,
         layers=count_types(types),
         inspected=not not_inspected,
         timing_cache=cache.state,
-        notes=_notes(cache, not_inspected, traits.int8_note if precision is Precision.INT8 else ""),
+        notes=_notes(
+            cache, not_inspected, library.int8_note if precision is Precision.INT8 else ""
+        ),
     )
 
 
@@ -197,24 +170,24 @@ class _TimingCache:
                 partial.write_bytes(self._config.get_timing_cache().serialize())
 
 
-def _check_options(options: BuildOptions, traits: _Traits) -> None:
+def _check_options(options: BuildOptions, library: Library) -> None:
     if not options.batches or min(options.batches) < 1:
         raise UsageError(f"batch sizes {options.batches}: give at least one, each at least 1")
     if options.workspace_mib is not None and options.workspace_mib < 1:
         raise UsageError(f"workspace of {options.workspace_mib} MiB: give at least 1, or none")
-    if options.version_compatible and not traits.version_compatible:
+    if options.version_compatible and not library.version_compatible:
         raise UsageError(
             "engines of TensorRT-RTX run with the release that built them alone; "
             "leave version compatibility off and build again after an update"
         )
 
 
-def _builder(trt: Any, log: Any, engine: str) -> Any:
+def _builder(trt: Any, log: Any, library: Library) -> Any:
     try:
         return trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # where the library returns no builder
         raise ExportError(
-            f"{engine} cannot build here: {log.last_errors(3)}; run sshr-deploy doctor"
+            f"{library.package} cannot build here: {log.last_errors(3)}; run sshr-deploy doctor"
         ) from error
 
 
@@ -255,7 +228,7 @@ def _parser_error(path: Path, parser: Any) -> ExportError:
     return ExportError(f"{path} is not supported: {reasons}; export it again or use --engine onnx")
 
 
-def _config(trt: Any, builder: Any, options: BuildOptions, traits: _Traits) -> Any:
+def _config(trt: Any, builder: Any, options: BuildOptions, library: Library) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else layers tell no types
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -263,10 +236,10 @@ def _config(trt: Any, builder: Any, options: BuildOptions, traits: _Traits) -> A
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if traits.user_allocation:
+    if library.user_allocation:
         rtx = trt
         config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if options.hardware_compatible and traits.hardware_level:
+    if options.hardware_compatible and library.hardware_level:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     return config
 

@@ -24,7 +24,7 @@ from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.sessions.base import Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_masks
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
+from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.slots import (
     LABEL_SHAPE,
@@ -37,11 +37,9 @@ from sshr_deploy.runtime.sessions.slots import (
     output_shape,
 )
 
-ENGINE = "onnx-cuda"
-
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
-    """As `OnnxRuntimeSession` for "onnx-cuda"; label maps are made where the CAMs are computed.
+    """As `OnnxRuntimeSession` by CUDA; label maps are made where the CAMs are computed.
 
     Where the device or the kernels for that cannot be opened, the CPU makes the label maps and
     `info.notes` says why.
@@ -56,6 +54,8 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         model_path: Path,
         num_classes: int,
         *,
+        engine: str,
+        provider: Provider,
         precision: str,
         batch: int,
         more_options: Mapping[str, str] | None = None,
@@ -64,12 +64,13 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         super().__init__(
             model_path,
             num_classes,
-            engine=ENGINE,
+            engine=engine,
+            provider=provider,
             precision=precision,
             batch=batch,
             more_options=more_options,
         )
-        self._batch = batch
+        self._provider, self._batch = provider, batch
         self._undo = ExitStack()
         self._slots: Slots[Call] | None = None
         if reason := self._open_slots(library):
@@ -78,7 +79,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
 
     def _open_slots(self, library: str) -> str:
         """Why the CPU makes the label maps; empty where the device does."""
-        classes, kind = self._classes, PROVIDERS[ENGINE].buffers
+        classes, kind = self._classes, self._provider.buffers
         assert kind is not None
         try:
             with ExitStack() as undo:
@@ -123,7 +124,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         try:
             self._undo.close()
         except KernelError as error:
-            raise SessionError(f"{ENGINE} failed: {error}") from error
+            raise SessionError(f"{self.info.engine} failed: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
-"""Execution providers of ONNX Runtime, and what each is told."""
+"""Execution providers of ONNX Runtime; `engines.kinds` has those of the engines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from sshr_deploy.runtime.contract import INPUT_NAME, PATCH_PX
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -32,58 +29,10 @@ class Provider:
     on_trial: Mapping[str, str] = field(default_factory=dict)
     """Options that change only the speed; each machine tries them when it qualifies the engine."""
 
-
-_CUDNN = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
-
-PROVIDERS = {
-    "onnx-cpu": Provider(CPU_PROVIDER, "cpu"),
-    # TF32 is this provider's default; it keeps 10 bits of mantissa, which is not FP32.
-    "onnx-cuda": Provider(
-        "CUDAExecutionProvider",
-        "gpu",
-        options={"use_tf32": "0"},
-        buffers="cuda",
-        libraries=(*_CUDNN, "nvidia-cublas-cu12", "nvidia-cublas"),
-        # Matrix units take channels last; by default each convolution is transposed both ways.
-        on_trial={"prefer_nhwc": "1"},
-    ),
-    "onnx-tensorrt": Provider(
-        "TensorrtExecutionProvider",
-        "gpu",
-        buffers="cuda",
-        libraries=("tensorrt", "tensorrt-cu12", "tensorrt-cu13", *_CUDNN),
-        prefix="trt",
-        cache_options={
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": "{folder}",
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": "{folder}",
-        },
-    ),
-    # It has a cache too, which it writes again whenever a session closes.
-    "onnx-rtx": Provider(
-        "NvTensorRTRTXExecutionProvider",
-        "rtx",
-        libraries=tuple(
-            f"onnxruntime-ep-nv-tensorrt-rtx{ending}" for ending in ("", "-cu12", "-cu13")
-        ),
-        prefix="nv",
-        plugin="onnxruntime_ep_nv_tensorrt_rtx",
-    ),
-}
-"""By engine. None has a precision: the graph's types are the engine's."""
+    @property
+    def package(self) -> str | None:
+        """On PyPI, of the plug-in."""
+        return None if self.plugin is None else self.plugin.replace("_", "-")
 
 
-def provider_options(provider: Provider, batch: int, folder: Path | None) -> dict[str, str]:
-    """Options of a provider that takes 1 to `batch` patches and keeps what it builds in `folder`.
-
-    Without explicit shapes TensorRT builds on the first call, and again for each larger batch.
-    """
-    options = dict(provider.options)
-    if provider.prefix is not None:
-        for bound, size in (("min", 1), ("opt", batch), ("max", batch)):
-            shape = f"{INPUT_NAME}:{size}x{PATCH_PX}x{PATCH_PX}x3"
-            options[f"{provider.prefix}_profile_{bound}_shapes"] = shape
-    if folder is not None:
-        options |= {k: v.format(folder=folder) for k, v in provider.cache_options.items()}
-    return options
+CPU = Provider(CPU_PROVIDER, "cpu")

@@ -24,12 +24,11 @@ from sshr_deploy.runtime.machine.processor import library_versions, processor_na
 from sshr_deploy.runtime.machine.threads import threads_in_use
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.sessions.onnxruntime.binding import BoundRuns
-from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph
+from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph, provider_options
 from sshr_deploy.runtime.sessions.onnxruntime.providers import (
+    CPU,
     CPU_PROVIDER,
-    PROVIDERS,
     Provider,
-    provider_options,
 )
 from sshr_deploy.runtime.settings import CPU_BATCH
 
@@ -40,7 +39,8 @@ class OnnxRuntimeSession(BaseSession):
     Args:
         model_path: the graph; its weights beside it.
         num_classes: N of the graph.
-        engine: a key of `PROVIDERS`.
+        engine: its name, for `info`.
+        provider: that computes.
         precision: of the graph, for `info`.
         batch: largest number of patches that a provider with TensorRT is built for; it gets more
             in parts.
@@ -60,13 +60,13 @@ class OnnxRuntimeSession(BaseSession):
         num_classes: int,
         *,
         engine: str = "onnx-cpu",
+        provider: Provider = CPU,
         precision: str = "fp32",
         batch: int = CPU_BATCH,
         cache: Path | None = None,
         more_options: Mapping[str, str] | None = None,
     ) -> None:
         ort = import_onnxruntime()
-        provider = PROVIDERS[engine]
         if provider.name != CPU_PROVIDER:
             number_by_bus()
         options = {**provider_options(provider, batch, cache), **(more_options or {})}
@@ -80,7 +80,7 @@ class OnnxRuntimeSession(BaseSession):
             engine=engine,
             precision=precision,
             device=_device(provider),
-            library=library_text(ort, engine),
+            library=library_text(ort, provider),
             threads=_threads(provider),
         )
 
@@ -131,9 +131,9 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def library_text(ort: Any, engine: str) -> str:
-    """Library and version, and those of the installed packages that its provider runs on."""
-    found = library_versions(PROVIDERS[engine].libraries)
+def library_text(ort: Any, provider: Provider) -> str:
+    """Library and version, and those of the installed packages that the provider runs on."""
+    found = library_versions(provider.libraries)
     packages = (f"{package} {version}" for package, version in found.items())
     return ", ".join([f"onnxruntime {ort.__version__}", *packages])
 

@@ -11,6 +11,7 @@ from sshr_deploy.errors import SessionError, first_line
 from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
 from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, output_shape
 from sshr_deploy.runtime.sessions.tensorrt.library import (
+    Library,
     context_config,
     error_logger,
     import_tensorrt,
@@ -36,12 +37,13 @@ class TensorRtEngine(Closing):
         path: Path,
         classes: int,
         name: str,
+        made_by: Library,
         batches: tuple[int, ...],
         host_code: bool,
         cache: RtxCache | None = None,
     ) -> None:
-        trt = import_tensorrt(name)
-        self.library = library_text(name, trt)
+        trt = import_tensorrt(made_by)
+        self.library = library_text(made_by, trt)
         self._trt = trt
         self._logger = error_logger(trt)
         self._path = path
@@ -60,7 +62,7 @@ class TensorRtEngine(Closing):
         self._check_profiles(engine, batches)
         self.memory_bytes = max(1, int(engine.device_memory_size_v2))
         """Bytes that an execution context needs for its work."""
-        self._config: Any = context_config(name, trt, engine)
+        self._config: Any = context_config(made_by, trt, engine)
         self._cache = cache
         if cache is not None:
             cache.attach(self._config)

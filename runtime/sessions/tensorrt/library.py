@@ -1,44 +1,53 @@
-"""TensorRT and TensorRT-RTX: one Python API under two names. All that differs is in `LIBRARIES`."""
+"""TensorRT and TensorRT-RTX: one Python API under two names. All that differs is in `Library`."""
 
 from __future__ import annotations
 
 import importlib
 from collections import deque
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
 from sshr_deploy.runtime.kernels.manifest import sm_text
 
 
-class Library(NamedTuple):
-    """Where an engine's library comes from."""
+@dataclass(frozen=True)
+class Library:
+    """Where a library comes from, and what it has; what it has not warns, does nothing or fails."""
 
     module: str
     package: str
     """On PyPI."""
     extra: str
     """Of this project, that installs it."""
+    timing_cache: bool = False
+    version_compatible: bool = False
+    """Engines that load with later releases of the same major version."""
+    hardware_level: bool = False
+    """Else its engines serve every GPU of its family anyway."""
+    user_allocation: bool = False
+    """Its engines have to be told at build time that the session gives them their memory, without
+    which they cannot be captured in a CUDA graph."""
+    builds_without_gpu: bool = False
+    compiles_on_gpu: bool = False
+    """Its engines hold kernels that are compiled on the GPU, and kept in a cache of their own."""
+    int8_note: str = ""
+    """What a report says of an INT8 engine."""
 
 
-LIBRARIES = {
-    "tensorrt": Library("tensorrt", "tensorrt", "tensorrt"),
-    "tensorrt-rtx": Library("tensorrt_rtx", "tensorrt-rtx", "rtx"),
-}
-"""By name of the engine (`EngineChoice`)."""
 RTX_SMS = (80, 86, 89, 120, 121)
 """What TensorRT-RTX 1.7 lists (`ComputeCapability`), but 7.5: its engines are for 8.0 and later
 unless it is told otherwise, and for 7.5 it has no FP32 matrix product, which the gate needs."""
 _KEPT_LINES = 100
 
 
-def import_tensorrt(engine_name: str) -> Any:
-    """The module of "tensorrt" or "tensorrt-rtx"; needs neither a GPU nor a driver.
+def import_tensorrt(library: Library) -> Any:
+    """The library's module; needs neither a GPU nor a driver.
 
     Raises:
         MissingExtraError: it is not installed.
         SessionError: it is installed but does not start, such as without its shared libraries.
     """
-    library = LIBRARIES[engine_name]
     try:
         return importlib.import_module(library.module)
     except (ImportError, OSError) as error:
@@ -50,9 +59,9 @@ def import_tensorrt(engine_name: str) -> Any:
         ) from error
 
 
-def library_text(engine_name: str, module: Any) -> str:
+def library_text(library: Library, module: Any) -> str:
     """Library and version, "tensorrt-rtx 1.7.1.116"."""
-    return f"{LIBRARIES[engine_name].package} {module.__version__}"
+    return f"{library.package} {module.__version__}"
 
 
 def rtx_refusal(name: str, sm: int) -> str | None:
@@ -63,13 +72,13 @@ def rtx_refusal(name: str, sm: int) -> str | None:
     return f"{name} has SM {sm_text(sm)}, TensorRT-RTX builds for {listed}; take another engine"
 
 
-def context_config(engine_name: str, trt: Any, engine: Any) -> Any:
+def context_config(library: Library, trt: Any, engine: Any) -> Any:
     """How execution contexts of `engine` are made: their memory is given by the caller."""
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(
         trt.ExecutionContextAllocationStrategy.USER_MANAGED
     )
-    if engine_name == "tensorrt-rtx":
+    if library.compiles_on_gpu:
         _compile_at_once(rtx=trt, rtx_config=config)
     return config
 

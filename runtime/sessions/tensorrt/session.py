@@ -23,6 +23,7 @@ from sshr_deploy.runtime.sessions.base import BaseSession, Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import open_device_masks
 from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, SLOTS, Arrays, Slots
 from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
+from sshr_deploy.runtime.sessions.tensorrt.library import Library
 from sshr_deploy.runtime.sessions.tensorrt.rtx_cache import RtxCache
 from sshr_deploy.runtime.sessions.tensorrt.slot import TensorRtSlot, calls
 
@@ -35,7 +36,8 @@ class TensorRtSession(BaseSession):
     Args:
         engine_path: the file that the library serialised.
         num_classes: N.
-        engine: "tensorrt" or "tensorrt-rtx".
+        engine: its name, for the record.
+        made_by: the library that serialised it.
         precision: of the engine, for the record.
         batches: batch sizes of the engine's static optimisation profiles, in their order. One more
             profile follows, for any batch from 1 to the largest of them.
@@ -60,6 +62,7 @@ class TensorRtSession(BaseSession):
         num_classes: int,
         *,
         engine: str,
+        made_by: Library,
         precision: str,
         batches: tuple[int, ...],
         device: Device | None = None,
@@ -74,7 +77,9 @@ class TensorRtSession(BaseSession):
                 device = undo.enter_context(open_device(0, library))
             self._cache = None if runtime_cache is None else RtxCache(runtime_cache)
             self._engine = undo.enter_context(
-                TensorRtEngine(engine_path, num_classes, engine, batches, host_code, self._cache)
+                TensorRtEngine(
+                    engine_path, num_classes, engine, made_by, batches, host_code, self._cache
+                )
             )
             notes = [f"{name} was not used: {why}" for name, why in device.rejected.items()]
             masks = open_device_masks(device, num_classes)

@@ -20,9 +20,12 @@ from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.int8.search_state import search_keys
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches, torch_cams
+from sshr_deploy.manifest import Artifact
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.engines.candidate import Candidate
+from sshr_deploy.runtime.engines.kinds import ONNX_CPU
 from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.runtime.session_contract import check_close, noise
@@ -106,10 +109,14 @@ def test_shared_weights_are_a_part_of_every_identity(bundle: Bundle, tmp_path: P
     files = bundle.manifest.files
     other = {**files, "model.onnx.data": files["model.onnx"]}
     changed = Bundle(bundle.path, bundle.manifest.model_copy(update={"files": other}), "")
+
+    def on_cpu(artifact: Artifact) -> Candidate:
+        return Candidate(ONNX_CPU, artifact, artifact.precision)
+
     # Engines of GPUs have the same identity of the model; this one needs no GPU to be asked for.
-    keys = [machine_key(b, gpu, "onnx-cpu", 8).model_sha256 for b in (bundle, changed)]
+    keys = [machine_key(b, on_cpu(gpu), 8).model_sha256 for b in (bundle, changed)]
     assert keys[0] != keys[1]
-    assert keys[0] != machine_key(bundle, cpu, "onnx-cpu", 8).model_sha256
+    assert keys[0] != machine_key(bundle, on_cpu(cpu), 8).model_sha256
 
     for name in ("model-gpu.onnx", "model-gpu.onnx.data", "model.onnx.data"):
         shutil.copy(bundle.file(name), tmp_path)

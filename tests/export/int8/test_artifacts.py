@@ -112,7 +112,7 @@ def test_a_bundle_gets_a_graph_for_each_family_as_it_was_judged(
 ) -> None:
     _times(monkeypatch, fp32_ms=20)
     verdicts = _watched(monkeypatch)
-    monkeypatch.setattr(int8_artifacts, "Sparse", lambda say: say)
+    monkeypatch.setattr(int8_artifacts, "Sparse", lambda on_step: on_step)
     said: list[str] = []
     options = ExportOptions((Precision.INT8,), ("tensorrt-rtx",), tolerances=LOOSE)
     out = tmp_path / "bundle"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sshr_deploy.runtime.doctor.probe import PROVIDERS
 from sshr_deploy.runtime.doctor.report import Answer, Facts, Machine, OnnxRuntime, Processor
+from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.machine.gpus import Gpu
 
 RTX = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)
@@ -38,7 +38,7 @@ def cuda_answer(gpu: Gpu) -> Answer:
 
 def workstation(gpu: Gpu = RTX) -> Facts:
     """Everything is installed, everything works."""
-    well = {name: Answer({}, None) for name in PROVIDERS}
+    well = {kind.name: Answer({}, None) for kind in KINDS if kind.provider is not None}
     return Facts(
         gpus=(gpu,),
         no_gpu="",

@@ -12,7 +12,7 @@ import pytest
 from sshr_deploy.runtime.doctor.abilities import COMMAND_PACKAGES
 from sshr_deploy.runtime.doctor.examine import judge
 from sshr_deploy.runtime.doctor.report import Ability, Answer, Facts, OnnxRuntime
-from sshr_deploy.runtime.engines.choosing import ENGINES
+from sshr_deploy.runtime.engines.kinds import ENGINES
 from tests.runtime.doctor.machines import (
     H100,
     NO_GPU,

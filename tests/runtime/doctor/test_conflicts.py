@@ -8,7 +8,7 @@ import pytest
 
 from sshr_deploy.runtime.doctor.conflicts import GPU_ENGINES, find_conflicts
 from sshr_deploy.runtime.doctor.report import Answer, Conflict, Facts
-from sshr_deploy.runtime.engines.choosing import ENGINES
+from sshr_deploy.runtime.engines.kinds import ENGINES
 from tests.runtime.doctor.machines import (
     H100,
     RTX,

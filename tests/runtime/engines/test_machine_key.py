@@ -8,15 +8,20 @@ import pytest
 
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.runtime.engines import machine_key as module
+from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.key import EngineKey
-from sshr_deploy.runtime.engines.machine_key import CACHING_ENGINES, machine_key
+from sshr_deploy.runtime.engines.kinds import KINDS, find_kind
+from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.machine.gpus import Gpu
 from tests.runtime.doctor.fake_packages import put_metadata
 
 
 def key_of(bundle_dir: Path, engine: str) -> EngineKey:
     bundle = load_bundle(bundle_dir)
-    return machine_key(bundle, bundle.manifest.artifacts[0], engine, 8)
+    kind = find_kind(engine)
+    assert kind is not None
+    artifact = bundle.manifest.artifacts[0]
+    return machine_key(bundle, Candidate(kind, artifact, artifact.precision), 8)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +49,8 @@ def test_batches_belong_to_what_is_built(
 
 
 def test_only_what_stays_as_it_is_may_be_hashed() -> None:
-    assert CACHING_ENGINES == ("onnx-tensorrt",)
+    kept = [kind for kind in KINDS if kind.provider is not None and kind.keeps_files]
+    assert [kind.name for kind in kept] == ["onnx-tensorrt"]
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,17 @@ import pytest
 
 from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle, sealed_json
 from sshr_deploy.errors import BundleError, ExportError, SessionError, UsageError
-from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.engines import machine_key
+from sshr_deploy.runtime.engines import opening
 from sshr_deploy.runtime.engines import store as engine_store
+from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, BuildReport
 from sshr_deploy.runtime.engines.choosing import open_session
-from sshr_deploy.runtime.engines.key import EngineKey
+from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, TENSORRT_RTX
 from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.tensorrt import library
 from sshr_deploy.runtime.sessions.tensorrt import session as tensorrt_session
 from sshr_deploy.runtime.settings import OpenOptions
 
@@ -46,9 +47,10 @@ class Told(list[str]):
 def _opened(folder: Path, engine: str = "onnx-cpu", **options: Any) -> tuple[Session, Told]:
     told = Told()
     builder = options.pop("builder", None)
-    session = open_session(
-        load_bundle(folder), engine, OpenOptions(**options), builder=builder, say=told
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        if builder is not None:
+            patch.setattr(opening, "build_engine", builder)
+        session = open_session(load_bundle(folder), engine, OpenOptions(**options), on_step=told)
     session.close()
     return session, told
 
@@ -227,8 +229,8 @@ def planned(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(tensorrt_session, "TensorRtSession", session)
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (GPU,))
-    monkeypatch.setattr(machine_key, "import_tensorrt", lambda engine: engine)
-    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.7.1.116")
+    monkeypatch.setattr(library, "import_tensorrt", lambda made_by: made_by)
+    monkeypatch.setattr(library, "library_text", lambda made_by, trt: "tensorrt-rtx 1.7.1.116")
     yield bundle_dir
 
 
@@ -237,27 +239,31 @@ class Builder:
 
     def __init__(self, plan: bytes = b"plan") -> None:
         self.plan = plan
-        self.keys: list[EngineKey] = []
+        self.builds = 0
 
-    def __call__(
-        self, graph: Path, plan: Path, artifact: Artifact, key: EngineKey, timing_cache: Path
-    ) -> dict[str, Any]:
-        assert graph.name == artifact.file and graph.is_file()
-        self.keys.append(key)
+    def __call__(self, graph: Path, plan: Path, *, options: BuildOptions, **facts: Any) -> Any:
+        assert graph.name == "model.onnx" and graph.is_file()
+        assert (facts["library"], facts["precision"]) == (TENSORRT_RTX.library, Precision.FP32)
+        assert options.batches == (1, 32) and options.timing_cache is not None
+        self.builds += 1
         plan.write_bytes(self.plan)
-        timing_cache.write_bytes(b"times")
-        return {"seconds": 2.5}
+        options.timing_cache.write_bytes(b"times")
+        facts["on_progress"]("Building engine", 0.5)
+        return BuildReport("tensorrt-rtx 1.7.1.116", 2.5, len(self.plan), {}, False, "new", ())
 
 
 def test_an_engine_is_built_once_and_reused(planned: Path) -> None:
     builder = Builder()
     session, told = _opened(planned, "tensorrt-rtx", builder=builder)
-    assert len(builder.keys) == 1 and "building the engine" in told[0]
-    key = builder.keys[0]
-    assert (key.sm, key.driver, key.device) == (89, "580.95.05", GPU.name)
+    assert builder.builds == 1 and "building the engine" in told[0]
+    (file,) = (planned / "engines").glob("tensorrt-rtx-*/record.json")
+    record = json.loads(file.read_text())
+    key = record["key"]
+    assert (key["sm"], key["driver"], key["device"]) == (89, "580.95.05", GPU.name)
+    assert record["build"]["seconds"] == 2.5
     assert session.info.mask_agreement == 1.0
     _, told = _opened(planned, "tensorrt-rtx", builder=builder)
-    assert len(builder.keys) == 1 and told == []
+    assert builder.builds == 1 and told == []
     assert _opened(planned, "tensorrt-rtx", build=False)[1] == []
 
 
@@ -277,10 +283,10 @@ def test_another_machine_is_told_and_gets_its_own(
     with pytest.raises(SessionError, match=f"{told}; run without --no-build$"):
         _opened(planned, "tensorrt-rtx", build=False, allow_unqualified=True)
     _, said = _opened(planned, "tensorrt-rtx", builder=builder)
-    assert len(builder.keys) == 2 and "what is there was made for something else" in said[0]
+    assert builder.builds == 2 and "what is there was made for something else" in said[0]
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (GPU,))
     _opened(planned, "tensorrt-rtx", builder=builder)
-    assert len(builder.keys) == 2, "the first machine's engine is still there"
+    assert builder.builds == 2, "the first machine's engine is still there"
 
 
 def test_another_release_of_the_library_builds_again(
@@ -288,10 +294,10 @@ def test_another_release_of_the_library_builds_again(
 ) -> None:
     builder = Builder()
     _opened(planned, "tensorrt-rtx", builder=builder)
-    monkeypatch.setattr(machine_key, "library_text", lambda engine, trt: "tensorrt-rtx 1.8.0.2")
+    monkeypatch.setattr(library, "library_text", lambda made_by, trt: "tensorrt-rtx 1.8.0.2")
     _, said = _opened(planned, "tensorrt-rtx", builder=builder)
     assert "library tensorrt-rtx 1.7.1.116 -> tensorrt-rtx 1.8.0.2" in said[0]
-    assert len(builder.keys) == 2
+    assert builder.builds == 2
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated"])
@@ -303,19 +309,19 @@ def test_a_damaged_engine_is_never_loaded(planned: Path, damage: str) -> None:
     with pytest.raises(SessionError, match=r"engine\.plan (was changed|has 3 bytes)"):
         _opened(planned, "tensorrt-rtx", build=False)
     _opened(planned, "tensorrt-rtx", builder=builder)
-    assert len(builder.keys) == 2
+    assert builder.builds == 2
 
 
 def test_an_engine_that_cannot_be_built_or_loaded_leaves_nothing(planned: Path) -> None:
-    def fail(*args: Any) -> dict[str, Any]:
+    def fail(*args: Any, **facts: Any) -> Any:
         raise ExportError("these layers are FP32: conv1a")
 
     for builder, told in ((fail, "these layers are FP32"), (Builder(b"broken"), "cannot be loa")):
         with pytest.raises((ExportError, SessionError), match=told):
             _opened(planned, "tensorrt-rtx", builder=builder)
     assert list((planned / "engines").glob("tensorrt*")) == []
-    with pytest.raises(SessionError, match="no builder"):
-        _opened(planned, "tensorrt-rtx")
+    with pytest.raises(SessionError, match="not qualified on this machine yet; run without --no-b"):
+        _opened(planned, "tensorrt-rtx", build=False)
 
 
 def test_an_engine_on_another_gpu_than_its_key_is_refused(
@@ -340,9 +346,11 @@ def test_auto_says_why_the_better_one_was_not_taken(planned: Path) -> None:
     assert session.info.rejected["tensorrt"] == (
         "the bundle has no artefact for it; export it with --engine tensorrt"
     )
-    assert set(session.info.rejected) == {
-        *("tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda")
-    }
+    considered = [kind for kind in KINDS if kind is not ONNX_CPU and kind.is_considered]
+    assert set(session.info.rejected) == {kind.name for kind in considered}
+    assert {"tensorrt", "tensorrt-rtx", "onnx-tensorrt", "onnx-rtx", "onnx-cuda"} <= set(
+        session.info.rejected
+    )
 
 
 def test_a_proven_session_gives_the_references_masks(bundle_dir: Path) -> None:

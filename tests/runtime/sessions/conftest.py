@@ -13,6 +13,7 @@ from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, make_plan
 from tests.runtime.sessions.fake_tensorrt_session import (
     BATCHES,
     CLASSES,
+    LIBRARIES,
     Opener,
     install_fake_tensorrt,
 )
@@ -44,6 +45,6 @@ def opener(tmp_path: Path, trt: FakeTensorRt) -> Opener:
         path = tmp_path / "engine.plan"
         path.write_bytes(make_plan(CLASSES, BATCHES) if plan is None else plan)
         settings = {"engine": "tensorrt", "precision": "fp16", "batches": BATCHES, **changes}
-        return TensorRtSession(path, CLASSES, **settings)
+        return TensorRtSession(path, CLASSES, **settings, made_by=LIBRARIES[settings["engine"]])
 
     return open_session

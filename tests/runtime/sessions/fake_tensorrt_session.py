@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sshr_deploy.runtime.contract import PATCH_PX, MaskRule
+from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.kernels import manifest
 from sshr_deploy.runtime.masks import label_map
 from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
@@ -19,7 +20,9 @@ from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, fake_tens
 
 CLASSES = 3
 BATCHES = (1, 4)
-ENGINES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+LIBRARIES = {kind.name: kind.library for kind in KINDS if kind.library is not None}
+"""Of each engine."""
+ENGINES = {name: library.module for name, library in LIBRARIES.items()}
 """Module of each engine."""
 
 Opener = Callable[..., TensorRtSession]

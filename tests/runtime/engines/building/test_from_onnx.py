@@ -15,9 +15,9 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.building.from_onnx import (
     BuildOptions,
     BuildReport,
-    Engine,
     build_engine,
 )
+from sshr_deploy.runtime.engines.kinds import TENSORRT, TENSORRT_RTX
 from tests.export.tiny_graphs import CONVOLUTIONS, write_tiny_graph
 from tests.runtime.engines.building import fake_tensorrt_builder as fake
 from tests.runtime.engines.building.fake_tensorrt_builder import World, fake_tensorrt
@@ -30,7 +30,7 @@ NO_DRIVER = "the built engine was not inspected: it cannot be loaded here: "
 class Build:
     """Builds `graph` with one library into a folder and keeps what was told on the way."""
 
-    engine: Engine = "tensorrt-rtx"
+    library = TENSORRT_RTX.library
     precision = FP16
 
     def __init__(self, folder: Path) -> None:
@@ -39,10 +39,11 @@ class Build:
         self.progress: list[tuple[str, float]] = []
 
     def __call__(self, wider: frozenset[str] = frozenset(), **options: Any) -> BuildReport:
+        assert self.library is not None
         return build_engine(
             self.graph,
             self.path,
-            engine=self.engine,
+            library=self.library,
             precision=self.precision,
             options=replace(BuildOptions(), **options),
             on_progress=self.tell,
@@ -75,7 +76,7 @@ def world() -> World:
 def trt(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Build:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(world))
     build = Build(tmp_path)
-    build.engine = "tensorrt"
+    build.library = TENSORRT.library
     build.graph.write_bytes(b"a graph")
     return build
 

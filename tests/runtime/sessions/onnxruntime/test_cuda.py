@@ -21,7 +21,7 @@ from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import cuda as onnxruntime_cuda
 from sshr_deploy.runtime.sessions.onnxruntime.cuda import OnnxRuntimeCudaSession
-from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, PROVIDERS, Provider
+from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, Provider
 from tests.runtime.fake_gpu import SM, FakeGpu
 from tests.runtime.fake_kernels import KERNELS
 from tests.runtime.session_contract import SessionContract, Subject, check_masks, masks_of, noise
@@ -33,9 +33,15 @@ BATCH = 4
 Open = Callable[..., OnnxRuntimeCudaSession]
 
 
-def _put_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    provider = Provider(CPU_PROVIDER, "gpu", buffers="cpu")
-    monkeypatch.setitem(PROVIDERS, "onnx-cuda", provider)
+SETTINGS = {
+    "engine": "onnx-cuda",
+    "provider": Provider(CPU_PROVIDER, "gpu", buffers="cpu"),
+    "precision": "fp32",
+    "batch": BATCH,
+}
+
+
+def _put_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (CARD,))
 
 
@@ -51,10 +57,10 @@ class TestOnTheDevice(SessionContract):
     def subject(
         cls, request: pytest.FixtureRequest, mask_kernels: Path, graph: Path
     ) -> Iterator[Subject]:
-        settings = {"precision": "fp32", "batch": BATCH, "library": request.param}
+        settings: Any = {**SETTINGS, "library": request.param}
         with pytest.MonkeyPatch.context() as monkeypatch:
             install_fake_tensorrt(monkeypatch, mask_kernels)
-            _put_provider(monkeypatch)
+            _put_card(monkeypatch)
             yield Subject(
                 open=lambda: OnnxRuntimeCudaSession(graph, 3, **settings),
                 expected=expected,
@@ -64,10 +70,9 @@ class TestOnTheDevice(SessionContract):
 
 @pytest.fixture
 def opened(graph: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> Open:
-    _put_provider(monkeypatch)
-    return lambda **changes: OnnxRuntimeCudaSession(
-        graph, 3, **{"precision": "fp32", "batch": BATCH, "library": "cuda-core", **changes}
-    )
+    _put_card(monkeypatch)
+    settings: Any = {**SETTINGS, "library": "cuda-core"}
+    return lambda **changes: OnnxRuntimeCudaSession(graph, 3, **{**settings, **changes})
 
 
 def test_the_device_makes_the_masks_in_parts(opened: Open, gpu: FakeGpu) -> None:

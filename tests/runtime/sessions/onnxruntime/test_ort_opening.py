@@ -10,16 +10,17 @@ import onnxruntime
 import pytest
 
 from sshr_deploy.errors import SessionError
+from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.sessions.onnxruntime import opening as onnxruntime_opening
+from sshr_deploy.runtime.sessions.onnxruntime.opening import provider_options
 from sshr_deploy.runtime.sessions.onnxruntime.providers import (
     CPU_PROVIDER,
-    PROVIDERS,
     Provider,
-    provider_options,
 )
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.runtime.sessions.small_graph import Graph, writer
 
+PROVIDERS = {kind.name: kind.provider for kind in KINDS if kind.provider is not None}
 FOREIGN = "AzureExecutionProvider"
 """Is in the CPU package and starts, but has no kernel for any node of an SSHR graph."""
 
@@ -68,15 +69,15 @@ def test_a_provider_that_is_not_there_names_its_extra(
     ):
         pytest.skip("it is there")
     with pytest.raises(SessionError, match=rf"pip install 'sshr-deploy\[{extra}\]'"):
-        OnnxRuntimeSession(graph("FLOAT"), 3, engine=engine)
+        OnnxRuntimeSession(graph("FLOAT"), 3, engine=engine, provider=provider)
 
 
 def test_nodes_that_would_run_on_the_cpu_are_an_error(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    graph: Graph, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(PROVIDERS, "onnx-cuda", Provider(FOREIGN, "gpu"))
+    provider = Provider(FOREIGN, "gpu")
     with pytest.raises(SessionError, match=rf"{FOREIGN} cannot run all of .*\d+ Conv") as caught:
-        OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-cuda", precision="fp16")
+        OnnxRuntimeSession(graph("FLOAT"), 3, provider=provider, precision="fp16")
     assert "\n" not in str(caught.value)
     assert "EP Error" not in capfd.readouterr().out, "ONNX Runtime tried again on the CPU"
 
@@ -108,7 +109,7 @@ def test_a_provider_that_does_not_start_is_an_error(
         SessionError,
         match=r"could not start here: no such file; pip install .*\[gpu\]'; .* fell back to CPU",
     ):
-        OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-cuda")
+        OnnxRuntimeSession(graph("FLOAT"), 3, provider=PROVIDERS["onnx-cuda"])
 
 
 def test_a_plug_in_that_cannot_be_loaded_is_an_error(
@@ -120,11 +121,11 @@ def test_a_plug_in_that_cannot_be_loaded_is_an_error(
     (tmp_path / "libprovider.so").write_bytes(b"not a library")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(SessionError, match="NvTensorRTRTXExecutionProvider cannot start: ") as e:
-        OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-rtx")
+        OnnxRuntimeSession(graph("FLOAT"), 3, provider=PROVIDERS["onnx-rtx"])
     assert "libprovider.so" in str(e.value)
 
 
 def test_a_plug_in_without_a_gpu_is_an_error(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_opening, "_register", lambda *_: None)
     with pytest.raises(SessionError, match="finds no GPU that it can use"):
-        OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-rtx")
+        OnnxRuntimeSession(graph("FLOAT"), 3, provider=PROVIDERS["onnx-rtx"])

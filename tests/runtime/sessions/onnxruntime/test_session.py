@@ -12,10 +12,11 @@ import pytest
 
 from sshr_deploy.errors import MissingExtraError, SessionError
 from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, CamBatch
+from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine import gpus as gpu
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime.binding import KEPT_SIZES, BoundRuns
-from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, PROVIDERS, Provider
+from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession, library_text
 from tests.runtime.doctor.fake_packages import put_metadata
 from tests.runtime.session_contract import SessionContract, Subject, noise, relative_rms
@@ -52,9 +53,7 @@ class TestBound(SessionContract):
         provider = Provider(CPU_PROVIDER, "gpu", buffers="cpu", prefix="trt")
 
         def opened() -> OnnxRuntimeSession:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setitem(PROVIDERS, "onnx-tensorrt", provider)
-                return OnnxRuntimeSession(path, 3, engine="onnx-tensorrt", batch=4)
+            return OnnxRuntimeSession(path, 3, engine="onnx-tensorrt", provider=provider, batch=4)
 
         return Subject(opened, expected, "onnx-tensorrt")
 
@@ -102,9 +101,8 @@ def test_bound_runs_give_what_plain_runs_give_and_reuse_their_buffers(graph: Gra
 
 
 def test_a_batch_beyond_the_profile_is_run_in_parts(graph: Graph) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROVIDERS, "onnx-rtx", Provider(CPU_PROVIDER, "rtx", prefix="nv"))
-        session = OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-rtx", batch=2)
+    provider = Provider(CPU_PROVIDER, "rtx", prefix="nv")
+    session = OnnxRuntimeSession(graph("FLOAT"), 3, provider=provider, batch=2)
     sizes: list[int] = []
     run = session._run
     assert run is not None
@@ -141,7 +139,10 @@ def test_the_library_text_names_what_the_provider_runs_on(
     }.items():
         put_metadata(tmp_path, name, version)
     monkeypatch.syspath_prepend(tmp_path)
-    assert library_text(onnxruntime, engine) == f"onnxruntime {onnxruntime.__version__}{named}"
+    kind = find_kind(engine)
+    assert kind is not None and kind.provider is not None
+    text = library_text(onnxruntime, kind.provider)
+    assert text == f"onnxruntime {onnxruntime.__version__}{named}"
 
 
 def test_a_gpu_has_the_name_of_the_first_visible_one(
@@ -156,8 +157,8 @@ def test_a_gpu_has_the_name_of_the_first_visible_one(
         "sshr_deploy.runtime.sessions.onnxruntime.session.open_graph",
         lambda *_: onnxruntime.InferenceSession(graph("FLOAT"), providers=[CPU_PROVIDER]),
     )
-    monkeypatch.setitem(PROVIDERS, "onnx-cuda", Provider("AnyExecutionProvider", "gpu"))
-    with OnnxRuntimeSession(graph("FLOAT"), 3, engine="onnx-cuda") as session:
+    provider = Provider("AnyExecutionProvider", "gpu")
+    with OnnxRuntimeSession(graph("FLOAT"), 3, provider=provider) as session:
         assert session.info.device == "NVIDIA RTX"
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 

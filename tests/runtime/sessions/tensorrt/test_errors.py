@@ -24,6 +24,7 @@ from tests.runtime.sessions.fake_tensorrt_session import (
     BATCHES,
     CLASSES,
     ENGINES,
+    LIBRARIES,
     Opener,
     expected_labels,
 )
@@ -180,7 +181,12 @@ def test_without_a_gpu_the_reason_is_given(
         opener(library="cuda-core")
     with pytest.raises(SessionError, match=r"none\.plan cannot be read: No such file"):
         TensorRtSession(
-            tmp_path / "none.plan", 3, engine="tensorrt", precision="fp16", batches=BATCHES
+            tmp_path / "none.plan",
+            3,
+            engine="tensorrt",
+            made_by=LIBRARIES["tensorrt"],
+            precision="fp16",
+            batches=BATCHES,
         )
 
 
@@ -270,6 +276,7 @@ def test_the_real_library_refuses_garbage(tmp_path: Path, monkeypatch: pytest.Mo
             tmp_path / "engine.plan",
             3,
             engine="tensorrt-rtx",
+            made_by=LIBRARIES["tensorrt-rtx"],
             precision="fp16",
             batches=BATCHES,
         )

@@ -7,18 +7,13 @@ import pytest
 
 from sshr_deploy.errors import MissingExtraError, SessionError
 from sshr_deploy.runtime.sessions.tensorrt.library import (
-    LIBRARIES,
     RTX_SMS,
     error_logger,
     import_tensorrt,
     library_text,
     rtx_refusal,
 )
-from sshr_deploy.runtime.settings import EngineChoice
-
-
-def test_every_library_is_an_engine() -> None:
-    assert set(LIBRARIES) <= {choice.value for choice in EngineChoice}
+from tests.runtime.sessions.fake_tensorrt_session import LIBRARIES
 
 
 @pytest.mark.parametrize(("engine", "extra"), [("tensorrt", "tensorrt"), ("tensorrt-rtx", "rtx")])
@@ -27,7 +22,7 @@ def test_a_library_that_is_not_there_names_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, LIBRARIES[engine].module, None)
     with pytest.raises(MissingExtraError) as caught:
-        import_tensorrt(engine)
+        import_tensorrt(LIBRARIES[engine])
     assert str(caught.value) == f"{engine} is not installed: pip install 'sshr-deploy[{extra}]'"
 
 
@@ -46,7 +41,7 @@ def test_a_library_that_does_not_start_says_why(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SessionError, match=f"^tensorrt cannot start: {reason}") as caught:
-        import_tensorrt("tensorrt")
+        import_tensorrt(LIBRARIES["tensorrt"])
     assert str(caught.value).endswith("pip install --force-reinstall 'sshr-deploy[tensorrt]'")
 
 
@@ -54,8 +49,9 @@ def test_the_logger_of_the_real_library_keeps_the_last_error(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
-    trt = import_tensorrt("tensorrt-rtx")
-    assert library_text("tensorrt-rtx", trt) == f"tensorrt-rtx {trt.__version__}"
+    library = LIBRARIES["tensorrt-rtx"]
+    trt = import_tensorrt(library)
+    assert library_text(library, trt) == f"tensorrt-rtx {trt.__version__}"
     logger = error_logger(trt)
     severity = trt.ILogger.Severity
     for kind, text in (

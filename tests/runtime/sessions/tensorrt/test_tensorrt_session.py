@@ -22,6 +22,7 @@ from tests.runtime.sessions.fake_tensorrt_session import (
     BATCHES,
     CLASSES,
     ENGINES,
+    LIBRARIES,
     Opener,
     expected_labels,
     install_fake_tensorrt,
@@ -46,11 +47,14 @@ class TestTensorRt(SessionContract):
         engine, library = request.param
         path = tmp_path_factory.mktemp("engine") / "engine.plan"
         path.write_bytes(make_plan(CLASSES, BATCHES))
-        settings = {"precision": "fp32", "batches": BATCHES, "library": library}
+        settings: Any = {"precision": "fp32", "batches": BATCHES, "library": library}
+        made_by = LIBRARIES[engine]
         with pytest.MonkeyPatch.context() as monkeypatch:
             install_fake_tensorrt(monkeypatch, mask_kernels)
             yield Subject(
-                open=lambda: TensorRtSession(path, CLASSES, engine=engine, **settings),
+                open=lambda: TensorRtSession(
+                    path, CLASSES, engine=engine, made_by=made_by, **settings
+                ),
                 expected=lambda patches: network(patches, CLASSES),
                 engine=engine,
                 classes=CLASSES,

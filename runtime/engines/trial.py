@@ -1,9 +1,14 @@
-"""Options of a provider that change only the speed: kept where they make this machine faster."""
+"""What is timed when an engine is qualified, and what its record says of it.
+
+Options of a provider that change only the speed are kept where they make this machine faster. An
+engine that runs another's graphs is compared with that one, so that "auto" takes it only where it
+is faster here.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +16,16 @@ import numpy as np
 from sshr_deploy.runtime.contract import PATCH_PX, Session
 
 MARGIN = 0.05
-"""Share of the time that options have to save: what is less may be the machine's noise."""
-_ROUNDS = 15
+"""Share of the time that has to be saved: what is less may be the machine's noise."""
+ROUNDS = 15
+RIVAL_ROUNDS = 5
+"""A call of a processor takes seconds at full width: 3.5 s for 8 patches with FP32."""
 _WARM_UP = 3
 
 OPTIONS_KEY = "provider_options"
 """In the record of an engine: the options that were kept."""
+RIVALS_KEY = "rivals"
+"""In the record of an engine: those that it was timed against, by engine and precision."""
 
 
 class Trial(NamedTuple):
@@ -35,6 +44,7 @@ def time_pair(
     plain: Session,
     other: Session,
     batch: int,
+    rounds: int = ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trial:
     """Time calls of `batch` patches of noise, the two sessions in turn.
@@ -44,7 +54,7 @@ def time_pair(
     """
     patches = np.random.default_rng(0).integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), np.uint8)
     samples: tuple[list[float], list[float]] = ([], [])
-    for number in range(_WARM_UP + _ROUNDS):
+    for number in range(_WARM_UP + rounds):
         # Who comes first changes, as the second call may find a warmer card.
         pairs = list(zip((plain, other), samples, strict=True))
         for session, times in pairs if number % 2 else reversed(pairs):
@@ -56,7 +66,7 @@ def time_pair(
 
 
 def trial_record(options: dict[str, str], trial: Trial, batch: int) -> dict[str, Any]:
-    """What an engine's record says of a trial."""
+    """What an engine's record says of a trial of options."""
     named = ", ".join(f"{name}={value}" for name, value in options.items())
     times = f"{trial.with_ms:.2f} ms a call of {batch}, {trial.plain_ms:.2f} ms without it"
     return {
@@ -78,3 +88,29 @@ def options_of(build: dict[str, Any]) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {str(name): str(value) for name, value in found.items()}
+
+
+def rivals_record(trials: dict[str, Trial], batch: int) -> dict[str, Any]:
+    """What an engine's record says of the engines that it was timed against."""
+    times = {
+        name: {
+            "ms": trial.with_ms,
+            "rival_ms": trial.plain_ms,
+            "batch": batch,
+            "is_faster": trial.is_faster,
+        }
+        for name, trial in trials.items()
+    }
+    return {RIVALS_KEY: times}
+
+
+def not_faster(build: dict[str, Any], rivals: Collection[str]) -> str | None:
+    """Why an engine is not faster here than `rivals`; None where its record does not show that."""
+    found = build.get(RIVALS_KEY)
+    for name, times in found.items() if isinstance(found, dict) else ():
+        if name in rivals and not times["is_faster"]:
+            return (
+                f"not faster here than {name}: {times['ms']:.2f} ms a call of {times['batch']}, "
+                f"{times['rival_ms']:.2f} ms with that"
+            )
+    return None

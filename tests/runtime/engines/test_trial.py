@@ -17,11 +17,11 @@ from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.contract import CamBatch, Session
 from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
+from sshr_deploy.runtime.engines.trial import Trial, options_of, time_pair
 from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import cuda as onnxruntime_cuda
-from sshr_deploy.runtime.sessions.onnxruntime.provider_trial import Trial, options_of, time_pair
-from sshr_deploy.runtime.sessions.onnxruntime.providers import PROVIDERS
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.runtime.qualifying import KnownSession
 
@@ -89,7 +89,7 @@ NHWC = {"prefer_nhwc": "1"}
 
 
 def test_the_option_is_kept_where_it_is_faster_and_used_from_then_on(card: Card) -> None:
-    assert PROVIDERS["onnx-cuda"].on_trial == NHWC
+    assert ONNX_CUDA.provider is not None and ONNX_CUDA.provider.on_trial == NHWC
     session = card.open()
     assert card.opened == [{}, NHWC, NHWC]  # to compare, on trial, to use
     assert set(card.batches) == {32}
