@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
 from sshr_deploy.runtime.engines.store import EngineStore
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
 
@@ -173,7 +173,7 @@ def _manifest(
     model = job.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_utc=now_utc(),
         profile=job.profile,
         carried_profile=None if carried == job.profile else carried,
         model=ModelFacts(

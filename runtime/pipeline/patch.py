@@ -63,8 +63,7 @@ def finish_patch(
     mask, mpp_um = prediction.mask, settings.mpp_um
     height, width = mask.shape
     counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1).tolist()
-    prob, on = prediction.prob.tolist(), prediction.on.tolist()
-    classes = patch_classes(profile, counts, mpp_um, prob, on)
+    classes = patch_classes(profile, counts, mpp_um, prediction)
     with stages.stage("write"):
         write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
         write_overlay(

@@ -53,8 +53,8 @@ def segment_slide(
 ) -> SlideResult:
     """Compute a slide's mask and write mask, overlay and regions into `folder`.
 
-    Memory holds one row of tiles, a few batches, a thumbnail, and the regions of 8192 x 8192 mask
-    pixels.
+    Memory holds one row of tiles, a few batches, a thumbnail, some hundred bytes a tile, and the
+    regions of 8192 x 8192 mask pixels.
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
