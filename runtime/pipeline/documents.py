@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,8 @@ class Context:
     bundle: Bundle
     session: Session
     settings: InferSettings
+    wording: Callable[[str], str] = str
+    """Of messages in documents; the command line names its options there."""
 
     @property
     def engine(self) -> SessionInfo:

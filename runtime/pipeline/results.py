@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.manifest import Frozen, Sha256, Share
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.settings import LargeImages
@@ -232,3 +233,5 @@ class InputResult:
     """Why it failed; one line."""
     summary: Summary | None = None
     """None if it failed."""
+    error: SshrDeployError | None = None
+    """Raised by it, where it began and failed."""

@@ -34,7 +34,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for command in ("infer", "evaluate"):
         module = importlib.import_module(f"sshr_deploy.cli.{command}")
-        monkeypatch.setattr(module, "open_engine", opened)
+        monkeypatch.setattr(module, "open_model", opened)
 
 
 @pytest.mark.usefixtures("no_engine")
