@@ -56,7 +56,7 @@ IMAGE_MPP_SOURCE = "--mpp (images state none)"
 
 @dataclass(frozen=True)
 class Context:
-    """What all results of a run share."""
+    """Model, engine and settings that all results of a run share."""
 
     bundle: Bundle
     session: Session
@@ -64,7 +64,7 @@ class Context:
 
     @property
     def engine(self) -> SessionInfo:
-        """What serves the run; a session may find more to note while it runs."""
+        """Engine of the run; a session may find more to note while it runs."""
         return self.session.info
 
     @property

@@ -32,7 +32,7 @@ class PatchJob:
     rgb: NDArray[np.uint8]  # [H, W, 3]
     folder: Path
     stain_concern: str | None
-    """What speaks against H&E, where `--any-stain` let it pass."""
+    """Reason to doubt that it is H&E, where `any_stain` let it pass."""
 
 
 def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettings) -> PatchJob:

@@ -59,7 +59,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do, and its hold on the folder of the results."""
+    """Inputs of a run, and its hold on the folder of the results."""
 
     source: Path
     out: Path
