@@ -94,12 +94,12 @@ def check_options(options: ExportOptions) -> None:
         TENSORRT.target not in options.targets
     ):
         raise UsageError(
-            "--version-compatible and --hardware-compatible are for --engine tensorrt; "
+            "`version_compatible` and `hardware_compatible` are for `engine` tensorrt; "
             "leave them out, or add it"
         )
     if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:
         raise UsageError(
-            "--workspace-mib is for --engine tensorrt and tensorrt-rtx; leave it out, or add one"
+            "`workspace_mib` is for `engine` tensorrt and tensorrt-rtx; leave it out, or add one"
         )
 
 

@@ -32,7 +32,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at or below the source of a run."""
+    """Files at or below the source of a run."""
 
     inputs: list[Input]
     """By name."""
@@ -88,7 +88,7 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file is by its suffix; None for neither."""
+    """Kind of a file by its suffix; None for neither."""
     suffix = path.suffix.lower()
     if suffix in PATCH_SUFFIXES:
         return "patch"

@@ -56,7 +56,7 @@ IMAGE_MPP_SOURCE = "--mpp (images state none)"
 
 @dataclass(frozen=True)
 class Context:
-    """What all results of a run share."""
+    """Model, engine and settings that all results of a run share."""
 
     bundle: Bundle
     session: Session
@@ -66,7 +66,7 @@ class Context:
 
     @property
     def engine(self) -> SessionInfo:
-        """What serves the run; a session may find more to note while it runs."""
+        """Engine of the run; a session may find more to note while it runs."""
         return self.session.info
 
     @property
@@ -77,7 +77,7 @@ class Context:
     def key(self, fingerprint: str, result: SlideResult | PatchResult | Summary) -> Key:
         """Identity of a result: the same key means that computing it again would change nothing.
 
-        `--mpp` counts only where it was used, or would be now, and `--large` only for images that
+        `mpp_um` counts only where it was used, or would be now, and `large` only for images that
         are large.
         """
         settings = self.settings

@@ -16,7 +16,7 @@ from sshr_deploy.runtime.slides import check_mpp
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do, and its hold on the folder of the results."""
+    """Inputs of a run, and its hold on the folder of the results."""
 
     source: Path
     out: Path
