@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
 from sshr_deploy.runtime.engines.store import EngineStore
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
 
@@ -94,7 +94,7 @@ def export_bundle(
                 clear_state(state)
     except OSError as error:
         raise ExportError(
-            f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
+            f"cannot write {out}: {error.strerror or error}; free space or choose another `out`"
         ) from error
     return load_bundle(out)
 
@@ -118,16 +118,16 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         if not names:
             return
         if not out.is_dir() or MANIFEST_NAME not in names:
-            raise UsageError(f"{out} exists and is not a bundle; choose another --out")
+            raise UsageError(f"{out} exists and is not a bundle; choose another `out`")
         ours = {MANIFEST_NAME} | listed_files(out) | EngineStore(out).names()
         foreign = sorted(names - ours)
     except OSError as error:
-        raise UsageError(f"{out} cannot be used: {error.strerror}; choose another --out") from error
+        raise UsageError(f"{out} cannot be used: {error.strerror}; choose another `out`") from error
     if foreign:
         raise UsageError(f"{out} holds {foreign[0]}, which is no part of a bundle; move it away")
     if not overwrite:
         raise UsageError(
-            f"{out} exists; add --overwrite to replace that bundle, or choose another --out"
+            f"{out} exists; add `overwrite` to replace that bundle, or choose another `out`"
         )
 
 
@@ -173,7 +173,7 @@ def _manifest(
     model = job.model
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_utc=now_utc(),
         profile=job.profile,
         carried_profile=None if carried == job.profile else carried,
         model=ModelFacts(

@@ -94,12 +94,12 @@ def check_options(options: ExportOptions) -> None:
         TENSORRT.target not in options.targets
     ):
         raise UsageError(
-            "--version-compatible and --hardware-compatible are for --engine tensorrt; "
+            "`version_compatible` and `hardware_compatible` are for `engine` tensorrt; "
             "leave them out, or add it"
         )
     if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:
         built = " and ".join(kind.target for kind in KINDS if kind.library is not None)
-        raise UsageError(f"--workspace-mib is for --engine {built}; leave it out, or add one")
+        raise UsageError(f"`workspace_mib` is for `engine` {built}; leave it out, or add one")
 
 
 @dataclass(frozen=True, eq=False)

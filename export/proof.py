@@ -90,9 +90,9 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
                 f"INT8 is not {clearly}faster with {engine} here at batch {batch}: "
                 f"{quartiles_text(int8_calls)} a call, {wide} takes {quartiles_text(wide_calls)}; "
                 + (
-                    "export without --precision int8"
+                    "export without `precision` int8"
                     if wide_calls.below(int8_calls)
-                    else "export again when the machine is quiet, or without --precision int8"
+                    else "export again when the machine is quiet, or without `precision` int8"
                 )
             )
 

@@ -60,6 +60,23 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path} cannot be read as a PNG or JPEG image: {reason}") from error
 
 
+def check_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same pixels, if they are an image that can be segmented.
+
+    Raises:
+        InputError: not uint8 [H, W, 3], a side under 32 px, or one side more than 20 times the
+            other.
+    """
+    if not isinstance(rgb, np.ndarray):
+        raise InputError(f"an image must be a NumPy array, not {type(rgb).__name__}")
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        given = f"{rgb.dtype} {list(rgb.shape)}"
+        raise InputError(f"an image must be RGB, uint8 [H, W, 3], not {given}")
+    height, width = rgb.shape[:2]
+    _check_sides("the image", width, height)
+    return rgb
+
+
 def _check_samples(path: Path) -> None:
     """Pillow cuts 16-bit RGB down to 8 bits without a word: ask the file, not Pillow's mode."""
     with path.open("rb") as file:
@@ -72,16 +89,22 @@ def _check_samples(path: Path) -> None:
 
 
 def _check_size(path: Path, width_px: int, height_px: int) -> None:
+    size = _check_sides(path, width_px, height_px)
+    if width_px * height_px > MAX_IMAGE_PIXELS:
+        raise InputError(f"{size}, {_TOO_LARGE}")
+
+
+def _check_sides(name: object, width_px: int, height_px: int) -> str:
+    """Refuse what is too small or too narrow; gives the words for its size."""
     short, long = sorted((width_px, height_px))
-    size = f"{path} is {width_px} x {height_px} px"
+    size = f"{name} is {width_px} x {height_px} px"
     if short < MIN_SIDE_PX:
         raise InputError(f"{size}; give an image of at least {MIN_SIDE_PX} px on each side")
     if long > MAX_ASPECT * short:
         raise InputError(
             f"{size}, one side more than {MAX_ASPECT} times the other; cut it into shorter images"
         )
-    if width_px * height_px > MAX_IMAGE_PIXELS:
-        raise InputError(f"{size}, {_TOO_LARGE}")
+    return size
 
 
 class _Silence:

@@ -9,6 +9,10 @@ OnStep = Callable[[str], None]
 """Told in a few words what is being done."""
 
 
+def tell_nobody(_: str) -> None:
+    """An `OnStep` for those who need not know."""
+
+
 class Sparse:
     """Passes a line on only where some seconds have gone since the last that it passed on."""
 

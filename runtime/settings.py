@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from typing import TypedDict, Unpack
 
+from sshr_deploy.choice import Choice
 from sshr_deploy.precision import Precision
 
 
-class Mode(StrEnum):
+class Mode(Choice):
     """How tiles of a slide are put together."""
 
     REFERENCE = "reference"
     """Each tile alone, as published; no overlap."""
 
 
-class TissueChoice(StrEnum):
+class TissueChoice(Choice):
     """Which tiles of a slide are computed."""
 
     AUTO = "auto"
@@ -24,7 +25,7 @@ class TissueChoice(StrEnum):
     """Every tile, glass too."""
 
 
-class LargeImages(StrEnum):
+class LargeImages(Choice):
     """What becomes of an image (PNG, JPEG) with a side above 1.5 patch sides (336 px)."""
 
     TILES = "tiles"
@@ -36,6 +37,20 @@ class LargeImages(StrEnum):
 CPU_BATCH, GPU_BATCH = 8, 32
 """Patches in a call. A processor gains nothing by more (218 GFLOP/s with 1, 214 with 8); a GPU
 reads 225 MB of FP16 weights a call, and few patches do not fill its units."""
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of a run in the Python API: those of `sshr-deploy infer`, and `InferSettings`."""
+
+    mpp: float | None
+    """`InferSettings.mpp_um`."""
+    force_mpp: bool
+    tissue: str
+    """A name of `TissueChoice`."""
+    large: str
+    """A name of `LargeImages`."""
+    any_stain: bool
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,22 @@ class InferSettings:
     any_stain: bool = False
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
+
+    def changed(self, **options: Unpack[RunOptions]) -> InferSettings:
+        """These settings with some of them chosen anew.
+
+        Raises:
+            UsageError: a name is none of its choices.
+        """
+        return replace(
+            self,
+            mpp_um=options.get("mpp", self.mpp_um),
+            force_mpp=options.get("force_mpp", self.force_mpp),
+            tissue=TissueChoice.of(options.get("tissue", self.tissue)),
+            large=LargeImages.of(options.get("large", self.large)),
+            any_stain=options.get("any_stain", self.any_stain),
+            overwrite=options.get("overwrite", self.overwrite),
+        )
 
     def key(self) -> dict[str, str]:
         """The settings that change every result; `mpp_um` and `large` change only some."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from sshr_deploy.choice import Choice
 
 
-class Precision(StrEnum):
+class Precision(Choice):
     """Type of convolutions and their weights.
 
     Patches enter as uint8 and leave as float32 CAMs and probabilities; the mean over the deep

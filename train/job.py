@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sshr_deploy.atomic import (
 from sshr_deploy.errors import TrainingError, UsageError, first_line
 from sshr_deploy.model import FULL_WIDTH
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
 from sshr_deploy.runtime.machine.threads import MAX_THREADS, Threads, choose_threads
 from sshr_deploy.train.dataset import TrainingPatch, fingerprint
@@ -101,7 +101,7 @@ def describe_run(
         "val_images": val_images,
         "dataset": str(job.dataset),
         "init": None if job.init is None else str(job.init),
-        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_utc": now_utc(),
         "versions": {"sshr-deploy": sshr_deploy.__version__, **library_versions(_LIBRARIES)},
         "threads": threads,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),

@@ -145,7 +145,7 @@ class _Typing:
             if not np.isfinite(array.astype(np.float32)).all():
                 raise ExportError(
                     f"{name} holds {float(np.abs(wide).max()):.3g}, more than FP16 can; "
-                    "export --precision bf16 instead"
+                    "export `precision` bf16 instead"
                 )
             self.weights[narrow] = array
         return narrow

@@ -171,7 +171,7 @@ class _Search:
         if enough == len(order):
             raise Int8RejectedError(
                 f"no layer can be quantised within the budget of {self._task.budget}; calibrate on "
-                "patches like those it is judged on, or export without --precision int8",
+                "patches like those it is judged on, or export without `precision` int8",
                 self.rows,
             )
         kept = list(order[:enough])
@@ -204,12 +204,12 @@ class _Search:
         if wide.below(narrow):
             return (
                 f"8 bits are not faster here: {narrow.median_ms:.1f} ms a patch with {calls}, "
-                f"{wide.median_ms:.1f} ms with none; export without --precision int8"
+                f"{wide.median_ms:.1f} ms with none; export without `precision` int8"
             )
         return (
             f"8 bits are not clearly faster here: {quartiles_text(narrow)} a patch with {calls}, "
             f"{quartiles_text(wide)} with none; export again when the machine is quiet (only the "
-            "timing is repeated), or without --precision int8"
+            "timing is repeated), or without `precision` int8"
         )
 
     def all_but(self, kept: Collection[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out of a split, or of one process's share of it."""
+    """Outcome of a split, or of one process's share of it."""
 
     tally: Tally
     samples: tuple[Sample, ...]

@@ -45,7 +45,6 @@ def report(
         DatasetError: the split's masks hold background only.
     """
     tally = evaluation.tally
-    scores = tally.scores()
     names = [tissue.name for tissue in profile.classes]
     return {
         "evaluated_utc": now_utc(),
@@ -62,15 +61,7 @@ def report(
             "batch": batch,
             "label_threshold": LABEL_THRESHOLD,
         },
-        "scores": {
-            "mean_iou": scores.mean_iou,
-            "mean_dice": scores.mean_dice,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "frequency_weighted_iou": scores.frequency_weighted_iou,
-            "label_accuracy": tally.label_accuracy,
-            "exact_match": tally.exact_match,
-        },
+        "scores": _score_entries(tally),
         "classes": _class_entries(tally, names),
         "confusion": {
             "rows_truth": names,
@@ -78,13 +69,30 @@ def report(
             "pixels": tally.confusion.tolist(),
         },
         "engine": asdict(engine),
-        "machine": {
-            "processor": processor_name(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-        },
+        "machine": _machine(),
         "libraries": library_versions(_LIBRARIES),
         "seconds": round(evaluation.seconds, 3),
+    }
+
+
+def _score_entries(tally: Tally) -> dict[str, float | None]:
+    scores = tally.scores()
+    return {
+        "mean_iou": scores.mean_iou,
+        "mean_dice": scores.mean_dice,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+        "frequency_weighted_iou": scores.frequency_weighted_iou,
+        "label_accuracy": tally.label_accuracy,
+        "exact_match": tally.exact_match,
+    }
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "processor": processor_name(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
     }
 
 

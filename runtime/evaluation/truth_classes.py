@@ -42,7 +42,7 @@ def refuse_other_classes(folder: Path, images: Sequence[TruthImage], profile: Pr
     if why is not None:
         raise UsageError(
             f"{folder} has label maps of other classes: {why}; take a model of these classes, or "
-            f"add --relabel to count labels 0 to {profile.num_classes - 1} as the model's classes"
+            f"add `relabel` to count labels 0 to {profile.num_classes - 1} as the model's classes"
         )
 
 

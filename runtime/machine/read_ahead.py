@@ -17,7 +17,7 @@ _V = TypeVar("_V")
 def read_ahead(
     items: Iterable[_K], read: Callable[[_K], _V], *, ahead: int
 ) -> Generator[_V, None, None]:
-    """What `read` gives for each item, in order; its errors are raised in their turn.
+    """Results of `read` for each item, in order; its errors are raised in their turn.
 
     `read` runs in two threads, up to `ahead` items before they are asked for. Close the generator
     (`contextlib.closing`) where it may not be read to its end: that ends the threads.

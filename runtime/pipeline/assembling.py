@@ -42,7 +42,7 @@ class MaskStore(Closing):
             self._file = self._path.open("xb")
         except OSError as error:
             raise OutputError(
-                f"cannot write to {folder}: {error.strerror}; choose another --out"
+                f"cannot write to {folder}: {error.strerror}; choose another `out`"
             ) from error
 
     def put(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
@@ -96,5 +96,5 @@ class MaskStore(Closing):
     def _failure(self, error: OSError) -> OutputError:
         folder = self._path.parent
         return OutputError(
-            f"cannot write to {folder}: {error.strerror}; free space or choose another --out"
+            f"cannot write to {folder}: {error.strerror}; free space or choose another `out`"
         )

@@ -32,7 +32,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at or below the source of a run."""
+    """Files at or below the source of a run."""
 
     inputs: list[Input]
     """By name."""
@@ -88,21 +88,28 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file is by its suffix; None for neither."""
+    """Kind of a file by its suffix; None for neither."""
     suffix = path.suffix.lower()
     if suffix in PATCH_SUFFIXES:
         return "patch"
     return "slide" if suffix in SLIDE_SUFFIXES else None
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint_of(path: Path) -> str:
     """SHA-256 of a file's size, first and last MiB: tells files apart without reading gigabytes.
 
     Files that belong to a slide (see `companions`) count with their names, sizes and times.
 
     Raises:
-        OSError: it cannot be read.
+        InputError: it cannot be read.
     """
+    try:
+        return _fingerprint(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _fingerprint(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(size.to_bytes(8, "big"))
     with path.open("rb") as file:
@@ -147,10 +154,7 @@ def _walk(source: Path, out: Path) -> Found:
         folders[:] = sorted(
             f
             for f in folders
-            if not f.startswith(".")
-            and Path(name, f).resolve() != results
-            and Path(name, f) not in parts_of_slides
-            and not _holds_results(Path(name, f))
+            if Path(name, f) not in parts_of_slides and _is_searched(Path(name, f), results)
         )
     left_out = [p for p in others if p not in parts_of_slides and not _is_known(p.name)]
     return Found(
@@ -158,6 +162,11 @@ def _walk(source: Path, out: Path) -> Found:
         failures,
         dict(sorted(Counter(map(_suffix, left_out)).items(), key=lambda item: (-item[1], item[0]))),
     )
+
+
+def _is_searched(folder: Path, results: Path) -> bool:
+    hidden = folder.name.startswith(".")
+    return not hidden and folder.resolve() != results and not _holds_results(folder)
 
 
 def _folder_of_vsi(path: Path) -> set[Path]:

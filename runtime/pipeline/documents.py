@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sshr_deploy
 from sshr_deploy.bundle import Bundle
@@ -14,6 +13,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session, SessionInfo
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions
+from sshr_deploy.runtime.pipeline.images import Prediction
 from sshr_deploy.runtime.pipeline.records import (
     Counts,
     DoneInput,
@@ -56,15 +56,17 @@ IMAGE_MPP_SOURCE = "--mpp (images state none)"
 
 @dataclass(frozen=True)
 class Context:
-    """What all results of a run share."""
+    """Model, engine and settings that all results of a run share."""
 
     bundle: Bundle
     session: Session
     settings: InferSettings
+    wording: Callable[[str], str] = str
+    """Of messages in documents; the command line names its options there."""
 
     @property
     def engine(self) -> SessionInfo:
-        """What serves the run; a session may find more to note while it runs."""
+        """Engine of the run; a session may find more to note while it runs."""
         return self.session.info
 
     @property
@@ -75,7 +77,7 @@ class Context:
     def key(self, fingerprint: str, result: SlideResult | PatchResult | Summary) -> Key:
         """Identity of a result: the same key means that computing it again would change nothing.
 
-        `--mpp` counts only where it was used, or would be now, and `--large` only for images that
+        `mpp_um` counts only where it was used, or would be now, and `large` only for images that
         are large.
         """
         settings = self.settings
@@ -173,43 +175,42 @@ def run_record(
 
 
 def slide_classes(profile: Profile, counts: Sequence[int], mpp_um: float) -> tuple[SlideClass, ...]:
-    """One entry a class; `counts` are the pixels of labels 0 to N."""
+    """One entry a class; `counts` are the pixels of labels 0 to N, of `mpp_um` each."""
+    total = sum(counts[: profile.num_classes])
     return tuple(
-        SlideClass(**facts, area_mm2=_area_mm2(facts["pixels"], mpp_um))
-        for facts in _shares(profile, counts)
+        SlideClass(
+            label=label,
+            name=tissue.name,
+            pixels=counts[label],
+            share=_share(counts[label], total),
+            area_mm2=_area_mm2(counts[label], mpp_um),
+        )
+        for label, tissue in enumerate(profile.classes)
     )
 
 
 def patch_classes(
-    profile: Profile,
-    counts: Sequence[int],
-    mpp_um: float | None,
-    prob: Sequence[float],
-    on: Sequence[bool],
+    profile: Profile, counts: Sequence[int], mpp_um: float | None, prediction: Prediction
 ) -> tuple[PatchClass, ...]:
-    """The same for an image, with its classes' probabilities [N] and what the gate says [N]."""
+    """The same for an image, with what the network says of each class."""
+    total = sum(counts[: profile.num_classes])
+    prob, on = prediction.prob.tolist(), prediction.on.tolist()
     return tuple(
         PatchClass(
-            **facts,
-            area_mm2=None if mpp_um is None else _area_mm2(facts["pixels"], mpp_um),
-            probability=probability,
-            on=is_on,
+            label=label,
+            name=tissue.name,
+            pixels=counts[label],
+            share=_share(counts[label], total),
+            area_mm2=None if mpp_um is None else _area_mm2(counts[label], mpp_um),
+            probability=prob[label],
+            on=on[label],
         )
-        for facts, probability, is_on in zip(_shares(profile, counts), prob, on, strict=True)
+        for label, tissue in enumerate(profile.classes)
     )
 
 
-def _shares(profile: Profile, counts: Sequence[int]) -> list[dict[str, Any]]:
-    total = sum(counts[: profile.num_classes])
-    return [
-        {
-            "label": label,
-            "name": tissue.name,
-            "pixels": counts[label],
-            "share": counts[label] / total if total else 0.0,
-        }
-        for label, tissue in enumerate(profile.classes)
-    ]
+def _share(pixels: int, total: int) -> float:
+    return pixels / total if total else 0.0
 
 
 def _area_mm2(pixels: int, mpp_um: float) -> float:

@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the network says of one image."""
+    """Label map and probabilities of one image."""
 
     mask: NDArray[np.uint8]  # [H, W], 0 to N-1
     prob: NDArray[np.float32]  # [N]; of a cut image the largest of its parts

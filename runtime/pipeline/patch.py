@@ -32,7 +32,7 @@ class PatchJob:
     rgb: NDArray[np.uint8]  # [H, W, 3]
     folder: Path
     stain_concern: str | None
-    """What speaks against H&E, where `--any-stain` let it pass."""
+    """Reason to doubt that it is H&E, where `any_stain` let it pass."""
 
 
 def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettings) -> PatchJob:
@@ -63,8 +63,7 @@ def finish_patch(
     mask, mpp_um = prediction.mask, settings.mpp_um
     height, width = mask.shape
     counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1).tolist()
-    prob, on = prediction.prob.tolist(), prediction.on.tolist()
-    classes = patch_classes(profile, counts, mpp_um, prob, on)
+    classes = patch_classes(profile, counts, mpp_um, prediction)
     with stages.stage("write"):
         write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
         write_overlay(
@@ -94,13 +93,13 @@ def finish_patch(
 def _check_scale(path: Path, size_px: tuple[int, ...], mpp_um: float, model_mpp_um: float) -> None:
     if mpp_um > MAX_ENLARGEMENT * model_mpp_um * (1 + LEVEL_TOLERANCE):
         raise InputError(
-            f"{path} is too coarse for this model: its pixels are {mpp_um:.4g} um by --mpp, the "
+            f"{path} is too coarse for this model: its pixels are {mpp_um:.4g} um by `mpp`, the "
             f"model needs {model_mpp_um:.4g}; give a finer image, or its true pixel size"
         )
     height, width = (side * mpp_um / model_mpp_um for side in size_px)
     if min(height, width) < MIN_SIDE_PX:
         raise InputError(
-            f"{path} is {width:.0f} x {height:.0f} px at the model's {model_mpp_um:.4g} um (--mpp "
+            f"{path} is {width:.0f} x {height:.0f} px at the model's {model_mpp_um:.4g} um (`mpp` "
             f"{mpp_um:.4g}); give an image of at least {MIN_SIDE_PX} such px on each side"
         )
 

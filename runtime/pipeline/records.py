@@ -30,7 +30,7 @@ class Counts(Document):
 
 
 class Machine(Document):
-    """What the run ran on, beside its engine's device."""
+    """Platform of a run; its device is the engine's."""
 
     platform: str
     python: str
@@ -114,7 +114,7 @@ class RunRecord(_RunTail, Provenance, _RunHead):
 
 
 class ResultsTable(Document):
-    """What the folder of the results holds, from all runs."""
+    """Results of all runs that the folder holds, and failures that still stand."""
 
     done: Count
     failed: Count

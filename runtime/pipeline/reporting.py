@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from sshr_deploy.runtime.pipeline.results import InputResult
+
+OnTiles = Callable[[Path, int, int], None]
+"""Told how far an input is: its path, the tiles done, all its tiles."""
 
 
 class Reporter(Protocol):
@@ -40,3 +44,32 @@ class PartsProgress:
             self._reporter.input_started(path, parts)
         self._reporter.tiles_done(path, done - self._done)
         self._done = done
+
+
+class TileCounter:
+    """A reporter that tells `on_tiles` how far each input is, and nothing else."""
+
+    def __init__(self, on_tiles: OnTiles | None) -> None:
+        self._on_tiles = on_tiles
+        self._counts: dict[Path, tuple[int, int]] = {}
+
+    def run_started(self, inputs: int) -> None:
+        """See `Reporter`."""
+
+    def input_started(self, path: Path, tiles: int) -> None:
+        """See `Reporter`."""
+        self._tell(path, 0, tiles)
+
+    def tiles_done(self, path: Path, tiles: int) -> None:
+        """See `Reporter`."""
+        done, total = self._counts[path]
+        self._tell(path, done + tiles, total)
+
+    def input_finished(self, result: InputResult) -> None:
+        """See `Reporter`."""
+        self._counts.pop(result.path, None)
+
+    def _tell(self, path: Path, done: int, tiles: int) -> None:
+        self._counts[path] = done, tiles
+        if self._on_tiles is not None:
+            self._on_tiles(path, done, tiles)

@@ -41,7 +41,7 @@ class ResultFolders:
             remove_abandoned(folder)
         except OSError as error:
             raise OutputError(
-                f"cannot write to {folder}: {error.strerror}; choose another --out"
+                f"cannot write to {folder}: {error.strerror}; choose another `out`"
             ) from error
         finally:
             self._ours[relative] = ours

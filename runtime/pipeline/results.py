@@ -1,4 +1,4 @@
-"""Types of what is found in one input; a `summary.json` is written from them and read back.
+"""Types of the findings in one input; a `summary.json` is written from them and read back.
 
 Its JSON Schema is the package's data, see `schemas`. Fields stand in the file as they stand here,
 those of the last base class first.
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.manifest import Frozen, Sha256, Share
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.settings import LargeImages
@@ -46,7 +47,7 @@ class Source(Document):
 
 
 class SlideFacts(Document):
-    """What a slide's file says of it."""
+    """Facts of a slide's file."""
 
     reader: str
     """Library, its version and the format, "openslide 4.0.1 (aperio)"."""
@@ -96,7 +97,7 @@ class PatchClass(_ClassShare):
     """One class in an image."""
 
     area_mm2: float | None
-    """Null without --mpp: an image states no pixel size."""
+    """Null without a given pixel size: an image states no pixel size."""
     probability: Share
     """Of the whole image; of one that was cut, the largest of its parts."""
     on: bool
@@ -104,7 +105,7 @@ class PatchClass(_ClassShare):
 
 
 class SlideResult(Document):
-    """What was found on one slide."""
+    """Findings on one slide."""
 
     slide: SlideFacts
     mpp: Mpp
@@ -112,7 +113,7 @@ class SlideResult(Document):
     mask: MaskFacts
     tiles: Tiles
     stain_concern: str | None
-    """What speaks against H&E, where --any-stain let it pass."""
+    """Reason to doubt that it is H&E, where `any_stain` let it pass; null if none."""
     tissue_area_mm2: float
     """All classes together."""
     classes: tuple[SlideClass, ...]
@@ -126,18 +127,18 @@ class SlideResult(Document):
 
 
 class PatchResult(Document):
-    """What was found in one image (PNG, JPEG)."""
+    """Findings in one image (PNG, JPEG)."""
 
     mpp: Mpp | None
-    """Size of a pixel in um by --mpp; null without."""
+    """Size of a pixel in um as it was given; null without."""
     mask: MaskFacts
     tiles: Tiles
     large: LargeImages | None
     """How it was taken, where a side is above 336 px at the model's scale."""
     stain_concern: str | None
-    """What speaks against H&E, where --any-stain let it pass."""
+    """Reason to doubt that it is H&E, where `any_stain` let it pass; null if none."""
     tissue_area_mm2: float | None
-    """All classes together; null without --mpp."""
+    """All classes together; null without a given pixel size."""
     classes: tuple[PatchClass, ...]
     """By label."""
     files: dict[str, Count]
@@ -155,11 +156,11 @@ class BundleFacts(Document):
     """By name."""
     checkpoint_sha256: Sha256
     model_metadata: dict[str, str]
-    """What the checkpoint's own header says."""
+    """Header of the checkpoint."""
 
 
 class Provenance(Document):
-    """What served a result or a run."""
+    """Package, profile, engine and model behind a result or a run."""
 
     sshr_deploy: str
     """Version of this package."""
@@ -200,7 +201,7 @@ class _OtherClass(BaseModel):
 
 
 class OtherSummary(BaseModel):
-    """What is read of a `summary.json` that another release of this package wrote."""
+    """Fields that are read of a `summary.json` of another release of this package."""
 
     input: Source
     finished_utc: str
@@ -232,3 +233,5 @@ class InputResult:
     """Why it failed; one line."""
     summary: Summary | None = None
     """None if it failed."""
+    error: SshrDeployError | None = None
+    """Raised by it, where it began and failed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.errors import InputError, OutputError, SshrDeployError, UsageError
+from sshr_deploy.errors import InputError, OutputError, SshrDeployError
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.clock import now_utc
-from sshr_deploy.runtime.pipeline import discovery
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.discovery import Found, Input, search
+from sshr_deploy.runtime.pipeline.discovery import Input, fingerprint_of
 from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_of
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.images import predict_images
@@ -34,9 +33,7 @@ from sshr_deploy.runtime.pipeline.result_folders import (
 )
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
-from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
-from sshr_deploy.runtime.settings import InferSettings
-from sshr_deploy.runtime.slides import check_mpp
+from sshr_deploy.runtime.pipeline.work import Work
 
 
 @dataclass
@@ -58,118 +55,101 @@ class RunResult:
         return 1 if failed else 0
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a run has to do, and its hold on the folder of the results."""
-
-    source: Path
-    out: Path
-    found: Found
-    lock: RunLock
-
-
-@contextmanager
-def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Work]:
-    """Refuse what cannot work, before an engine is opened, and keep other runs out of `out`.
-
-    Where nothing is written into `out`, it is not made.
-
-    Raises:
-        UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
-            cannot take the results, or another run writes there.
-    """
-    check_mpp(settings.mpp_um, force=settings.force_mpp)
-    found = search(source, out)
-    for item in found.inputs:
-        if (out / item.relative).is_file():
-            raise UsageError(
-                f"--out {out} is where the inputs are ({item.relative} is there); "
-                "choose another folder"
-            )
-    with run_lock(out) as lock:
-        yield Work(source, out, found, lock)
-
-
-def run_infer(work: Work, session: Session, context: Context, reporter: Reporter) -> RunResult:
-    """Process the slides and patches of `work` into its folder.
-
-    Each input gets a folder of its own name with its results and a `summary.json`, which is
-    written last; for what covers them all see `run_folder`. An input whose `summary.json`
-    shows that the same was done before is skipped, unless the settings say `overwrite`.
-    Ctrl-C and a failing engine leave `run.json` with what was done and are raised again. Where
-    another run has taken the folder over, this one stops and writes its record in `runs/` only.
-
-    Raises:
-        SessionError: the engine fails.
-    """
-    found = work.found
-    run = _Run(work, session, context, reporter)
-    reporter.run_started(len(found.inputs) + len(found.failures))
-    for failure in found.failures:
-        run.add(failure)
-    started = now_utc()
-    stopped_by: BaseException | None = None
-    try:
-        run.process(found.inputs)
-        work.lock.check()
-    except (SshrDeployError, KeyboardInterrupt) as error:
-        stopped_by = error
-    finally:
-        run.folders.remove_all_empty()
-    record = run_record(
-        context,
-        run.results,
-        source=work.source,
-        left_out=found.left_out,
-        started_utc=started,
-        interrupted=isinstance(stopped_by, KeyboardInterrupt),
-        stopped_by=str(stopped_by) if isinstance(stopped_by, SshrDeployError) else None,
-    )
-    written = write_run(
-        work.out,
-        work.source,
-        found,
-        context.profile,
-        run.results,
-        record,
-        only_record=work.lock.is_lost(),
-    )
-    if stopped_by is not None and not isinstance(stopped_by, OutputError):
-        raise stopped_by
-    return RunResult(run.results, written.document, written.files, stopped_by or written.failure)
-
-
 class _Image(NamedTuple):
     item: Input
     fingerprint: str
     job: patch_job.PatchJob
 
 
-class _Run:
+class Run:
+    """A run over many inputs: iterate over it to do it, then ask for its `outcome`.
+
+    Each input gets a folder of its own name with its results and a `summary.json`, which is
+    written last; for the files that cover them all see `run_folder`. An input whose `summary.json`
+    shows that the same was done before is skipped, unless the settings say `overwrite`.
+    Ctrl-C and a failing engine leave `run.json` with all that was done and are raised again. So is
+    it where the iteration is left. Where another run has taken the folder over, this one stops and
+    writes its record in `runs/` only.
+
+    Iterating raises:
+        SessionError: the engine fails.
+    """
+
+    outcome: RunResult
+
     def __init__(self, work: Work, session: Session, context: Context, reporter: Reporter) -> None:
-        self.out = work.out
-        self.lock = work.lock
+        self.work = work
         self.session = session
         self.context = context
         self.reporter = reporter
         self.folders = ResultFolders(work.out)
         self.results: list[InputResult] = []
 
-    def add(self, result: InputResult) -> None:
+    def __iter__(self) -> Generator[InputResult, None, None]:
+        """The inputs as they end, failed and skipped ones too."""
+        found, started, given = self.work.found, now_utc(), 0
+        self.reporter.run_started(len(found.inputs) + len(found.failures))
+        for failure in found.failures:
+            self._add(failure)
+        stopped_by: BaseException | None = None
+        try:
+            for _ in self._process(found.inputs):
+                while given < len(self.results):
+                    given += 1
+                    yield self.results[given - 1]
+            self.work.lock.check()
+        except (SshrDeployError, KeyboardInterrupt, GeneratorExit) as error:
+            stopped_by = error
+        finally:
+            self.folders.remove_all_empty()
+        self.outcome = self._written(started, stopped_by)
+        if not isinstance(stopped_by, GeneratorExit):
+            yield from self.results[given:]
+        if stopped_by is not None and not isinstance(stopped_by, OutputError):
+            raise stopped_by
+
+    def _written(self, started_utc: str, stopped_by: BaseException | None) -> RunResult:
+        """Write the files that cover the whole run."""
+        work, context = self.work, self.context
+        reason = stopped_by if isinstance(stopped_by, SshrDeployError) else None
+        record = run_record(
+            context,
+            self.results,
+            source=work.source,
+            left_out=work.found.left_out,
+            started_utc=started_utc,
+            interrupted=isinstance(stopped_by, KeyboardInterrupt | GeneratorExit),
+            stopped_by=None if reason is None else context.wording(str(reason)),
+        )
+        written = write_run(
+            work.out,
+            work.source,
+            work.found,
+            context.profile,
+            self.results,
+            record,
+            only_record=work.lock.is_lost(),
+        )
+        output_error = stopped_by if isinstance(stopped_by, OutputError) else written.failure
+        return RunResult(self.results, written.document, written.files, output_error)
+
+    def _add(self, result: InputResult) -> None:
         self.results.append(result)
         self.reporter.input_finished(result)
 
-    def process(self, inputs: Sequence[Input]) -> None:
+    def _process(self, inputs: Sequence[Input]) -> Iterator[None]:
+        """Do the inputs, with a pause whenever some have ended."""
         for kind, group in groupby(inputs, lambda item: item.kind):
             if kind == "slide":
                 for item in group:
                     self._slide(item)
+                    yield
             else:
-                self._patches(list(group))
+                yield from self._patches(list(group))
 
     def _slide(self, item: Input) -> None:
         with self._guarded(item):
-            fingerprint = _fingerprint(item.path)
+            fingerprint = fingerprint_of(item.path)
             if self._skip(item, fingerprint):
                 return
             result = slide_job.segment_slide(
@@ -182,7 +162,7 @@ class _Run:
             )
             self._finish(item, fingerprint, result)
 
-    def _patches(self, items: Sequence[Input]) -> None:
+    def _patches(self, items: Sequence[Input]) -> Iterator[None]:
         profile, settings = self.context.profile, self.context.settings
         progress = PartsProgress(self.reporter)
 
@@ -205,13 +185,14 @@ class _Run:
                 progress(image.item.path, prediction.parts, prediction.parts)
                 result = patch_job.finish_patch(image.job, prediction, profile, settings)
                 self._finish(image.item, image.fingerprint, result)
+            yield
 
     def _readable(self, items: Sequence[Input]) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
         """The images that are left to do, read one by one; failures are recorded."""
         for item in items:
             image = None
             with self._guarded(item):
-                fingerprint = _fingerprint(item.path)
+                fingerprint = fingerprint_of(item.path)
                 if not self._skip(item, fingerprint):
                     folder = self._fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self.context.profile, self.context.settings
@@ -231,7 +212,7 @@ class _Run:
             self._failed(item, error)
             raise
         except Exception as error:
-            log = self.out / item.relative / ERROR_NAME
+            log = self.work.out / item.relative / ERROR_NAME
             with suppress(OSError):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
@@ -242,15 +223,16 @@ class _Run:
             self._failed(item, SshrDeployError(defect))
 
     def _failed(self, item: Input, reason: SshrDeployError) -> None:
-        if not self.lock.is_lost():  # or they may be another run's by now
+        if not self.work.lock.is_lost():  # or they may be another run's by now
             self.folders.discard(item.relative)
-        self.add(InputResult(item.path, item.kind, "failed", str(reason)))
+        text = self.context.wording(str(reason))
+        self._add(InputResult(item.path, item.kind, "failed", text, error=reason))
 
     def _skip(self, item: Input, fingerprint: str) -> bool:
         """Whether an earlier run did this; refuses to replace the result of another input."""
         if self.context.settings.overwrite:
             return False
-        folder = self.out / item.relative
+        folder = self.work.out / item.relative
         summary = read_summary(folder)
         if summary is None:
             return False
@@ -260,27 +242,27 @@ class _Run:
         if other != path and (not same or _is_another_file(Path(other), item.path)):
             raise InputError(
                 f"{item.path} would replace the result of {other} in {folder}; "
-                "choose another --out, or add --overwrite"
+                "choose another `out`, or add `overwrite`"
             )
         if same:
             if other != path:  # the input was moved since
                 move_summary(folder, path)
-            self.add(InputResult(item.path, item.kind, "skipped", summary=summary))
+            self._add(InputResult(item.path, item.kind, "skipped", summary=summary))
         return same
 
     def _fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, empty; refuses to write where another run does."""
-        self.lock.check()
+        self.work.lock.check()
         return self.folders.fresh(item.relative)
 
     def _finish(self, item: Input, fingerprint: str, result: SlideResult | PatchResult) -> None:
-        self.lock.check()
+        self.work.lock.check()
         summary = summary_of(
             result, self.context, path=item.path, relative=item.relative, fingerprint=fingerprint
         )
-        write_summary(self.out / item.relative, summary)
+        write_summary(self.work.out / item.relative, summary)
         self.folders.keep(item.relative)
-        self.add(InputResult(item.path, item.kind, "done", summary=summary))
+        self._add(InputResult(item.path, item.kind, "done", summary=summary))
 
 
 def _is_another_file(one: Path, other: Path) -> bool:
@@ -289,10 +271,3 @@ def _is_another_file(one: Path, other: Path) -> bool:
         return not one.samefile(other)
     except OSError:
         return False
-
-
-def _fingerprint(path: Path) -> str:
-    try:
-        return discovery.fingerprint(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error

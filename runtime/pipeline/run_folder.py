@@ -1,4 +1,4 @@
-"""What a results folder says of all its runs: `summary.csv`, `run.json`, and a record of each.
+"""Files of a results folder about its runs: `summary.csv`, `run.json`, and a record of each.
 
 The table covers what the folder holds: every input with a `summary.json` below it, whichever run
 made it, and every input that failed and was not done since. `runs/` keeps the record of each run;
@@ -51,7 +51,7 @@ class _Ended(BaseModel):
 
 
 class _Record(BaseModel):
-    """What is read of a run's record, whichever release wrote it."""
+    """Fields that are read of a run's record, whichever release wrote it."""
 
     finished_utc: str
     inputs: list[_Ended]
@@ -60,7 +60,7 @@ class _Record(BaseModel):
 
 @dataclass(frozen=True)
 class WrittenRun:
-    """What came of writing a run's files."""
+    """Outcome of writing a run's files."""
 
     document: RunDocument
     """Content of `run.json`."""

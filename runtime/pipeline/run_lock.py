@@ -98,13 +98,13 @@ def run_lock(out: Path) -> Iterator[RunLock]:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"--out {out} cannot be made a folder: {error.strerror}; choose another"
+                f"`out` {out} cannot be made a folder: {error.strerror}; choose another"
             ) from error
         try:
             lock = RunLock(out / LOCK_NAME, _acquire(out / LOCK_NAME))
         except OSError as error:
             raise UsageError(
-                f"--out {out} cannot take results: {error.strerror}; "
+                f"`out` {out} cannot take results: {error.strerror}; "
                 "choose another folder, or mend its rights or space"
             ) from error
         yield lock
@@ -162,7 +162,7 @@ def _remove(path: Path, holder: _Holder | None) -> None:
 
 def _held(path: Path, holder: _Holder | None) -> UsageError:
     return UsageError(
-        f"{_who(holder)} writes into {path.parent}: wait for it, or choose another --out"
+        f"{_who(holder)} writes into {path.parent}: wait for it, or choose another `out`"
     )
 
 

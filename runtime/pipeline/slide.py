@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -53,8 +53,8 @@ def segment_slide(
 ) -> SlideResult:
     """Compute a slide's mask and write mask, overlay and regions into `folder`.
 
-    Memory holds one row of tiles, a few batches, a thumbnail, and the regions of 8192 x 8192 mask
-    pixels.
+    Memory holds one row of tiles, a few batches, a thumbnail, some hundred bytes a tile, and the
+    regions of 8192 x 8192 mask pixels.
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
@@ -68,23 +68,31 @@ def segment_slide(
     with reader:
         with stages.stage("tissue"):
             plan = _plan(path, reader, profile, settings)
-        grid = plan.grid
         reporter.input_started(path, len(plan.tissue))
-        with MaskStore(folder, grid, profile.num_classes) as store:
+        with MaskStore(folder, plan.grid, profile.num_classes) as store:
             # Closing ends the reading threads, which must not outlive the reader.
-            with closing(_read(plan, reader, ahead=2 * settings.batch)) as patches:
-                read = stages.each("read", batches(patches, settings.batch))
-                keyed = ((batch, np.stack([part.patch for part in batch])) for batch in read)
-                results = session.stream(keyed, mask_rule(profile))
-                for batch, masks in stages.each("infer", results):
+            with closing(_read(plan, reader, ahead=2 * settings.batch)) as tiles:
+                for batch, labels in _label_maps(tiles, session, profile, settings.batch, stages):
                     with stages.stage("mask"):
-                        _keep(batch, masks.labels, store, profile.num_classes)
+                        _keep(batch, labels, store, profile.num_classes)
                     reporter.tiles_done(path, len(batch))
             mask = store.finish()
-            classes = slide_classes(profile, store.label_counts.tolist(), grid.mpp_um)
+            classes = slide_classes(profile, store.label_counts.tolist(), plan.grid.mpp_um)
             with stages.stage("write"):
                 regions = _write(folder, path.name, mask, plan, profile, classes)
             del mask
+        return _result(reader, plan, classes, regions, file_sizes(folder, SLIDE_RESULTS), stages)
+
+
+def _result(
+    reader: SlideReader,
+    plan: SlidePlan,
+    classes: tuple[SlideClass, ...],
+    regions: int,
+    files: dict[str, int],
+    stages: Stages,
+) -> SlideResult:
+    grid = plan.grid
     return SlideResult(
         slide=_slide_facts(reader),
         mpp=plan.mpp,
@@ -94,7 +102,7 @@ def segment_slide(
         tissue_area_mm2=round(sum(c.area_mm2 for c in classes), 9),
         classes=classes,
         regions=regions,
-        files=file_sizes(folder, SLIDE_RESULTS),
+        files=files,
         seconds=stages.seconds(),
     )
 
@@ -160,6 +168,16 @@ def _read(plan: SlidePlan, reader: SlideReader, ahead: int) -> Generator[_ReadTi
         return _ReadTile(tile, patch, plan.tissue[tile].mask())
 
     return read_ahead(plan.tissue, read, ahead=ahead)
+
+
+def _label_maps(
+    tiles: Iterable[_ReadTile], session: Session, profile: Profile, batch: int, stages: Stages
+) -> Iterator[tuple[list[_ReadTile], NDArray[np.uint8]]]:
+    """Tiles and their label maps [B, 224, 224], in order, `batch` at a time."""
+    read = stages.each("read", batches(tiles, batch))
+    keyed = ((read_tiles, np.stack([tile.patch for tile in read_tiles])) for read_tiles in read)
+    for read_tiles, masks in stages.each("infer", session.stream(keyed, mask_rule(profile))):
+        yield read_tiles, masks.labels
 
 
 def _keep(

@@ -16,7 +16,7 @@ class RunSpec:
     """Folder of the exported model."""
     settings: InferSettings
     engine: str
-    """A name of `EngineChoice`."""
+    """A name of `engines.kinds`, or "auto"."""
     options: OpenOptions
     """How the engine is opened."""
     threads: int | None = None

@@ -14,7 +14,7 @@ from sshr_deploy.runtime.slides import Mpp
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What the table says of a result; its whole summary would take ten times the memory."""
+    """The part of a summary that the table has; all of it would take far more memory."""
 
     path: Path
     kind: Kind

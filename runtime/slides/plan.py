@@ -1,4 +1,4 @@
-"""What of a slide is computed: its pixel size, its tissue, and the tiles on it."""
+"""The plan of a slide: its pixel size, its tissue, and the tiles to compute."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SlidePlan:
     thumbnail: NDArray[np.uint8]  # RGB [h, w, 3]
     thumbnail_mpp_um: float
     concern: str | None
-    """What speaks against H&E; every tile counts then."""
+    """Reason to doubt that it is H&E; every tile counts then."""
     tissue: dict[Tile, TileTissue]
     """The tiles to compute, row by row, and where tissue is in each."""
 

@@ -103,7 +103,7 @@ class TissueMap:
         return tissue
 
     def is_even(self, l0_x: float, l0_y: float, l0_width: float, l0_height: float) -> bool | None:
-        """What every pixel of a level-0 rectangle is for certain: tissue (True) or not (False).
+        """Whether all of a level-0 rectangle is tissue for certain (True), or none of it (False).
 
         None where its `window` must be asked, which takes far longer.
         """

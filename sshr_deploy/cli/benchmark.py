@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.benchmark_tables import print_kernels, print_training
-from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.engine import open_model
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BundleArgument,
@@ -67,20 +67,17 @@ def latency(
     """
     from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
+    from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.settings import InferSettings, OpenOptions
 
     if json_file is not None:
         check_writable(json_file)
     sizes = parse_batches(batches)
 
     def opened(loaded: Bundle) -> Session:
-        return open_engine(
-            loaded,
-            engine,
-            precision=precision,
-            batch=sizes[-1],
-            allow_unqualified=allow_unqualified,
-            threads=threads,
-        )
+        options = OpenOptions(precision, sizes[-1], allow_unqualified=allow_unqualified)
+        spec = RunSpec(bundle, InferSettings(), engine, options, threads)
+        return open_model(spec, bundle=loaded).session
 
     report = measure_latency(bundle, opened, sizes, seconds)
     print_latency(report)

@@ -207,7 +207,7 @@ class BarReporter(QuietReporter):
 
 
 def print_results(result: RunResult, out: Path) -> None:
-    """What a run did, by input and class (share, mm2), on stdout; then where the files are."""
+    """Print a run's results by input and class (share, mm2) on stdout; then where the files are."""
     console = Console(highlight=False)
     shown = result.results[:_MAX_TABLE_INPUTS]
     if shown:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.engine import open_model
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BatchOption,
@@ -24,7 +24,7 @@ from sshr_deploy.cli.options import (
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -184,16 +184,14 @@ def _opened(
         "parameters": manifest.model.parameters,
         "relabelled_from": manifest.relabelled_from,
     }
-    with open_engine(
-        bundle,
-        wanted.engine,
-        precision=wanted.precision,
-        batch=wanted.batch,
-        allow_unqualified=wanted.allow_unqualified,
-        quiet=wanted.quiet,
-        threads=wanted.threads,
-    ) as session:
-        yield session, manifest.profile, facts
+    from sshr_deploy.runtime.pipeline.spec import RunSpec
+
+    options = OpenOptions(
+        wanted.precision, wanted.batch, allow_unqualified=wanted.allow_unqualified
+    )
+    spec = RunSpec(model, InferSettings(), wanted.engine, options, wanted.threads)
+    with open_model(spec, quiet=wanted.quiet, bundle=bundle) as opened:
+        yield opened.session, manifest.profile, facts
 
 
 def _checkpoint(

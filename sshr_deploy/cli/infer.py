@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     AnyStainOption,
@@ -25,11 +25,12 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
-from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
+from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import (
     InferSettings,
     LargeImages,
     Mode,
+    OpenOptions,
     TissueChoice,
 )
 
@@ -79,11 +80,12 @@ def infer(
     the same settings does only what is left; two at once into one folder are refused.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
-    from sshr_deploy.bundle import load_bundle
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
     from sshr_deploy.runtime.pipeline.documents import Context
-    from sshr_deploy.runtime.pipeline.run import prepare_run, run_infer
+    from sshr_deploy.runtime.pipeline.run import Run
+    from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
         mode,
@@ -94,35 +96,29 @@ def infer(
         large=large,
         any_stain=any_stain,
     )
+    options = OpenOptions(precision, batch, not no_build, allow_unqualified)
+    spec = RunSpec(model, settings, engine, options, threads)
     with prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))
-        bundle = load_bundle(model)
-        with open_engine(
-            bundle,
-            engine,
-            precision=precision,
-            batch=batch,
-            no_build=no_build,
-            allow_unqualified=allow_unqualified,
-            quiet=quiet,
-            threads=threads,
-        ) as session:
-            info = session.info
+        with open_model(spec, quiet=quiet) as opened:
+            info = opened.engine
             if not quiet and info.mask_agreement is not None:
                 say(
                     f"engine: {info.engine} {info.precision}, "
                     f"{_threads(info.threads)}masks equal to the reference on "
                     f"{info.mask_agreement:.3%} of pixels"
                 )
-            size = batch or default_batch(info.engine)
-            context = Context(bundle, session, replace(settings, batch=size))
+            context = Context(opened.bundle, opened.session, opened.settings, as_options)
             try:
                 with make_reporter(quiet=quiet) as reporter:
-                    result = run_infer(work, session, context, reporter)
+                    run = Run(work, opened.session, context, reporter)
+                    for _ in run:  # the reporter tells how each input ended
+                        pass
             except KeyboardInterrupt:
                 say("interrupted; what is finished is kept, run the same command again to go on")
                 raise typer.Exit(1) from None
+    result = run.outcome
     if result.stopped_by is not None:
         early = "; the run stopped here" if result.document.stopped_by else ""
         say(f"sshr-deploy: error: {result.stopped_by}{early}")

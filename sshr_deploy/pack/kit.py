@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sshr_deploy.pack import install
 from sshr_deploy.pack.project_wheel import build_project_wheel, check_project_wheel
 from sshr_deploy.pack.targets import Target
 from sshr_deploy.pack.wheels import Wheel, WheelSource, glibc_of
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.progress import OnStep
 
 MB = 10**6
@@ -174,7 +174,7 @@ def _gather(kit: Path, wheels: list[Path], bundle: Bundle) -> None:
 def _describe(kit: Path, wheels: list[Wheel], bundle: Bundle, settings: PackSettings) -> None:
     """Split what is large; write README.txt, install.sh, kit.json and SHA256SUMS."""
     target, python = settings.target, settings.python
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = now_utc()
     texts = {"python": python, "target": target.name, "created": created}
     title, version = bundle.manifest.profile.title, sshr_deploy.__version__
     _write(kit / "README.txt", _README.format(title=title, version=version, **texts))

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from sshr_deploy.api import Model
 from sshr_deploy.cli import app
-from sshr_deploy.runtime.contract import Session
 from tests.runtime.session_contract import noise
 
 Run = Callable[..., int]
@@ -26,15 +26,15 @@ def recorded_batch(small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.M
     """Runs `infer` as if `engine` had been opened; gives what run.json says of the batch."""
     Image.fromarray(np.ascontiguousarray(noise(1)[0])).save(tmp_path / "patch.png")
     module = importlib.import_module("sshr_deploy.cli.infer")  # the package has a function so named
-    open_engine = module.open_engine
+    open_model = module.open_model
 
     def run(engine: str, *options: str) -> int:
-        def opened(*arguments: Any, **keywords: Any) -> Session:
-            session: Session = open_engine(*arguments, **keywords)
-            session.info = replace(session.info, engine=engine)
-            return session
+        def opened(*arguments: Any, **keywords: Any) -> Model:
+            model: Model = open_model(*arguments, **keywords)
+            model.session.info = replace(model.session.info, engine=engine)
+            return model
 
-        monkeypatch.setattr(module, "open_engine", opened)
+        monkeypatch.setattr(module, "open_model", opened)
         arguments = ["infer", tmp_path / "patch.png", "--model", small_bundle_dir, "--json"]
         arguments += ["--out", tmp_path / "out", "--engine", "onnx-cpu", "--quiet", *options]
         done = CliRunner().invoke(app, list(map(str, arguments)))

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sshr_deploy.cli import app
 from sshr_deploy.cli.console import print_results
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.errors import DatasetError, UsageError
 from sshr_deploy.runtime.pipeline.records import ResultsTable, RunDocument
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchClass, PatchSummary
@@ -33,7 +34,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for command in ("infer", "evaluate"):
         module = importlib.import_module(f"sshr_deploy.cli.{command}")
-        monkeypatch.setattr(module, "open_engine", opened)
+        monkeypatch.setattr(module, "open_model", opened)
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -59,7 +60,7 @@ def test_what_cannot_work_is_refused_before_an_engine_is_opened(
         "infer", tmp_path / source, "--model", small_bundle_dir, "--out", tmp_path / "out", *filled
     )
     assert isinstance(done.exception, UsageError), done.output
-    assert reason in str(done.exception)
+    assert reason in as_options(str(done.exception))
     assert not (tmp_path / "out").exists()
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["a.png"]
 

@@ -66,9 +66,7 @@ def test_ctrl_c_while_an_engine_is_opened_leaves_nothing(
         assert (tmp_path / "out" / ".run.lock").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        importlib.import_module("sshr_deploy.cli.infer"), "open_engine", interrupted
-    )
+    monkeypatch.setattr(importlib.import_module("sshr_deploy.cli.infer"), "open_model", interrupted)
     options = ["--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["sshr-deploy", "infer", str(demo_slide), *options])
     with pytest.raises(SystemExit) as stop:

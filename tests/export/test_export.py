@@ -143,7 +143,7 @@ def test_what_is_at_out_is_kept_unless_it_is_a_bundle_to_replace(
     (precious / "x.svs").write_text("slide")
     with pytest.raises(UsageError, match="exists and is not a bundle"):
         export_bundle(small_checkpoint, profile, precious, shipped_patches(), overwrite=True)
-    with pytest.raises(UsageError, match="add --overwrite"):
+    with pytest.raises(UsageError, match="add `overwrite`"):
         export_bundle(small_checkpoint, profile, small_bundle_dir, shipped_patches())
     (precious / "manifest.json").write_text('{"name": "an app"}')
     with pytest.raises(UsageError, match=r"holds x\.svs, which is no part of a bundle"):

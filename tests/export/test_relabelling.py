@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sshr_deploy.cli.engine import open_engine
+from sshr_deploy.cli.engine import open_model
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.reference import (
@@ -18,7 +18,8 @@ from sshr_deploy.export.reference import (
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.pipeline.documents import Context
-from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.settings import InferSettings, OpenOptions
 
 
 @pytest.mark.usefixtures("exported_before")
@@ -41,8 +42,9 @@ def test_other_class_names_are_recorded_with_those_of_the_training(
     names = ["tumour epithelium", "necrosis", "lymphocyte"]
     assert bundle.manifest.relabelled_from == {"profile": "mine", "classes": names}
     assert any(text.startswith(f"renaming the classes, which were {names[0]}") for text in said)
-    with open_engine(bundle, "onnx-cpu", quiet=True) as session:
-        provenance = Context(bundle, session, InferSettings()).provenance()
+    spec = RunSpec(bundle.path, InferSettings(), "onnx-cpu", OpenOptions())
+    with open_model(spec, quiet=True) as model:
+        provenance = Context(bundle, model.session, InferSettings()).provenance()
     assert provenance.relabelled_from == bundle.manifest.relabelled_from
     assert f"the network was trained on {', '.join(names)}" in capsys.readouterr().err
 

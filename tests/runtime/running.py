@@ -13,7 +13,8 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.results import InputResult
-from sshr_deploy.runtime.pipeline.run import RunResult, prepare_run, run_infer
+from sshr_deploy.runtime.pipeline.run import Run, RunResult
+from sshr_deploy.runtime.pipeline.work import prepare_run
 from sshr_deploy.runtime.settings import InferSettings
 
 
@@ -51,7 +52,10 @@ class Runner:
     ) -> RunResult:
         context = Context(self.bundle, self.session, InferSettings(**settings))
         with prepare_run(source, out, context.settings) as work:
-            return run_infer(work, self.session, context, reporter or Recorder())
+            run = Run(work, self.session, context, reporter or Recorder())
+            for _ in run:
+                pass
+        return run.outcome
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

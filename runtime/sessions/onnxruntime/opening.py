@@ -64,7 +64,7 @@ def open_graph(
             why = _not_started(provider, missing)
         if why is None and precision == Precision.BF16:
             reason = first_line(error)
-            why = f"{provider.name} cannot run bf16 here: {reason}; choose another --precision"
+            why = f"{provider.name} cannot run bf16 here: {reason}; choose another `precision`"
         raise SessionError(why or f"onnxruntime cannot open {path}: {first_line(error)}") from error
     _check_started(session, provider, missing)
     return session
@@ -126,7 +126,7 @@ def _why_on_cpu(
     nodes = ", ".join(f"{count} {name}" for name, count in elsewhere.most_common(5))
     return (
         f"{provider.name} cannot run all of this graph, so that parts of it would run on the CPU "
-        f"({nodes or 'nodes of a type that it has no kernel for'}); choose another --precision"
+        f"({nodes or 'nodes of a type that it has no kernel for'}); choose another `precision`"
     )
 
 
@@ -159,5 +159,5 @@ def _devices(ort: Any, name: str) -> list[Any]:
     """The first GPU that a plug-in provider can use."""
     found = [device for device in ort.get_ep_devices() if device.ep_name == name]
     if not found:
-        raise SessionError(f"{name} finds no GPU that it can use; choose another --engine")
+        raise SessionError(f"{name} finds no GPU that it can use; choose another `engine`")
     return found[:1]

@@ -96,7 +96,7 @@ def test_weights_that_fp16_cannot_hold_are_refused(small_bundle_dir: Path, tmp_p
     array[0, 0, 0, 0] = 1e5
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     onnx.save_model(model, tmp_path / "m.onnx")
-    with pytest.raises(ExportError, match=r"conv_branch1\.weight holds 1e\+05.*--precision bf16"):
+    with pytest.raises(ExportError, match=r"conv_branch1\.weight holds 1e\+05.*`precision` bf16"):
         write_typed_graph(tmp_path / "m.onnx", tmp_path / "typed.onnx", Precision.FP16)
     write_typed_graph(tmp_path / "m.onnx", tmp_path / "typed.onnx", Precision.BF16)
 

@@ -45,7 +45,7 @@ def test_a_palette_that_draws_another_label_in_white(
     tmp_path: Path, palette: tuple[str, ...], labels: tuple[int, ...], profile: Profile, drawn: int
 ) -> None:
     split = make_split(tmp_path / "val", palette, labels)
-    with pytest.raises(UsageError, match=rf"a\.png draws label {drawn} in white.*--relabel"):
+    with pytest.raises(UsageError, match=rf"a\.png draws label {drawn} in white.*`relabel`"):
         check(split, profile)
 
 

@@ -11,7 +11,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImage
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.pipeline.discovery import (
     Input,
-    fingerprint,
+    fingerprint_of,
     kind_of,
     left_out_line,
     search,
@@ -212,9 +212,9 @@ def test_kinds_by_suffix() -> None:
 def test_fingerprint_sees_the_other_files_of_a_slide(tmp_path: Path) -> None:
     _touch(tmp_path / "x.mrxs")
     _touch(tmp_path / "x" / "Data0000.dat", b"1")
-    before = fingerprint(tmp_path / "x.mrxs")
+    before = fingerprint_of(tmp_path / "x.mrxs")
     _touch(tmp_path / "x" / "Data0000.dat", b"12")
-    assert fingerprint(tmp_path / "x.mrxs") != before
+    assert fingerprint_of(tmp_path / "x.mrxs") != before
 
 
 def test_fingerprint_sees_size_size_head_and_tail(tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_fingerprint_sees_size_size_head_and_tail(tmp_path: Path) -> None:
     prints = set()
     for content in contents:
         path.write_bytes(content)
-        prints.add(fingerprint(path))
+        prints.add(fingerprint_of(path))
     assert len(prints) == 4

@@ -114,9 +114,9 @@ def test_finer_pixels_are_cut_in_larger_parts(infer: Runner, split: Path, tmp_pa
     [
         (
             2.1,
-            "0.png is too coarse for this model: its pixels are 2.1 um by --mpp, the model needs",
+            "0.png is too coarse for this model: its pixels are 2.1 um by `mpp`, the model needs",
         ),
-        (0.1, "0.png is 22 x 22 px at the model's 1 um .--mpp 0.1.; give an image of at least 32"),
+        (0.1, "0.png is 22 x 22 px at the model's 1 um .`mpp` 0.1.; give an image of at least 32"),
     ],
 )
 def test_pixels_too_coarse_or_too_few_for_the_model_are_refused(
@@ -124,7 +124,7 @@ def test_pixels_too_coarse_or_too_few_for_the_model_are_refused(
 ) -> None:
     (result,) = infer(split / "img" / "0.png", tmp_path, mpp_um=mpp_um).results
     assert result.status == "failed"
-    assert says.replace(".--mpp 0.1.", "(--mpp 0.1)") in result.reason
+    assert says.replace(".`mpp` 0.1.", "(`mpp` 0.1)") in result.reason
     assert infer(split / "img" / "0.png", tmp_path, mpp_um=2.0).exit_code == 0
 
 

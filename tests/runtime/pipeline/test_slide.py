@@ -202,7 +202,7 @@ def test_a_slide_without_pixel_size_names_the_flag(
     tifffile.imwrite(tmp_path / "bare.tif", rgb, photometric="rgb", metadata=None)
     result = infer(tmp_path / "bare.tif", tmp_path / "out")
     assert result.exit_code == 1
-    assert "--mpp" in result.results[0].reason
+    assert "`mpp`" in result.results[0].reason
     result = infer(tmp_path / "bare.tif", tmp_path / "out", mpp_um=0.5)
     assert result.exit_code == 0
     assert read_summary(tmp_path / "out" / "bare.tif")["mpp"]["source"].startswith("--mpp")

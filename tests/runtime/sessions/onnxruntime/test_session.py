@@ -67,7 +67,7 @@ def test_fp16_runs_on_the_cpu(graph: Graph) -> None:
 
 def test_bf16_on_the_cpu_is_refused_by_name(graph: Graph) -> None:
     with pytest.raises(
-        SessionError, match=r"CPUExecutionProvider cannot run bf16 here.* --precision"
+        SessionError, match=r"CPUExecutionProvider cannot run bf16 here.* `precision`"
     ):
         OnnxRuntimeSession(graph("BFLOAT16"), 3, precision="bf16")
 

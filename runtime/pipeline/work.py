@@ -1,0 +1,46 @@
+"""Work of a run: its inputs, and its hold on the folder of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.pipeline.discovery import Found, search
+from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
+from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.slides import check_mpp
+
+
+@dataclass(frozen=True)
+class Work:
+    """Inputs of a run, and its hold on the folder of the results."""
+
+    source: Path
+    out: Path
+    found: Found
+    lock: RunLock
+
+
+@contextmanager
+def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Work]:
+    """Refuse what cannot work, before an engine is opened, and keep other runs out of `out`.
+
+    Where nothing is written into `out`, it is not made.
+
+    Raises:
+        UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
+            cannot take the results, or another run writes there.
+    """
+    check_mpp(settings.mpp_um, force=settings.force_mpp)
+    found = search(source, out)
+    for item in found.inputs:
+        if (out / item.relative).is_file():
+            raise UsageError(
+                f"`out` {out} is where the inputs are ({item.relative} is there); "
+                "choose another folder"
+            )
+    with run_lock(out) as lock:
+        yield Work(source, out, found, lock)

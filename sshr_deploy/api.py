@@ -1,0 +1,149 @@
+"""The Python API: a bundle as a model, for arrays, slides and whole folders.
+
+    import sshr_deploy as sshr
+    with sshr.load("bundle") as model:
+        r = model(rgb)                                # .mask .prob .classes
+        s = model.slide("x.svs", out="results")       # .mask .areas_mm2 .regions .summary
+        for s in model.run("slides/", out="results"):
+            print(s.path, s.status)
+
+More examples are in `docs/python-api.md`. Errors are those of `sshr_deploy.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.closing import Closing
+from sshr_deploy.errors import UsageError
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.contract import CamBatch, SessionInfo
+from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
+from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.patches import check_rgb
+from sshr_deploy.runtime.pipeline.documents import Context
+from sshr_deploy.runtime.pipeline.images import predict_images
+from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
+from sshr_deploy.runtime.pipeline.reporting import OnTiles, TileCounter
+from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.progress import OnStep, tell_nobody
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, RunOptions
+
+AnyPath = str | Path
+
+
+class Model(Closing):
+    """A bundle with an engine that is proven on this machine; a context manager, see `load`."""
+
+    def __init__(self, spec: RunSpec, bundle: Bundle | None, on_step: OnStep) -> None:
+        self.bundle = bundle or load_bundle(spec.bundle)
+        use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
+        self.session = open_session(self.bundle, spec.engine, spec.options, on_step=on_step)
+        self.spec = spec
+        self.classes = tuple(tissue.name for tissue in self.bundle.manifest.profile.classes)
+
+    @property
+    def engine(self) -> SessionInfo:
+        """Engine, precision, library and device, and why faster engines were not taken."""
+        return self.session.info
+
+    @property
+    def settings(self) -> InferSettings:
+        """Settings of a run, with as many patches in a call as suit the engine."""
+        batch = self.spec.options.batch or default_batch(self.engine.engine)
+        return replace(self.spec.settings, batch=batch)
+
+    def __call__(
+        self, rgb: NDArray[np.uint8], *, mpp: float | None = None, large: str = "tiles"
+    ) -> Segmentation:
+        """Segment an image, uint8 [H, W, 3] of any size, with pixels of `mpp` um, in memory.
+
+        Raises:
+            InputError, SessionError: unusable pixels (see `check_rgb`); the engine fails.
+        """
+        images, cut = [(None, check_rgb(rgb))], LargeImages.of(large)
+        profile, batch = self.bundle.manifest.profile, self.settings.batch
+        ((_, image),) = predict_images(images, self.session, profile, cut, batch, mpp_um=mpp)
+        return Segmentation(image.mask, image.prob, self.classes)
+
+    def cams(self, patches: NDArray[np.uint8]) -> CamBatch:
+        """CAMs of three levels, float32 [B, N, 28, 28], and probabilities [B, N].
+
+        Raises:
+            SessionError: the patches are not uint8 [B, 224, 224, 3], or the engine fails.
+        """
+        return self.session.infer(patches)
+
+    def slide(self, path: AnyPath, out: AnyPath, **options: Unpack[RunOptions]) -> Result:
+        """Segment one slide or image file: as `run`, but where it fails InputError is raised."""
+        if Path(path).is_dir():
+            raise UsageError(f"{path} is a folder; take `run`, which does all that it holds")
+        (result,) = self.run(path, out, **options)
+        result.check()
+        return result
+
+    def run(
+        self,
+        source: AnyPath,
+        out: AnyPath,
+        on_tiles: OnTiles | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[Result]:
+        """Segment a slide, an image or a folder of them into `out`.
+
+        Results come as inputs end, failed ones too; those of an earlier run are not done again.
+
+        Raises:
+            UsageError: nothing to do at `source`, an impossible option, or an unusable `out`.
+            OutputError, SessionError: the disk or the engine fails; finished results are kept.
+        """
+        settings = self.settings.changed(**options)
+        with prepare_run(Path(source), Path(out), settings) as work:
+            context = Context(self.bundle, self.session, settings)
+            run = Run(work, self.session, context, TileCounter(on_tiles))
+            with closing(iter(run)) as inputs:
+                for ended in inputs:
+                    yield Result(ended, work.out)
+        if run.outcome.stopped_by is not None:
+            raise run.outcome.stopped_by
+
+    def close(self) -> None:
+        """Free the engine; safe to call twice."""
+        self.session.close()
+
+
+def load(
+    bundle: AnyPath,
+    engine: str = AUTO,
+    *,
+    precision: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    no_build: bool = False,
+    allow_unqualified: bool = False,
+    on_step: OnStep = tell_nobody,
+) -> Model:
+    """Open a bundle with an engine, "auto" for the fastest that is proven here.
+
+    What this machine has not yet is built and compared with the reference; `on_step` is told. The
+    other arguments are the options of `sshr-deploy infer`; `threads` is for the whole process.
+
+    Raises:
+        BundleError: not a bundle, or an altered one.
+        UsageError: no such engine or precision, or the bundle has nothing for it.
+        SessionError, MissingExtraError: the engine does not work here or is not proven.
+    """
+    wanted = None if precision is None else Precision.of(precision)
+    options = OpenOptions(wanted, batch, not no_build, allow_unqualified)
+    return Model(RunSpec(Path(bundle), InferSettings(), engine, options, threads), None, on_step)
