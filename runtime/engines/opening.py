@@ -71,7 +71,7 @@ class Opener:
         if entry is None or entry.record is None or entry.damage is not None:
             engine, rival = candidate.kind.name, candidate.kind.graphs
             raise SessionError(
-                f"not compared with {rival} here yet; run once with --engine {engine}"
+                f"not compared with {rival} here yet; run once with `engine` {engine}"
             )
         if reason := not_faster(entry.record.build, rivals):
             raise SessionError(reason)
@@ -130,8 +130,8 @@ class Opener:
     ) -> Session:
         nothing_to_run = candidate.kind.library is not None and entry is None
         if nothing_to_run or not self.options.allow_unqualified:
-            way = "run without --no-build" if entry is None else "choose another --precision"
-            more = "" if nothing_to_run else ", or add --allow-unqualified"
+            way = "run without --no-build" if entry is None else "choose another `precision`"
+            more = "" if nothing_to_run else ", or add `allow_unqualified`"
             raise SessionError(f"{candidate}: {reason}; {way}{more}")
         kept = options_of(entry.record.build) if entry and entry.record else {}
         session = self._session(candidate, key, self._folder(entry), kept)

@@ -161,7 +161,7 @@ def _hint(core: Any, device: str, precision: str) -> str:
             what = f"{processor_name()} has neither AVX-512 BF16 nor AMX"
             raise SessionError(
                 f"{what if device == _CPU else f'{device} does not compute in bf16'}; "
-                "choose another --precision"
+                "choose another `precision`"
             )
     return _HINTS[Precision(precision)]
 

@@ -25,7 +25,7 @@ from sshr_deploy.runtime.engines.trial import Trial, not_faster
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.settings import OpenOptions
 
-NOT_YET = "not compared with onnx-cpu here yet; run once with --engine twin"
+NOT_YET = "not compared with onnx-cpu here yet; run once with `engine` twin"
 
 
 def _session(kind: EngineKind, opening: Opening) -> Session:

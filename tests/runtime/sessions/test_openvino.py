@@ -143,7 +143,7 @@ def test_bf16_is_for_processors_that_have_it(
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(module, "processor_flags", lambda: processor_flags(cpuinfo))
     cpuinfo.write_text("flags\t\t: fpu avx2 avx512f\n")
-    with pytest.raises(SessionError, match=r"neither AVX-512 BF16 nor AMX; choose another --prec"):
+    with pytest.raises(SessionError, match=r"neither AVX-512 BF16 nor AMX; choose another `prec"):
         OpenVinoSession(graph("FLOAT"), 3, precision="bf16")
     cpuinfo.write_text(f"flags\t\t: fpu avx2 {flag}\n")
     asked: list[Mapping[str, str]] = []
