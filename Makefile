@@ -22,7 +22,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
 	@echo "make demo-checkpoint  train the demo checkpoint anew on synthetic textures"
-	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions"
+	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions; the API's examples"
 	@echo "make test       the test suite"
 	@echo "make test-triton  some of the kernels' tests under the newest Triton (1 GB, once)"
 	@echo "make lint       ruff, its formatter in check mode, import directions"
@@ -52,6 +52,8 @@ edge-check: demo
 	@if .venv-edge/bin/python -c 'import torch' 2>/dev/null; then echo "torch got into [cpu]" >&2; exit 1; fi
 	.venv-edge/bin/sshr-deploy infer demo/data --model demo/out/bundle --out demo/out/edge --overwrite
 	cmp demo/out/results/CMU-1-Small-Region.svs/regions.geojson demo/out/edge/CMU-1-Small-Region.svs/regions.geojson
+	rm -rf demo/out/api
+	cd demo && ../.venv-edge/bin/python -m doctest ../docs/python-api.md
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Model(Closing):
         use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
         self.session = open_session(self.bundle, spec.engine, spec.options, on_step=on_step)
         self.spec = spec
-        self.classes = tuple(tissue.name for tissue in self.bundle.manifest.profile.classes)
+        self.classes = self.bundle.manifest.profile.class_names
 
     @property
     def engine(self) -> SessionInfo:
@@ -85,10 +85,10 @@ class Model(Closing):
         """
         return self.session.infer(patches)
 
-    def slide(self, path: AnyPath, out: AnyPath, **options: Unpack[RunOptions]) -> Result:
+    def slide(self, path: AnyPath, out: AnyPath, **options: Any) -> Result:
         """Segment one slide or image file: as `run`, but where it fails InputError is raised."""
         if Path(path).is_dir():
-            raise UsageError(f"{path} is a folder; take `run`, which does all that it holds")
+            raise UsageError(f"{path} is a folder; Model.run does all that it holds")
         (result,) = self.run(path, out, **options)
         result.check()
         return result

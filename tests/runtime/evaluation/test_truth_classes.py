@@ -81,6 +81,6 @@ def test_labels_in_the_names_of_the_training_patches_beside_the_split(tmp_path: 
     check(split, FOUR)
     (deep / "x-[1, 0, 1].png").touch()
     check(split, THREE)
-    words = r"training.x-\[1, 0, 1\]\.png has 3 labels, profile luad has 4 classes; .*--relabel"
+    words = r"training.x-\[1, 0, 1\]\.png has 3 labels, profile luad has 4 classes; .*`relabel`"
     with pytest.raises(UsageError, match=words):
         check(split, FOUR)
