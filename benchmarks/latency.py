@@ -11,27 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from sshr_deploy.benchmarks.environment import describe_environment, machine_text
+from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, MaskRule, Session
-from sshr_deploy.runtime.machine.spread import ratio_of, refusals, spread_of
+from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.masks import mask_rule, reference_mask
 
 _WARM_UP_CALLS = 2
 _MIN_SAMPLES = 5
 _MAX_BATCH = 1024
-_COLUMNS = {
-    "median_ms": "p50 ms",
-    "p25_ms": "p25-p75 ms",
-    "p95_ms": "p95 ms",
-    "p99_ms": "p99 ms",
-    "patches_per_s": "patches/s",
-    "gflop_per_s": "GFLOP/s",
-}
 
 _T = TypeVar("_T")
 
@@ -100,54 +90,6 @@ def measure_latency(
             "mask_ms_per_patch": mask_ms,
             **_mask_share(mask_ms, batches[0], samples[batches[0]]),
         }
-
-
-def print_latency(report: dict[str, Any]) -> None:
-    """The report as a table on stdout."""
-    console = Console(highlight=False, soft_wrap=True)
-    engine, cold = report["engine"], report["cold"]
-    share_equal = engine["mask_agreement"]
-    agreement = "unknown" if share_equal is None else f"{share_equal:.4%}"
-    console.print(
-        f"{engine['engine']} {engine['precision']} ({engine['library']}), "
-        f"width {report['bundle']['width']}, "
-        f"on {machine_text(report['environment'], engine['threads'])}"
-    )
-    for name, reason in engine["rejected"].items():
-        console.print(f"not {name}: {reason}", markup=False)
-    console.print(
-        f"cold start: bundle {cold['load_and_verify_bundle_s']:.2f} s, "
-        f"session {cold['open_session_s']:.2f} s, "
-        f"first patch {cold['first_patch_s']:.3f} s"
-    )
-    table = Table("batch", "calls", *_COLUMNS.values(), "agreement", box=None, pad_edge=False)
-    for column in table.columns:
-        column.justify = "right"
-        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
-    for row in report["rows"]:
-        figures = [f"{row[key]:.1f}" if key in row else "-" for key in _COLUMNS]
-        figures[1] += f"-{row['p75_ms']:.1f}"
-        table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
-    console.print(table)
-    console.print(
-        "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference "
-        "patches, as found on this machine"
-    )
-    console.print(_post_processing(report))
-    for row in report["rows"]:
-        if (busy := spread_of(row["samples_ms"]).busy()) is not None:
-            console.print(f"batch {row['batch']}: {busy}; measure again when it is quiet")
-    for reason in refusals([report]):
-        console.print(f"not reported: {reason}")
-
-
-def _post_processing(report: dict[str, Any]) -> str:
-    mask_ms, share = spread_of(report["mask_ms_per_patch"]).median_ms, report["mask_share"]
-    if report["labels_on_device"]:
-        return f"label maps are made on the GPU; the CPU takes {mask_ms:.2f} ms a patch"
-    batch = report["rows"][0]["batch"]
-    told = "" if share is None else f", {share:.1%} of a call at batch {batch}"
-    return f"post-processing: {mask_ms:.2f} ms a patch{told}"
 
 
 def _call(session: Session, patches: NDArray[np.uint8], rule: MaskRule) -> None:

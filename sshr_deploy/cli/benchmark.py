@@ -66,7 +66,8 @@ def latency(
     was found on this machine.
     """
     from sshr_deploy.atomic import check_writable, write_json
-    from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
+    from sshr_deploy.benchmarks.latency import measure_latency, parse_batches
+    from sshr_deploy.cli.benchmark_tables import print_latency
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.settings import InferSettings, OpenOptions
 

@@ -1,9 +1,11 @@
-"""Tables of `sshr-deploy benchmark training` and `kernels`, on stdout."""
+"""Tables of `sshr-deploy benchmark latency`, `training` and `kernels`, on stdout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from sshr_deploy.cli.option_names import as_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,73 @@ _KERNEL_HEADINGS = {
     "share_of_floor": "floor / time",
     "relative_rms_error": "error",
 }
+
+_LATENCY_HEADINGS = {
+    "median_ms": "p50 ms",
+    "p25_ms": "p25-p75 ms",
+    "p95_ms": "p95 ms",
+    "p99_ms": "p99 ms",
+    "patches_per_s": "patches/s",
+    "gflop_per_s": "GFLOP/s",
+}
+
+
+def print_latency(report: dict[str, Any]) -> None:
+    """The report as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.runtime.machine.spread import refusals, spread_of
+
+    console = Console(highlight=False, soft_wrap=True)
+    engine, cold = report["engine"], report["cold"]
+    share_equal = engine["mask_agreement"]
+    agreement = "unknown" if share_equal is None else f"{share_equal:.4%}"
+    console.print(
+        f"{engine['engine']} {engine['precision']} ({engine['library']}), "
+        f"width {report['bundle']['width']}, "
+        f"on {machine_text(report['environment'], engine['threads'])}"
+    )
+    for name, reason in engine["rejected"].items():
+        console.print(as_options(f"not {name}: {reason}"), markup=False)
+    console.print(
+        f"cold start: bundle {cold['load_and_verify_bundle_s']:.2f} s, "
+        f"session {cold['open_session_s']:.2f} s, "
+        f"first patch {cold['first_patch_s']:.3f} s"
+    )
+    table = Table(
+        "batch", "calls", *_LATENCY_HEADINGS.values(), "agreement", box=None, pad_edge=False
+    )
+    for column in table.columns:
+        column.justify = "right"
+        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
+    for row in report["rows"]:
+        figures = [f"{row[key]:.1f}" if key in row else "-" for key in _LATENCY_HEADINGS]
+        figures[1] += f"-{row['p75_ms']:.1f}"
+        table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
+    console.print(table)
+    console.print(
+        "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference "
+        "patches, as found on this machine"
+    )
+    console.print(_post_processing(report))
+    for row in report["rows"]:
+        if (busy := spread_of(row["samples_ms"]).busy()) is not None:
+            console.print(f"batch {row['batch']}: {busy}; measure again when it is quiet")
+    for reason in refusals([report]):
+        console.print(f"not reported: {reason}")
+
+
+def _post_processing(report: dict[str, Any]) -> str:
+    from sshr_deploy.runtime.machine.spread import spread_of
+
+    mask_ms, share = spread_of(report["mask_ms_per_patch"]).median_ms, report["mask_share"]
+    if report["labels_on_device"]:
+        return f"label maps are made on the GPU; the CPU takes {mask_ms:.2f} ms a patch"
+    batch = report["rows"][0]["batch"]
+    told = "" if share is None else f", {share:.1%} of a call at batch {batch}"
+    return f"post-processing: {mask_ms:.2f} ms a patch{told}"
 
 
 def print_kernels(report: dict[str, Any]) -> None:

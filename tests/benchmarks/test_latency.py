@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sshr_deploy.benchmarks.latency import measure_latency, parse_batches, print_latency
+from sshr_deploy.benchmarks.latency import measure_latency, parse_batches
 from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.cli.benchmark_tables import print_latency
 from sshr_deploy.errors import BundleError, UsageError
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.choosing import open_session
