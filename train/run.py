@@ -53,7 +53,7 @@ class TrainingResult:
 
     rows: tuple[EpochRow, ...]
     interrupted: bool
-    """Stopped by Ctrl-C or SIGTERM, after a checkpoint; `--resume` goes on."""
+    """Stopped by Ctrl-C or SIGTERM, after a checkpoint; resuming goes on."""
     first: bool
     """Whether this is the process that prints and writes."""
 

@@ -130,7 +130,7 @@ class Opener:
     ) -> Session:
         nothing_to_run = candidate.kind.library is not None and entry is None
         if nothing_to_run or not self.options.allow_unqualified:
-            way = "run without --no-build" if entry is None else "choose another `precision`"
+            way = "run without `no_build`" if entry is None else "choose another `precision`"
             more = "" if nothing_to_run else ", or add `allow_unqualified`"
             raise SessionError(f"{candidate}: {reason}; {way}{more}")
         kept = options_of(entry.record.build) if entry and entry.record else {}

@@ -64,3 +64,23 @@ def test_every_setting_in_a_message_is_an_option(repo_root: Path) -> None:
     named = [(place, name) for place, text in messages(repo_root) for name in SETTING.findall(text)]
     assert len(named) > 30
     assert [(place, name) for place, name in named if as_options(f"`{name}`") not in known] == []
+
+
+NAMED = ("export it with --engine", "`sshr-deploy ", "pip install", "--nproc-per-node", "usage: ")
+"""Parts of messages that name a command with its options, which is right in the library too."""
+SOURCES = ("--mpp (", "--threads")
+"""Where a value came from, as documents have it."""
+
+
+def test_no_other_message_holds_an_option(repo_root: Path) -> None:
+    known, flag = options(), re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+    found = [
+        (place, text)
+        for place, text in messages(repo_root)
+        if known & set(flag.findall(text))
+        and not any(part in text for part in NAMED)
+        and not text.startswith(SOURCES)
+        and not place.startswith(("benchmarks/gpu_", "benchmarks/hfrm_forms", "runtime/kernels/"))
+        and not place.startswith("sshr_deploy/pack/")
+    ]
+    assert found == []

@@ -225,7 +225,7 @@ def _parser_error(path: Path, parser: Any) -> ExportError:
         node = f"{error.node_name()} ({error.node_operator()}): " if error.node_operator() else ""
         problems.append(f"{node}{text}")
     reasons = "; ".join(problems) or "no reason given"
-    return ExportError(f"{path} is not supported: {reasons}; export it again or use --engine onnx")
+    return ExportError(f"{path} is not supported: {reasons}; export it again or use `engine` onnx")
 
 
 def _config(trt: Any, builder: Any, options: BuildOptions, library: Library) -> Any:

@@ -85,7 +85,7 @@ def test_a_bundle_from_elsewhere_is_compared_once_and_kept(bundle_dir: Path) -> 
 
 def test_without_build_what_is_not_proven_is_refused(bundle_dir: Path) -> None:
     shutil.rmtree(bundle_dir / "engines")
-    with pytest.raises(SessionError, match="not qualified on this machine yet; run without --no-b"):
+    with pytest.raises(SessionError, match="not qualified on this machine yet; run without `no_b"):
         _opened(bundle_dir, build=False)
     session, told = _opened(bundle_dir, build=False, allow_unqualified=True)
     assert session.info.unqualified == "not qualified on this machine yet"
@@ -280,7 +280,7 @@ def test_another_machine_is_told_and_gets_its_own(
     builder = Builder()
     _opened(planned, "tensorrt-rtx", builder=builder)
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (gpu,))
-    with pytest.raises(SessionError, match=f"{told}; run without --no-build$"):
+    with pytest.raises(SessionError, match=f"{told}; run without `no_build`$"):
         _opened(planned, "tensorrt-rtx", build=False, allow_unqualified=True)
     _, said = _opened(planned, "tensorrt-rtx", builder=builder)
     assert builder.builds == 2 and "what is there was made for something else" in said[0]
@@ -320,7 +320,7 @@ def test_an_engine_that_cannot_be_built_or_loaded_leaves_nothing(planned: Path) 
         with pytest.raises((ExportError, SessionError), match=told):
             _opened(planned, "tensorrt-rtx", builder=builder)
     assert list((planned / "engines").glob("tensorrt*")) == []
-    with pytest.raises(SessionError, match="not qualified on this machine yet; run without --no-b"):
+    with pytest.raises(SessionError, match="not qualified on this machine yet; run without `no_b"):
         _opened(planned, "tensorrt-rtx", build=False)
 
 

@@ -141,7 +141,7 @@ def test_rtx_lists_what_it_does_not_support(rtx: Build) -> None:
     model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
     onnx.save(model, rtx.graph)
     text = rtx.refused(ExportError, r"graph\.onnx is not supported: strange_0 \(Nonsense\): ")
-    assert "\n" not in text and text.endswith("use --engine onnx")
+    assert "\n" not in text and text.endswith("use `engine` onnx")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no graph"])
