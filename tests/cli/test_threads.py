@@ -72,10 +72,10 @@ class _ArrivedError(Exception):
     ("command", "module"),
     [
         ("train {data} --profile {demo} --recipe {recipe} --out {out}", "train.run"),
-        ("evaluate {split} --model {bundle}", "runtime.machine.threads"),
+        ("evaluate {split} --model {bundle}", "api"),
         ("evaluate {split} --model {checkpoint} --profile wsss4luad", "runtime.machine.threads"),
         ("export {checkpoint} --profile wsss4luad --out {out}", "export.bundle"),
-        ("benchmark latency {bundle}", "runtime.machine.threads"),
+        ("benchmark latency {bundle}", "api"),
         ("benchmark int8 {checkpoint} --profile wsss4luad", "benchmarks.int8"),
         ("benchmark training --width 1", "benchmarks.training"),
     ],
