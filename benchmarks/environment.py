@@ -7,10 +7,10 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import sshr_deploy
 from sshr_deploy.errors import counted
 from sshr_deploy.runtime.machine.processor import library_versions, processor_text
 from sshr_deploy.runtime.machine.threads import usable_cores
+from sshr_deploy.version import __version__
 
 _LIBRARIES = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "triton", "cuda-core"),
@@ -24,7 +24,7 @@ def describe_environment() -> dict[str, Any]:
     The load is that of the last minute, in runnable threads, so it wants to be asked at the start.
     """
     return {
-        "sshr_deploy": sshr_deploy.__version__,
+        "sshr_deploy": __version__,
         "processor": processor_text(),
         "cores": usable_cores(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -6,7 +6,6 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import sshr_deploy
 from sshr_deploy.atomic import partial_folder, replace_folder
 from sshr_deploy.bundle import (
     MANIFEST_NAME,
@@ -41,6 +40,7 @@ from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.version import __version__
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -186,7 +186,7 @@ def _manifest(
             metadata={k: v for k, v in read_header(checkpoint).items() if k not in _NOT_COPIED},
         ),
         tool_versions={
-            "sshr-deploy": sshr_deploy.__version__,
+            "sshr-deploy": __version__,
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _TOOLS},
         },

@@ -119,7 +119,7 @@ def check_calibration(source: Path) -> None:
 
 
 def _inputs(source: Path) -> tuple[list[Input], list[str]]:
-    """What there is to calibrate on, and why folders could not be read, a line each."""
+    """Patches to calibrate on, and why folders could not be read, a line each."""
     is_split = (source / "img").is_dir() and (source / "mask").is_dir()
     folder = source / "img" if is_split else source
     found = search(folder, folder)

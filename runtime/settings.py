@@ -1,4 +1,4 @@
-"""What a user chooses for a run."""
+"""Settings of a run that a user chooses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TissueChoice(Choice):
 
 
 class LargeImages(Choice):
-    """What becomes of an image (PNG, JPEG) with a side above 1.5 patch sides (336 px)."""
+    """Ways to take an image (PNG, JPEG) with a side above 1.5 patch sides (336 px)."""
 
     TILES = "tiles"
     """Cut evenly into parts of about a patch's size, each treated as published."""
@@ -96,7 +96,7 @@ class InferSettings:
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """What a user allows when an engine is opened."""
+    """Settings of a user for the opening of an engine."""
 
     precision: Precision | None = None
     """None takes the fastest that the bundle has for the engine."""

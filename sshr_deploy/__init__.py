@@ -6,13 +6,12 @@ The Python API is `load` and what it gives, see `sshr_deploy.api`; it is importe
 from __future__ import annotations
 
 from sshr_deploy._links import require_links
+from sshr_deploy.version import __version__ as __version__
 
 TYPE_CHECKING = False  # as of `typing`, whose import takes longer than all else here
 if TYPE_CHECKING:
     from sshr_deploy.api import Model as Model
     from sshr_deploy.api import load as load
-
-__version__ = "0.1.0"
 
 require_links(__path__[0])
 

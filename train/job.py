@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-import sshr_deploy
 from sshr_deploy.atomic import (
     check_writable,
     output_errors,
@@ -30,6 +29,7 @@ from sshr_deploy.train.dataset import TrainingPatch, fingerprint
 from sshr_deploy.train.history import EVENTS_NAME, METRICS_NAME
 from sshr_deploy.train.recipe import BatchNormMode, Recipe, recipe_fields
 from sshr_deploy.train.run_checkpoint import LAST_NAME
+from sshr_deploy.version import __version__
 
 RUN_NAME = "run.json"
 _LIBRARIES = ("torch", "numpy", "pillow", "opencv-python-headless", "safetensors")
@@ -102,7 +102,7 @@ def describe_run(
         "dataset": str(job.dataset),
         "init": None if job.init is None else str(job.init),
         "started_utc": now_utc(),
-        "versions": {"sshr-deploy": sshr_deploy.__version__, **library_versions(_LIBRARIES)},
+        "versions": {"sshr-deploy": __version__, **library_versions(_LIBRARIES)},
         "threads": threads,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),
     }

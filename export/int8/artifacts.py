@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-import sshr_deploy
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph.conv_layers import conv_layers
 from sshr_deploy.export.graph.timing import time_graphs
@@ -49,6 +48,7 @@ from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from sshr_deploy.version import __version__
 
 _CPU_NAME, _TENSORRT_NAME = "model-int8.onnx", "model-int8-tensorrt.onnx"
 
@@ -225,5 +225,5 @@ def _judge_name(job: ExportJob) -> str:
     for array in (*arrays, *(reference.truth or ())):
         digest.update(array.tobytes())
     rule = mask_rule(job.profile)
-    versions = f"{sshr_deploy.__version__} {onnxruntime.__version__}"
+    versions = f"{__version__} {onnxruntime.__version__}"
     return f"{digest.hexdigest()} {rule} {versions} {processor_text()}"

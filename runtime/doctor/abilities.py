@@ -1,4 +1,4 @@
-"""What each engine and command lacks here, and the commands that mend it."""
+"""Things that each engine and command lacks here, and the commands that mend it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND_PACKAGES = {
     "export": ("torch", "safetensors", "onnx", "ml-dtypes", "onnxscript"),
     "train": ("torch", "safetensors", "tensorboard", "matplotlib"),
 }
-"""What each command needs of the extra of its name; `export` needs an onnxruntime too."""
+"""Packages that each command needs of the extra of its name; `export` needs an onnxruntime too."""
 _NO_VNNI = (
     "the processor has no VNNI: INT8 is slower than it could be, and sums of 8-bit products may "
     "saturate"
@@ -113,7 +113,7 @@ def _ort_lacks(kind: EngineKind, provider: Provider, facts: Facts) -> Iterator[L
 
 
 def _onnxruntime_for(facts: Facts) -> str:
-    """What brings an onnxruntime, for pip; the same for all engines, as there can be only one.
+    """Requirement of pip for an onnxruntime; one for all engines, as there can be only one.
 
     That of [gpu] serves the CPU as well, and TensorRT-RTX's provider comes with a plug-in.
     """

@@ -33,7 +33,7 @@ RTX_MEND = ("# no command can: use --engine tensorrt, onnx-cuda or onnx-cpu on t
 _ENGINE_OF_PACKAGE = {kind.package: kind.name for kind in KINDS if kind.package is not None}
 """Of packages whose names go on with the version of CUDA, "-cu13"."""
 _TELEMETRY_OFF = ("1", "true", "yes", "y", "on")
-"""What onnxruntime 1.32 takes for yes, in any case; "0", "" and all else leave it on (tried)."""
+"""Words for yes of onnxruntime 1.32, in any case; "0", "" and all else leave it on (tried)."""
 
 
 def find_conflicts(facts: Facts) -> tuple[Conflict, ...]:
@@ -159,7 +159,7 @@ def _old_driver_for_kernels(facts: Facts) -> Iterator[Conflict]:
 
 
 def _built_for(facts: Facts) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """What is built for which major version of CUDA, and the engines that it serves."""
+    """Packages, the major version of CUDA that each is built for, and the engines it serves."""
     if (cuda := onnxruntime_cuda(facts)) is not None:
         ort, package = facts.onnxruntime, "onnxruntime-gpu"
         what = f"{ort.package or package} {ort.version or facts.libraries[package]}"

@@ -29,7 +29,7 @@ def driver_for(cuda: int) -> int:
 
 
 def driver_mend(major: int) -> str:
-    """What to do where the driver is older than this major version, as a comment of a shell."""
+    """Advice where the driver is older than this major version, as a comment of a shell."""
     return f"# install driver {major} or newer: {DRIVERS}"
 
 
@@ -66,7 +66,7 @@ def onnxruntime_note(facts: Facts) -> str | None:
 
 
 def before_gpu_extra(facts: Facts) -> tuple[str, tuple[str, ...]]:
-    """What has to be done before `sshr-deploy[gpu]` is of use here.
+    """Steps that have to come before `sshr-deploy[gpu]` is of use here.
 
     Returns the end of a reason, and what mends it; both are empty where nothing has to be done.
     """

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sshr_deploy import __version__
 from sshr_deploy.errors import KernelError, SshrDeployError
 from sshr_deploy.runtime.doctor.abilities import judge_commands, judge_engines
 from sshr_deploy.runtime.doctor.conflicts import find_conflicts
@@ -34,6 +33,7 @@ from sshr_deploy.runtime.kernels.manifest import (
 )
 from sshr_deploy.runtime.machine.gpus import find_gpus, why_no_gpu
 from sshr_deploy.runtime.machine.processor import library_versions
+from sshr_deploy.version import __version__
 
 _ENGINE_PACKAGES = sorted({kind.package for kind in KINDS if kind.package is not None})
 LIBRARIES = (
@@ -66,7 +66,7 @@ def examine(model: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> Repor
 
 
 def judge(facts: Facts, bundle: BundleFacts | None = None) -> Report:
-    """What `facts` mean."""
+    """The report that follows from `facts`."""
     conflicts = find_conflicts(facts)
     engines = judge_engines(facts, conflicts)
     kernels = _kernels_by_sm({gpu.sm for gpu in facts.gpus})

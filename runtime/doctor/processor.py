@@ -1,4 +1,4 @@
-"""What the processor and the system tell about themselves."""
+"""Processor and system, as they describe themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `sshr-deploy doctor` found out, as data; `Report.document` is its `--json`."""
+"""Findings of `sshr-deploy doctor` as data; `Report.document` is its `--json`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class OnnxRuntime:
     package: str | None
     """The one whose files are there."""
     cuda: str | None
-    """What it was built for, "13.0"; None for a build without CUDA."""
+    """CUDA that it was built for, "13.0"; None for a build without."""
     providers: tuple[str, ...]
     error: str | None
     """Why it does not import."""
@@ -73,7 +73,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a trial in a process of its own brought."""
+    """Outcome of a trial in a process of its own."""
 
     facts: Mapping[str, Any]
     error: str | None
@@ -141,9 +141,9 @@ class Ability:
 
     name: str
     tried: tuple[str, ...]
-    """What was done to find out, and went well."""
+    """Trials that went well."""
     not_tried: str | None
-    """What only its use will show."""
+    """Things that only its use will show."""
     lacks: tuple[Lack, ...]
     notes: tuple[str, ...] = ()
 

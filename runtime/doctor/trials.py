@@ -27,9 +27,9 @@ ORT_PACKAGES = (
 )  # fmt: skip
 """Packages that own the module `onnxruntime`."""
 INFER_MODULES = ("PIL", "cv2", "imagecodecs", "openslide", "pydicom", "rasterio", "tifffile")
-"""What every run needs; installed with sshr-deploy itself."""
+"""Packages that every run needs; installed with sshr-deploy itself."""
 EXTRA_PACKAGES = ("safetensors", "onnx", "ml-dtypes", "onnxscript", "tensorboard", "matplotlib")
-"""What `export` and `train` need beside torch; their modules have "_" for "-"."""
+"""Packages of `export` and `train` beside torch; their modules have "_" for "-"."""
 _MODULE = "sshr_deploy.runtime.doctor.probe"
 _AT_A_TIME = 3  # they spend their time reading files
 

@@ -1,4 +1,4 @@
-"""What an engine would run of a bundle."""
+"""Artefacts of a bundle that an engine may run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
 def candidates_for(
     bundle: Bundle, kind: EngineKind, precision: Precision | None
 ) -> list[Candidate]:
-    """What the engine may run in that precision, or in any that it prefers, the faster first."""
+    """Candidates of an engine in that precision, or in any that it prefers, the faster first."""
     there = {artifact.precision: artifact for artifact in bundle.artifacts(kind.graphs)}
     found = []
     for wanted in kind.precisions if precision is None else (precision,):

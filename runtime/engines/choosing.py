@@ -29,7 +29,7 @@ from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.runtime.settings import OpenOptions
 
 _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
-"""What makes "auto" go on to the next engine."""
+"""Errors that make "auto" go on to the next engine."""
 
 
 def open_session(

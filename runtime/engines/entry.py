@@ -22,7 +22,7 @@ _KEY = TypeAdapter(EngineKey)
 
 
 class Record(Frozen):
-    """What is known of one engine on one machine."""
+    """Record of one engine on one machine."""
 
     schema_version: Literal[1]
     key: dict[str, Any]
@@ -30,7 +30,7 @@ class Record(Frozen):
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]
     """In the record's folder."""
     build: dict[str, Any]
-    """What the builder reported, or what trials of options found; empty where neither was."""
+    """Report of the builder, or of trials of options; empty where neither was."""
     qualification: Qualification
 
 

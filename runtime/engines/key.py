@@ -1,4 +1,4 @@
-"""What an engine was built from and for; it is used only where all of it is as it was."""
+"""Key of an engine: all that it was built from and for. It is used only where all is as it was."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EngineKey:
         return f"{self.engine}-{self.precision}-{digest[:12]}"
 
     def differences(self, now: EngineKey) -> list[str]:
-        """What is not as it was, "driver 580.65 -> 581.15", a field each."""
+        """Fields that are not as they were, "driver 580.65 -> 581.15" each."""
         said = []
         for field in fields(self):
             before, after = getattr(self, field.name), getattr(now, field.name)

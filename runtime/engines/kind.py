@@ -31,7 +31,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a session is opened from and for."""
+    """Facts that a session is opened with."""
 
     graph: Path
     classes: int
@@ -77,7 +77,7 @@ class EngineKind:
     has_static_batches: bool = False
     """It is made for batch sizes, which belong to its key."""
     keeps_files: bool = False
-    """What it is made of stays in the folder of its record and is hashed there."""
+    """Files that it was built into stay in the folder of its record and are hashed there."""
     launches_kernels: bool = False
     """It makes label maps on the GPU where a library for that is installed."""
     mend: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class EngineKind:
         return asked or self.default_batch
 
     def library_text(self) -> str:
-        """What computes, with exact versions, "tensorrt-rtx 1.7.1.116".
+        """The library that computes, with exact versions, "tensorrt-rtx 1.7.1.116".
 
         Raises:
             MissingExtraError, SessionError: it is not installed, or does not start.

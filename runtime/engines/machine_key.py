@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import sshr_deploy
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
 from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
@@ -16,6 +15,7 @@ from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
 from sshr_deploy.runtime.machine.gpus import first_gpu
 from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.runtime.masks import mask_rule
+from sshr_deploy.version import __version__
 
 
 def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
@@ -49,7 +49,7 @@ def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
         device=gpu.name if gpu else kind.device(),
         sm=gpu.sm if gpu else None,
         driver=gpu.driver if gpu else None,
-        sshr_deploy=sshr_deploy.__version__,
+        sshr_deploy=__version__,
         rule=str(mask_rule(bundle.manifest.profile)),
         options=_options(bundle, kind),
         kernels_sha256=_kernels_sha256() if launches else None,

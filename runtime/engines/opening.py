@@ -225,7 +225,7 @@ class Opener:
     def _tried(
         self, candidate: Candidate, key: EngineKey, session: Session, found: Qualification
     ) -> tuple[dict[str, Any], Qualification]:
-        """What the record says of options on trial, and the proof of what will be opened."""
+        """Entry of the record for options on trial, and the proof of what will be opened."""
         provider = candidate.kind.provider
         if provider is None or not provider.on_trial:
             return {}, found
@@ -241,7 +241,7 @@ class Opener:
         return trial_record(options, trial, batch), found_so if trial.is_faster else found
 
     def _timed(self, candidate: Candidate, session: Session) -> dict[str, Any]:
-        """What the record says of the engine whose graphs it runs: of its best, and of the same
+        """Entry of the record for the engine whose graphs it runs: its best, and the same
         precision; an engine that does not work here is no rival."""
         kind, batch = find_kind(candidate.kind.graphs), self._batch(candidate)
         trials: dict[str, Trial] = {}

@@ -30,7 +30,7 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.BF16: Tolerance(mask_agreement=0.985, mask_agreement_worst=0.85, miou_drop=0.005),
     Precision.INT8: Tolerance(mask_agreement=0.985, miou_drop=0.005),
 }
-"""What an artefact of each precision must reach, unless the export was told otherwise."""
+"""Bounds for an artefact of each precision, unless the export was told otherwise."""
 
 
 def qualify(
@@ -133,7 +133,7 @@ _LARGEST_ERROR = 1e9
 
 
 class _Comparison:
-    """What one pass found."""
+    """Findings of one pass."""
 
     def __init__(self, reference: ReferenceSet, profile: Profile) -> None:
         self._reference = reference

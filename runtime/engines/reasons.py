@@ -57,7 +57,7 @@ def why_not_exported(bundle: Bundle, kind: EngineKind) -> str:
 
 
 def nothing_fits(bundle: Bundle, engine: str, precision: Precision | None) -> str:
-    """What was asked of a bundle, and what it has."""
+    """Message for a bundle that has nothing for an engine: the wish, and what it has."""
     there = {
         f"{artifact.precision} for {', '.join(artifact.engines)}"
         for artifact in bundle.manifest.artifacts

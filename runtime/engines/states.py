@@ -1,4 +1,4 @@
-"""What of a bundle's engines can be used on this machine, and why the rest cannot."""
+"""States of a bundle's engines on this machine: which can be used, and why the rest cannot."""
 
 from __future__ import annotations
 

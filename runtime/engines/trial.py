@@ -1,4 +1,4 @@
-"""What is timed when an engine is qualified, and what its record says of it.
+"""Timings when an engine is qualified, and their entries in its record.
 
 Options of a provider that change only the speed are kept where they make this machine faster. An
 engine that runs another's graphs is compared with that one, so that "auto" takes it only where it
@@ -66,7 +66,7 @@ def time_pair(
 
 
 def trial_record(options: dict[str, str], trial: Trial, batch: int) -> dict[str, Any]:
-    """What an engine's record says of a trial of options."""
+    """Entry of an engine's record for a trial of options."""
     named = ", ".join(f"{name}={value}" for name, value in options.items())
     times = f"{trial.with_ms:.2f} ms a call of {batch}, {trial.plain_ms:.2f} ms without it"
     return {
@@ -77,7 +77,7 @@ def trial_record(options: dict[str, str], trial: Trial, batch: int) -> dict[str,
 
 
 def untried_record(options: dict[str, str], why: str) -> dict[str, Any]:
-    """What an engine's record says where the options do not work."""
+    """Entry of an engine's record where the options do not work."""
     named = ", ".join(f"{name}={value}" for name, value in options.items())
     return {OPTIONS_KEY: {}, "notes": [f"{named} is not used: {why}"]}
 
@@ -91,7 +91,7 @@ def options_of(build: dict[str, Any]) -> dict[str, str]:
 
 
 def rivals_record(trials: dict[str, Trial], batch: int) -> dict[str, Any]:
-    """What an engine's record says of the engines that it was timed against."""
+    """Entry of an engine's record for the engines that it was timed against."""
     times = {
         name: {
             "ms": trial.with_ms,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import sshr_deploy
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.evaluation.evaluate import Evaluation
@@ -15,6 +14,7 @@ from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import LABEL_THRESHOLD, Tally
+from sshr_deploy.version import __version__
 
 _LIBRARIES = (
     "numpy",
@@ -48,7 +48,7 @@ def report(
     names = [tissue.name for tissue in profile.classes]
     return {
         "evaluated_utc": now_utc(),
-        "sshr_deploy": sshr_deploy.__version__,
+        "sshr_deploy": __version__,
         "split": {
             "path": split,
             "images": tally.images,

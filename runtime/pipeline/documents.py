@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sshr_deploy
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session, SessionInfo
@@ -38,6 +37,7 @@ from sshr_deploy.runtime.pipeline.results import (
     Summary,
 )
 from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.version import __version__
 
 _LIBRARIES = (
     "numpy",
@@ -84,7 +84,7 @@ class Context:
         key: Key = {
             "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
-            "sshr_deploy": sshr_deploy.__version__,
+            "sshr_deploy": __version__,
             "engine": f"{self.engine.engine} {self.engine.precision}",
             "library": self.engine.library,
             "device": self.engine.device,
@@ -104,7 +104,7 @@ class Context:
         """Engine, bundle and version, for each document."""
         manifest = self.bundle.manifest
         return Provenance(
-            sshr_deploy=sshr_deploy.__version__,
+            sshr_deploy=__version__,
             profile=manifest.profile.name,
             relabelled_from=manifest.relabelled_from,
             engine=self.engine,

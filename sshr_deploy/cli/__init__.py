@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sshr_deploy import __version__
 from sshr_deploy.cli import benchmark_int8  # noqa: F401  adds itself to benchmark_app
 from sshr_deploy.cli.benchmark import benchmark_app
 from sshr_deploy.cli.doctor import doctor
@@ -21,6 +20,7 @@ from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.train import train
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
+from sshr_deploy.version import __version__
 
 _INTERRUPTED = 130  # typer's exit code where Ctrl-C ends a command that does not take it
 

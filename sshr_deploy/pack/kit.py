@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import sshr_deploy
 from sshr_deploy.atomic import output_errors, partial_folder, replace_folder
 from sshr_deploy.bundle import MANIFEST_NAME, Bundle, load_bundle
 from sshr_deploy.errors import BundleError, OutputError, UsageError
@@ -28,6 +27,7 @@ from sshr_deploy.pack.targets import Target
 from sshr_deploy.pack.wheels import Wheel, WheelSource, glibc_of
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.version import __version__
 
 MB = 10**6
 _INSTALL_SH = """\
@@ -176,7 +176,7 @@ def _describe(kit: Path, wheels: list[Wheel], bundle: Bundle, settings: PackSett
     target, python = settings.target, settings.python
     created = now_utc()
     texts = {"python": python, "target": target.name, "created": created}
-    title, version = bundle.manifest.profile.title, sshr_deploy.__version__
+    title, version = bundle.manifest.profile.title, __version__
     _write(kit / "README.txt", _README.format(title=title, version=version, **texts))
     _write(kit / "install.sh", _INSTALL_SH.format(python=python))
     for name in ("install.sh", "install.py"):

@@ -16,6 +16,7 @@ from sshr_deploy.errors import KernelError, UsageError
 from sshr_deploy.pack.pip_process import run_pip
 from sshr_deploy.pack.targets import Target
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, load_manifest
+from sshr_deploy.version import __version__
 
 _KERNELS = "sshr_deploy/runtime/kernels/cubins"
 _BUILD_FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
@@ -65,7 +66,7 @@ def check_project_wheel(path: Path, target: Target) -> ProjectWheel:
     Raises:
         UsageError: it is not; or `target` has a GPU and the kernels are missing or not whole.
     """
-    version = sshr_deploy.__version__
+    version = __version__
     try:
         with zipfile.ZipFile(path) as archive:
             info = f"sshr_deploy-{version}.dist-info/METADATA"

@@ -1,4 +1,4 @@
-"""What a library calls while it builds an engine."""
+"""Callbacks of a library while it builds an engine."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built."""
+    """An engine that was built."""
 
     library: str
     """Library and version, "tensorrt-rtx 1.7.1.116"."""

@@ -10,7 +10,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Provider:
-    """What an engine needs of ONNX Runtime."""
+    """A provider of ONNX Runtime, with the options of an engine."""
 
     name: str
     extra: str

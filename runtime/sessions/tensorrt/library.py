@@ -32,11 +32,11 @@ class Library:
     compiles_on_gpu: bool = False
     """Its engines hold kernels that are compiled on the GPU, and kept in a cache of their own."""
     int8_note: str = ""
-    """What a report says of an INT8 engine."""
+    """Note in the report of an INT8 engine."""
 
 
 RTX_SMS = (80, 86, 89, 120, 121)
-"""What TensorRT-RTX 1.7 lists (`ComputeCapability`), but 7.5: its engines are for 8.0 and later
+"""SMs that TensorRT-RTX 1.7 lists (`ComputeCapability`), but 7.5: its engines are for 8.0 and later
 unless it is told otherwise, and for 7.5 it has no FP32 matrix product, which the gate needs."""
 _KEPT_LINES = 100
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-import sshr_deploy
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.bundle import export_bundle
@@ -208,7 +207,7 @@ def test_verdicts_of_another_release_do_not_count(
 
     monkeypatch.setattr(int8_artifacts, "search_int8", search)
     for version in ("1.0.0", "1.0.0", "1.0.1"):
-        monkeypatch.setattr(sshr_deploy, "__version__", version)
+        monkeypatch.setattr(int8_artifacts, "__version__", version)
         with pytest.raises(Int8RejectedError, match="seen"):
             int8_artifacts.int8_artifacts(job)
     assert names[0] == names[1] != names[2]
