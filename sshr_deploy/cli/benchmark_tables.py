@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sshr_deploy.cli.option_names import as_options
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,7 +59,7 @@ def print_latency(report: dict[str, Any]) -> None:
         f"on {machine_text(report['environment'], engine['threads'])}"
     )
     for name, reason in engine["rejected"].items():
-        console.print(as_options(f"not {name}: {reason}"), markup=False)
+        console.print(f"not {name}: {reason}", markup=False)
     console.print(
         f"cold start: bundle {cold['load_and_verify_bundle_s']:.2f} s, "
         f"session {cold['open_session_s']:.2f} s, "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from sshr_deploy.cli.option_names import as_options
 
 if TYPE_CHECKING:
     from sshr_deploy.api import Model
@@ -16,6 +19,13 @@ def open_model(spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = No
     from sshr_deploy.cli.console import say
 
     model = Model(spec, bundle, lambda text: None if quiet else say(text))
+    info = model.engine
+    model.session.info = replace(  # which stands in documents too
+        info,
+        rejected={name: as_options(why) for name, why in info.rejected.items()},
+        notes=tuple(map(as_options, info.notes)),
+        unqualified=None if info.unqualified is None else as_options(info.unqualified),
+    )
     trained_on = model.bundle.manifest.relabelled_from
     if trained_on is not None:
         say(
