@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from sshr_deploy.benchmarks.gpu_parts import DEVICE, PARTS
 from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
 from sshr_deploy.benchmarks.gpu_table import table
 from sshr_deploy.errors import SshrDeployError, UsageError
+from sshr_deploy.runtime.machine.clock import now_utc
 
 DEADLINE_S = 470.0
 """For all parts together."""
@@ -77,7 +77,7 @@ class CheckReport:
         self.interrupted = False
         self.content: dict[str, Any] = {
             "benchmark": "gpu-check",
-            "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "measured_utc": now_utc(),
             "environment": environment,
             "device": environment["device"],
             "failed": {},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text, refusals, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
@@ -81,7 +81,7 @@ def measure_int8(
         rows = _measure(model, graphs, reference, profile, rounds)
     return {
         "benchmark": "int8",
-        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured_utc": now_utc(),
         "environment": environment,
         "cpu_threads": chosen.count,
         "checkpoint_sha256": file_entry(checkpoint).sha256,

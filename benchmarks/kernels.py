@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any
@@ -42,6 +41,7 @@ from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as plain_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.op import HfrmCamWeights, hfrm_cam, pack_hfrm_cam
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.progress import OnStep
 
 SHAPES = ((512, 28, 28), (1024, 28, 28), (256, 56, 56))
@@ -134,7 +134,7 @@ def _conditions(
 ) -> dict[str, Any]:
     return {
         "benchmark": "kernels",
-        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured_utc": now_utc(),
         "environment": describe_environment(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "ceilings": {name: asdict(ceiling) for name, ceiling in ceilings.items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, MaskRule, Session
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.masks import mask_rule, reference_mask
 
@@ -44,7 +44,7 @@ def parse_batches(text: str) -> list[int]:
 
 
 def measure_latency(
-    path: Path, open_engine: Callable[[Bundle], Session], batches: Sequence[int], seconds: float
+    path: Path, open_session: Callable[[Bundle], Session], batches: Sequence[int], seconds: float
 ) -> dict[str, Any]:
     """Measure cold start, then warm calls by batch size, then the post-processing alone.
 
@@ -53,7 +53,7 @@ def measure_latency(
 
     Args:
         path: bundle folder.
-        open_engine: opens the session to measure.
+        open_session: opens the session to measure.
         batches: patches in a call.
         seconds: measuring time for each batch size; at least five calls are made.
 
@@ -62,8 +62,8 @@ def measure_latency(
     """
     environment, cold = describe_environment(), dict[str, float]()
     bundle = _timed(cold, "load_and_verify_bundle_s", lambda: load_bundle(path))
-    open_engine(bundle).close()  # builds and qualifies what is new here, which is not to be timed
-    session = _timed(cold, "open_session_s", lambda: open_engine(bundle))
+    open_session(bundle).close()  # builds and qualifies what is new here, which is not to be timed
+    session = _timed(cold, "open_session_s", lambda: open_session(bundle))
     noise = np.random.default_rng(0).integers(
         0, 256, (max(batches), PATCH_PX, PATCH_PX, 3), np.uint8
     )
@@ -75,7 +75,7 @@ def measure_latency(
         gflop = bundle.manifest.model.gflop_per_patch
         return {
             "benchmark": "latency",
-            "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "measured_utc": now_utc(),
             "environment": environment,
             "engine": asdict(session.info),
             "bundle": {

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sshr_deploy.benchmarks.training_hfrm import Calls, hfrm_calls
 from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
@@ -92,7 +92,7 @@ def measure_training(
     use_threads(choose_threads(width, threads))
     report = {
         "benchmark": "training",
-        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured_utc": now_utc(),
         "environment": environment,
         "device": torch.cuda.get_device_name() if cuda else environment["processor"],
         "cpu_threads": torch.get_num_threads(),

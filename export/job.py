@@ -94,7 +94,8 @@ def check_options(options: ExportOptions) -> None:
         TENSORRT.target not in options.targets
     ):
         raise UsageError(
-            "`version_compatible` and `hardware_compatible` are for `engine` tensorrt; "
+            "`version_compatible` and `hardware_compatible` are for `engine` "
+            f"{TENSORRT.target}; "
             "leave them out, or add it"
         )
     if wanted.workspace_mib is not None and not set(options.targets) - {ONNX_CPU.target}:

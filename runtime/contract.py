@@ -138,6 +138,8 @@ def checked_patches(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         SessionError: not uint8 [B >= 1, 224, 224, 3].
     """
+    if not isinstance(patches, np.ndarray):
+        raise SessionError(f"patches must be a NumPy array, not {type(patches).__name__}")
     if (
         patches.dtype != np.uint8
         or patches.ndim != 4

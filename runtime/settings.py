@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 from sshr_deploy.choice import Choice
+from sshr_deploy.errors import UsageError, check_count
 from sshr_deploy.precision import Precision
 
 
@@ -73,20 +74,23 @@ class InferSettings:
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
 
-    def changed(self, **options: Unpack[RunOptions]) -> InferSettings:
+    def changed(self, options: RunOptions) -> InferSettings:
         """These settings with some of them chosen anew.
 
         Raises:
-            UsageError: a name is none of its choices.
+            UsageError: there is no such option, or a name is none of its choices.
         """
+        if unknown := sorted(set(options) - set(RunOptions.__annotations__)):
+            names = ", ".join(RunOptions.__annotations__)
+            raise UsageError(f"there is no option {unknown[0]!r}; there are {names}")
         return replace(
             self,
-            mpp_um=options.get("mpp", self.mpp_um),
-            force_mpp=options.get("force_mpp", self.force_mpp),
+            mpp_um=_number("mpp", options.get("mpp", self.mpp_um)),
             tissue=TissueChoice.of(options.get("tissue", self.tissue)),
             large=LargeImages.of(options.get("large", self.large)),
-            any_stain=options.get("any_stain", self.any_stain),
-            overwrite=options.get("overwrite", self.overwrite),
+            force_mpp=_flag("force_mpp", options.get("force_mpp", self.force_mpp)),
+            any_stain=_flag("any_stain", options.get("any_stain", self.any_stain)),
+            overwrite=_flag("overwrite", options.get("overwrite", self.overwrite)),
         )
 
     def key(self) -> dict[str, str]:
@@ -107,3 +111,20 @@ class OpenOptions:
     """Build and qualify what this machine has not yet."""
     allow_unqualified: bool = False
     """Run what has not been shown to equal the reference; recorded in every output."""
+
+    def __post_init__(self) -> None:
+        if self.batch is not None:
+            check_count("batch", self.batch)
+
+
+def _number(name: str, value: object) -> float | None:
+    try:
+        return None if value is None else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise UsageError(f"`{name}` is {value!r}; give a number") from None
+
+
+def _flag(name: str, value: object) -> bool:
+    if value not in (True, False):
+        raise UsageError(f"`{name}` is {value!r}; give True or False")
+    return bool(value)

@@ -6,19 +6,25 @@ The Python API is `load` and what it gives, see `sshr_deploy.api`; it is importe
 from __future__ import annotations
 
 from sshr_deploy._links import require_links
-from sshr_deploy.version import __version__ as __version__
-
-TYPE_CHECKING = False  # as of `typing`, whose import takes longer than all else here
-if TYPE_CHECKING:
-    from sshr_deploy.api import Model as Model
-    from sshr_deploy.api import load as load
+from sshr_deploy.version import __version__
 
 require_links(__path__[0])
 
 
-def __getattr__(name: str) -> object:
-    if name in ("Model", "load"):
-        from sshr_deploy import api
+__all__ = ["Model", "__version__", "load"]
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'sshr_deploy' has no attribute {name!r}")
+TYPE_CHECKING = False  # as of `typing`, whose import takes longer than all else here
+if TYPE_CHECKING:
+    from sshr_deploy.api import Model, load
+else:
+
+    def __getattr__(name):
+        if name in __all__:
+            from sshr_deploy import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module 'sshr_deploy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """The Python API: a bundle as a model, for arrays, slides and whole folders.
 
     import sshr_deploy as sshr
-    with sshr.load("bundle") as model:
+    with sshr.load("bundle") as model:                # engine="auto"
         r = model(rgb)                                # .mask .prob .classes
         s = model.slide("x.svs", out="results")       # .mask .areas_mm2 .regions .summary
         for s in model.run("slides/", out="results"):
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,40 +29,39 @@ from sshr_deploy.runtime.contract import CamBatch, SessionInfo
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
-from sshr_deploy.runtime.patches import check_rgb
-from sshr_deploy.runtime.pipeline.documents import Context
+from sshr_deploy.runtime.pipeline.documents import Context, Wording
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
-from sshr_deploy.runtime.pipeline.reporting import OnTiles, TileCounter
+from sshr_deploy.runtime.pipeline.patch import check_pixels
+from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.spec import RunSpec
-from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
-from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, RunOptions
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions
 
 AnyPath = str | Path
 
 
 class Model(Closing):
-    """A bundle with an engine that is proven on this machine; a context manager, see `load`."""
+    """A bundle with a proven engine, for one thread at a time; a context manager, see `load`."""
 
     def __init__(self, spec: RunSpec, bundle: Bundle | None, on_step: OnStep) -> None:
-        self.bundle = bundle or load_bundle(spec.bundle)
+        self.spec, self.bundle = spec, bundle or load_bundle(spec.bundle)
         use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
         self.session = open_session(self.bundle, spec.engine, spec.options, on_step=on_step)
-        self.spec = spec
         self.classes = self.bundle.manifest.profile.class_names
 
     @property
-    def engine(self) -> SessionInfo:
+    def info(self) -> SessionInfo:
         """Engine, precision, library and device, and why faster engines were not taken."""
         return self.session.info
 
     @property
     def settings(self) -> InferSettings:
         """Settings of a run, with as many patches in a call as suit the engine."""
-        batch = self.spec.options.batch or default_batch(self.engine.engine)
-        return replace(self.spec.settings, batch=batch)
+        chosen = self.spec.options.batch
+        return replace(self.spec.settings, batch=chosen or default_batch(self.info.engine))
 
     def __call__(
         self, rgb: NDArray[np.uint8], *, mpp: float | None = None, large: str = "tiles"
@@ -70,12 +69,13 @@ class Model(Closing):
         """Segment an image, uint8 [H, W, 3] of any size, with pixels of `mpp` um, in memory.
 
         Raises:
-            InputError, SessionError: unusable pixels (see `check_rgb`); the engine fails.
+            InputError, UsageError: unusable pixels, or `mpp` (see `check_pixels`).
+            SessionError: the engine fails.
         """
-        images, cut = [(None, check_rgb(rgb))], LargeImages.of(large)
         profile, batch = self.bundle.manifest.profile, self.settings.batch
-        ((_, image),) = predict_images(images, self.session, profile, cut, batch, mpp_um=mpp)
-        return Segmentation(image.mask, image.prob, self.classes)
+        images, cut = [(None, check_pixels(rgb, mpp, profile))], LargeImages.of(large)
+        ((_, found),) = predict_images(images, self.session, profile, cut, batch, mpp_um=mpp)
+        return Segmentation(found.mask, found.prob, self.classes)
 
     def cams(self, patches: NDArray[np.uint8]) -> CamBatch:
         """CAMs of three levels, float32 [B, N, 28, 28], and probabilities [B, N].
@@ -85,38 +85,37 @@ class Model(Closing):
         """
         return self.session.infer(patches)
 
-    def slide(self, path: AnyPath, out: AnyPath, **options: Any) -> Result:
-        """Segment one slide or image file: as `run`, but where it fails InputError is raised."""
+    def slide(self, path: AnyPath, out: AnyPath, **options: Unpack[Options]) -> Result:
+        """Segment one slide or image file: as `run`, but where that fails the error is raised."""
         if Path(path).is_dir():
             raise UsageError(f"{path} is a folder; Model.run does all that it holds")
         (result,) = self.run(path, out, **options)
         result.check()
         return result
 
-    def run(
-        self,
-        source: AnyPath,
-        out: AnyPath,
-        on_tiles: OnTiles | None = None,
-        **options: Unpack[RunOptions],
-    ) -> Iterator[Result]:
-        """Segment a slide, an image or a folder of them into `out`.
+    def run(self, source: AnyPath, out: AnyPath, **options: Unpack[Options]) -> Iterator[Result]:
+        """Segment a slide, an image or a folder of them into `out`, as the results are asked for.
 
-        Results come as inputs end, failed ones too; those of an earlier run are not done again.
+        They come as inputs end, failed ones too; those of an earlier run are not done again.
 
         Raises:
             UsageError: nothing to do at `source`, an impossible option, or an unusable `out`.
             OutputError, SessionError: the disk or the engine fails; finished results are kept.
         """
-        settings = self.settings.changed(**options)
+        watcher = TileCounter(options.pop("on_tiles", no_tiles))
+        settings, folder = self.settings.changed(options), Path(out).absolute()
         with prepare_run(Path(source), Path(out), settings) as work:
-            context = Context(self.bundle, self.session, settings)
-            run = Run(work, self.session, context, TileCounter(on_tiles))
+            run = self.start(work, settings, watcher)
             with closing(iter(run)) as inputs:
-                for ended in inputs:
-                    yield Result(ended, work.out)
+                yield from (Result(ended, folder) for ended in inputs)
         if run.outcome.stopped_by is not None:
             raise run.outcome.stopped_by
+
+    def start(
+        self, work: Work, settings: InferSettings, reporter: Reporter, wording: Wording = str
+    ) -> Run:
+        """A run that is done by iterating over it, for those who watch it themselves."""
+        return Run(work, Context(self.bundle, self.session, settings, wording), reporter)
 
     def close(self) -> None:
         """Free the engine; safe to call twice."""

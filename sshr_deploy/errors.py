@@ -55,6 +55,10 @@ class MissingExtraError(SshrDeployError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'sshr-deploy[{extra}]'")
+        self._package, self._extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self._package, self._extra)
 
 
 class ListedError(SshrDeployError):
@@ -123,3 +127,13 @@ class OutputError(SshrDeployError):
 def counted(number: int, what: str) -> str:
     """A number of things, "1 core" or "2 cores"; `what` is one of them."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def check_count(setting: str, value: object, most: int = 1024) -> None:
+    """Refuse a setting that is no whole number from 1 to `most`.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise UsageError(f"`{setting}` is {value!r}; give a whole number from 1 to {most}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -140,6 +141,96 @@ def test_unusable_arrays_are_refused(model: sshr.Model, rgb: NDArray[np.uint8], 
         model(rgb)
 
 
+@pytest.mark.parametrize(
+    ("mpp", "says"),
+    [
+        (0.0, "`mpp` 0 is no pixel size"),
+        (float("nan"), "`mpp` nan is no pixel size"),
+        (1000.0, "`mpp` 1000 is no pixel size"),
+        (50.0, "too coarse for this model"),
+        (0.05, "give an image of at least 32 such px"),
+    ],
+)
+def test_a_pixel_size_is_checked_as_that_of_a_file(
+    model: sshr.Model, demo_slide: Path, mpp: float, says: str
+) -> None:
+    with pytest.raises((InputError, UsageError), match=says):
+        model(crop(demo_slide, 300, 300), mpp=mpp)
+
+
+def test_odd_values_of_options_are_taken_or_refused(
+    model: sshr.Model, demo_slide: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(crop(demo_slide, 224, 224)).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    odd: Any = {"mpp": np.float32(0.5), "overwrite": np.bool_(True)}
+    (result,) = model.run(tmp_path / "a.png", out, **odd)
+    assert result.summary.mpp is not None and result.summary.mpp.x_um == 0.5
+    assert json.loads((out / "run.json").read_text())["settings"]["overwrite"] is True
+    wrong: Any
+    for wrong, says in (
+        ({"any_stain": "no"}, "`any_stain` is 'no'; give True or False"),
+        ({"mpp": "fine"}, "`mpp` is 'fine'; give a number"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            list(model.run(tmp_path / "a.png", out, **wrong))
+
+
+def test_an_error_of_the_watcher_ends_the_run_and_reaches_the_caller(
+    model: sshr.Model, demo_slide: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(demo_slide, folder / "a.svs")
+    Image.fromarray(crop(demo_slide, 224, 224)).save(folder / "b.png")
+
+    def watch(path: Path, done: int, tiles: int) -> None:
+        if path.name == "b.png":
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        list(model.run(folder, out, on_tiles=watch))
+    record = json.loads((out / "run.json").read_text())
+    assert record["interrupted"] and record["counts"] == {"done": 1, "skipped": 0, "failed": 0}
+    assert not list(out.rglob("error.txt"))
+    assert [r.status for r in model.run(folder, out)] == ["skipped", "done"]
+
+
+def test_results_stay_where_they_are_when_the_folder_changes(
+    model: sshr.Model, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = model.slide(demo_slide, "relative")
+    monkeypatch.chdir("/")
+    assert result.mask.shape == (1481, 1108)
+
+
+def test_files_that_are_gone_are_an_error_not_nothing(
+    model: sshr.Model, demo_slide: Path, tmp_path: Path
+) -> None:
+    result = model.slide(demo_slide, tmp_path)
+    (result.folder / "regions.geojson").write_text("[1]")
+    with pytest.raises(InputError, match="holds no regions"):
+        _ = result.regions
+    for name in ("regions.geojson", "mask.ome.tif"):
+        (result.folder / name).unlink()
+    with pytest.raises(InputError, match="holds no regions"):
+        _ = result.regions
+    with pytest.raises(InputError, match="holds no mask"):
+        _ = result.mask
+
+
+def test_the_model_can_be_used_between_the_results_of_a_run(
+    model: sshr.Model, demo_slide: Path, tmp_path: Path
+) -> None:
+    rgb = crop(demo_slide, 224, 224)
+    before = model(rgb).mask
+    for _ in model.run(demo_slide, tmp_path):
+        assert np.array_equal(model(rgb).mask, before)
+    assert model.run("nothing", tmp_path / "unused") is not None, "nothing is done yet"
+    assert not (tmp_path / "unused").exists()
+
+
 def test_wrong_names_and_folders_are_refused(
     model: sshr.Model, small_bundle_dir: Path, tmp_path: Path
 ) -> None:
@@ -149,11 +240,17 @@ def test_wrong_names_and_folders_are_refused(
         sshr.load(small_bundle_dir, "onnx")
     with pytest.raises(SshrDeployError, match="bundle"):
         sshr.load(tmp_path)
+    with pytest.raises(UsageError, match="no option 'mmp'; there are mpp, force_mpp"):
+        list(model.run(tmp_path, tmp_path / "out", mmp=0.5))  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="`batch` is 0; give a whole number from 1 to 1024"):
+        sshr.load(small_bundle_dir, batch=0)
+    with pytest.raises(UsageError, match="`threads` is -1; give a whole number"):
+        sshr.load(small_bundle_dir, threads=-1)
     with pytest.raises(UsageError, match="'some' is not one of auto, all"):
         list(model.run(tmp_path, tmp_path / "out", tissue="some"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = sshr.nothing
+        getattr(sshr, "nothing")  # noqa: B009
 
 
 def test_the_package_alone_imports_nothing(repo_root: Path) -> None:
@@ -170,4 +267,6 @@ print(*sorted(set(sys.modules) - before))
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["__future__", "sshr_deploy", "sshr_deploy._links"]
+    assert done.stdout.split() == [
+        *("__future__", "sshr_deploy", "sshr_deploy._links", "sshr_deploy.version")
+    ]

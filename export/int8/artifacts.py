@@ -86,7 +86,7 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
         if not engines:
             raise
         job.on_step(error.table)
-        job.on_step(f"no INT8 for onnx-cpu: {error}")
+        job.on_step(f"no INT8 for {CPU_ENGINE}: {error}")
     if engines:
         fp16 = job.scratch / "typed.onnx"
         write_typed_graph(source, fp16, Precision.FP16)

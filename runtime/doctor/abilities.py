@@ -139,7 +139,10 @@ def _plan_lacks(kind: EngineKind, library: Library, facts: Facts) -> Iterator[La
 
 
 def _package_lacks(kind: EngineKind, package: Package, facts: Facts) -> Iterator[Lack]:
-    if (error := facts.trial_error(kind.name)) is not None:
+    if package.package not in facts.libraries:
+        install = f"pip install 'sshr-deploy[{package.extra}]'"
+        yield Lack(f"{package.package} is not installed", (install,))
+    elif (error := facts.trial_error(kind.name)) is not None:
         again = f"pip install --force-reinstall 'sshr-deploy[{package.extra}]'"
         yield Lack(f"{package.package} does not work: {error}", (again,))
 

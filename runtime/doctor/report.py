@@ -177,7 +177,9 @@ class BundleFacts:
         """Of the artefacts that `engine` may run."""
         kind = find_kind(engine)
         graphs = engine if kind is None else kind.graphs
-        return tuple(item.precision for item in self.artifacts if graphs in item.engines)
+        there = [item.precision for item in self.artifacts if graphs in item.engines]
+        more = {} if kind is None else kind.computed_from
+        return (*there, *(wider for wider, source in more.items() if source in there))
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,14 @@ class Candidate(NamedTuple):
 def candidates_for(
     bundle: Bundle, kind: EngineKind, precision: Precision | None
 ) -> list[Candidate]:
-    """Candidates of an engine in that precision, or in any that it prefers, the faster first."""
+    """Candidates of an engine in that precision, or in any that it prefers, the faster first.
+
+    Where none is asked for, those are left out that this machine cannot compute.
+    """
     there = {artifact.precision: artifact for artifact in bundle.artifacts(kind.graphs)}
     found = []
-    for wanted in kind.precisions if precision is None else (precision,):
+    usual = [wanted for wanted in kind.precisions if kind.computes(wanted)]
+    for wanted in usual if precision is None else (precision,):
         source = wanted if wanted in there else kind.computed_from.get(wanted)
         if source in there:
             found.append(Candidate(kind, there[source], wanted))

@@ -68,6 +68,8 @@ class EngineKind:
     record of this machine shows that it is faster than that one."""
     computed_from: Mapping[Precision, Precision] = field(default_factory=dict)
     """Precisions in which it computes the graph of another."""
+    computes: Callable[[Precision], bool] = lambda _: True
+    """Whether this machine can compute in a precision, where that shows without opening it."""
     device: Callable[[], str] = processor_text
     """Names what it runs on, where that is no GPU of NVIDIA; part of its key."""
     needs_gpu: bool = True
@@ -102,7 +104,9 @@ class EngineKind:
     def is_considered(self) -> bool:
         """Whether "auto" looks at it: where it has another's graphs, only if it is installed."""
         package = self.runs_on if isinstance(self.runs_on, Package) else None
-        return package is None or find_spec(package.module) is not None
+        if self.graphs_of is None or package is None:
+            return True
+        return find_spec(package.module) is not None
 
     @property
     def package(self) -> str | None:

@@ -93,6 +93,12 @@ def _openvino_text(kind: EngineKind) -> str:
     return library_text()
 
 
+def _openvino_computes(precision: Precision) -> bool:
+    from sshr_deploy.runtime.sessions.openvino import computes
+
+    return computes(precision)
+
+
 def _openvino_device() -> str:
     from sshr_deploy.runtime.sessions.openvino import device_text
 
@@ -238,6 +244,7 @@ OPENVINO = EngineKind(
     graphs_of=ONNX_CPU.name,
     precisions=(Precision.INT8, Precision.BF16, Precision.FP32),
     computed_from={Precision.BF16: Precision.FP32},
+    computes=_openvino_computes,
     text=_openvino_text,
     device=_openvino_device,
     session=_openvino_session,

@@ -69,9 +69,9 @@ class Opener:
         """
         key, entry = self._find(candidate)
         if entry is None or entry.record is None or entry.damage is not None:
-            engine, rival = candidate.kind.name, candidate.kind.graphs
             raise SessionError(
-                f"not compared with {rival} here yet; run once with `engine` {engine}"
+                f"not compared with {candidate.kind.graphs} here yet; run once with "
+                f"`engine` {candidate.kind.name} and `precision` {candidate.precision}"
             )
         if reason := not_faster(entry.record.build, rivals):
             raise SessionError(reason)

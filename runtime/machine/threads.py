@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sshr_deploy.errors import UsageError, counted
+from sshr_deploy.errors import UsageError, check_count, counted
 
 _OPENMP = "OMP_NUM_THREADS"
 MAX_THREADS = 1024
@@ -68,9 +68,10 @@ def choose_threads(width: int, wish: int | None = None, *, processes: int = 1) -
         processes: that share this machine's cores.
 
     Raises:
-        UsageError: OMP_NUM_THREADS is no whole number from 1 on.
+        UsageError: the wish or OMP_NUM_THREADS is no whole number from 1 on.
     """
     if wish is not None:
+        check_count("threads", wish, MAX_THREADS)
         return Threads(wish, "--threads")
     if text := os.environ.get(_OPENMP, "").strip():
         first = text.partition(",")[0]  # more are for nested regions

@@ -53,6 +53,9 @@ _LIBRARIES = (
 IMAGE_MPP_SOURCE = "--mpp (images state none)"
 """Where the pixel size of a PNG or JPEG comes from; its dots per inch are those of a screen."""
 
+Wording = Callable[[str], str]
+"""Names the settings in a message."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -61,7 +64,7 @@ class Context:
     bundle: Bundle
     session: Session
     settings: InferSettings
-    wording: Callable[[str], str] = str
+    wording: Wording = str
     """Of messages in documents; the command line names its options there."""
 
     @property

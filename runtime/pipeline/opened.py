@@ -34,7 +34,7 @@ class Result:
 
     ended: InputResult
     out: Path
-    """Folder of the run's results."""
+    """Folder of the run's results, absolute."""
 
     @property
     def path(self) -> Path:
@@ -76,17 +76,25 @@ class Result:
     @property
     def mask(self) -> NDArray[np.uint8]:
         """Label map, uint8 [H, W]: 0 to N - 1, N for background. A slide's is read as a whole."""
-        slide, image = self.folder / MASK_NAME, self.folder / PATCH_MASK_NAME
+        is_image = self.summary.input.kind == "patch"
+        file = self.folder / (PATCH_MASK_NAME if is_image else MASK_NAME)
         try:
-            return np.asarray(tifffile.imread(slide) if slide.exists() else Image.open(image))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder} holds no mask: {first_line(error)}") from error
+            return np.asarray(Image.open(file) if is_image else tifffile.imread(file))
+        except Exception as error:  # the decoders have errors of their own
+            raise InputError(
+                f"{self.folder} holds no mask: {first_line(error)}; compute it again"
+            ) from error
 
     @property
     def regions(self) -> list[dict[str, Any]]:
         """Polygons of a slide as GeoJSON features, in level-0 pixels; images have none."""
-        file = self.folder / REGIONS_NAME
-        if not file.exists():
+        if self.summary.input.kind == "patch":
             return []
-        features: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["features"]
+        try:
+            document = json.loads((self.folder / REGIONS_NAME).read_text("utf-8"))
+            features: list[dict[str, Any]] = document["features"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InputError(
+                f"{self.folder} holds no regions: {first_line(error)}; compute it again"
+            ) from error
         return features

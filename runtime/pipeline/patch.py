@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages
-from sshr_deploy.runtime.patches import MIN_SIDE_PX, read_image
+from sshr_deploy.runtime.patches import MIN_SIDE_PX, check_rgb, read_image
 from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP_SOURCE, patch_classes
 from sshr_deploy.runtime.pipeline.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
 from sshr_deploy.runtime.pipeline.images import Prediction, is_large, model_scale
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pipeline.results import MaskFacts, PatchResult, Tiles
 from sshr_deploy.runtime.settings import InferSettings
-from sshr_deploy.runtime.slides import Mpp
+from sshr_deploy.runtime.slides import Mpp, check_mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
 from sshr_deploy.runtime.slides.stain import check_stain
 from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
@@ -44,9 +44,22 @@ def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettin
     """
     rgb = read_image(path)
     concern = check_stain(path, rgb, any_stain=settings.any_stain)
-    if settings.mpp_um is not None:
-        _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
+    _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
     return PatchJob(path, rgb, folder, concern)
+
+
+def check_pixels(
+    rgb: NDArray[np.uint8], mpp_um: float | None, profile: Profile
+) -> NDArray[np.uint8]:
+    """The same pixels, if they are an image that the model can segment.
+
+    Raises:
+        UsageError: `mpp_um` is no pixel size.
+        InputError: see `check_rgb`; or too coarse or too small for the model.
+    """
+    check_mpp(mpp_um, force=False)
+    _check_scale("the image", check_rgb(rgb).shape[:2], mpp_um, profile.mpp_um)
+    return rgb
 
 
 def finish_patch(
@@ -90,7 +103,11 @@ def finish_patch(
     )
 
 
-def _check_scale(path: Path, size_px: tuple[int, ...], mpp_um: float, model_mpp_um: float) -> None:
+def _check_scale(
+    path: Path | str, size_px: tuple[int, ...], mpp_um: float | None, model_mpp_um: float
+) -> None:
+    if mpp_um is None:
+        return
     if mpp_um > MAX_ENLARGEMENT * model_mpp_um * (1 + LEVEL_TOLERANCE):
         raise InputError(
             f"{path} is too coarse for this model: its pixels are {mpp_um:.4g} um by `mpp`, the "

@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Protocol
 
 from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.settings import RunOptions
 
 OnTiles = Callable[[Path, int, int], None]
 """Told how far an input is: its path, the tiles done, all its tiles."""
+
+
+def no_tiles(_path: Path, _done: int, _tiles: int) -> None:
+    """An `OnTiles` for those who need not know."""
+
+
+class Options(RunOptions, total=False):
+    """Options of a run, and who watches it."""
+
+    on_tiles: OnTiles
 
 
 class Reporter(Protocol):
@@ -46,10 +57,18 @@ class PartsProgress:
         self._done = done
 
 
+class WatcherError(BaseException):
+    """An error of `on_tiles`; no failure of an input, so it ends a run as Ctrl-C does."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class TileCounter:
     """A reporter that tells `on_tiles` how far each input is, and nothing else."""
 
-    def __init__(self, on_tiles: OnTiles | None) -> None:
+    def __init__(self, on_tiles: OnTiles) -> None:
         self._on_tiles = on_tiles
         self._counts: dict[Path, tuple[int, int]] = {}
 
@@ -71,5 +90,7 @@ class TileCounter:
 
     def _tell(self, path: Path, done: int, tiles: int) -> None:
         self._counts[path] = done, tiles
-        if self._on_tiles is not None:
+        try:
             self._on_tiles(path, done, tiles)
+        except Exception as error:
+            raise WatcherError(error) from error

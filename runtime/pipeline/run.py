@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError
-from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
@@ -23,7 +22,7 @@ from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.records import RunDocument
-from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
+from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter, WatcherError
 from sshr_deploy.runtime.pipeline.result_folders import (
     ResultFolders,
     is_whole,
@@ -34,6 +33,8 @@ from sshr_deploy.runtime.pipeline.result_folders import (
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
 from sshr_deploy.runtime.pipeline.work import Work
+
+_INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, WatcherError)
 
 
 @dataclass
@@ -77,9 +78,9 @@ class Run:
 
     outcome: RunResult
 
-    def __init__(self, work: Work, session: Session, context: Context, reporter: Reporter) -> None:
+    def __init__(self, work: Work, context: Context, reporter: Reporter) -> None:
         self.work = work
-        self.session = session
+        self.session = context.session
         self.context = context
         self.reporter = reporter
         self.folders = ResultFolders(work.out)
@@ -98,13 +99,15 @@ class Run:
                     given += 1
                     yield self.results[given - 1]
             self.work.lock.check()
-        except (SshrDeployError, KeyboardInterrupt, GeneratorExit) as error:
+        except (SshrDeployError, *_INTERRUPTIONS) as error:
             stopped_by = error
         finally:
             self.folders.remove_all_empty()
         self.outcome = self._written(started, stopped_by)
         if not isinstance(stopped_by, GeneratorExit):
             yield from self.results[given:]
+        if isinstance(stopped_by, WatcherError):
+            raise stopped_by.error
         if stopped_by is not None and not isinstance(stopped_by, OutputError):
             raise stopped_by
 
@@ -118,7 +121,7 @@ class Run:
             source=work.source,
             left_out=work.found.left_out,
             started_utc=started_utc,
-            interrupted=isinstance(stopped_by, KeyboardInterrupt | GeneratorExit),
+            interrupted=isinstance(stopped_by, _INTERRUPTIONS),
             stopped_by=None if reason is None else context.wording(str(reason)),
         )
         written = write_run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +66,14 @@ class OpenVinoSession(BaseSession):
     ) -> None:
         ov, device, threads = import_openvino(), _device(), threads_in_use()
         library = library_text()
-        with _errors(f"{library} on {device}"):
+        with _errors(f"{library} on {_named(device)}"):
             core = ov.Core()
             options = {"INFERENCE_PRECISION_HINT": _hint(core, device, precision)}
             if device == _CPU and threads is not None:
                 options["INFERENCE_NUM_THREADS"] = str(threads.count)
             network = _compiled(core, model_path, device, options, compiled)
             _check_graph(network, model_path, num_classes)
+            self._lock = threading.Lock()
             self._request: Any = network.create_infer_request()
         self.info = SessionInfo(
             engine=engine,
@@ -84,7 +86,7 @@ class OpenVinoSession(BaseSession):
     def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
         if self._request is None:
             raise SessionError("the session is closed; open it again")
-        with _errors(f"{self.info.library} failed"):
+        with self._lock, _errors(f"{self.info.library} failed"):  # a request serves one call
             outputs = self._request.infer({INPUT_NAME: patches}, share_inputs=True)
             return CamBatch(*(np.array(outputs[name]) for name in OUTPUT_NAMES))
 
@@ -107,9 +109,11 @@ def import_openvino() -> Any:
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
     try:
         import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("openvino", "openvino") from error
-    except (ImportError, OSError) as error:
+
+        openvino.get_version()  # which a folder of that name has not
+    except Exception as error:  # whatever a broken installation raises
+        if isinstance(error, ModuleNotFoundError) and error.name == "openvino":
+            raise MissingExtraError("openvino", "openvino") from error
         raise SessionError(
             f"openvino cannot start: {first_line(error)}; "
             "pip install --force-reinstall 'sshr-deploy[openvino]'"
@@ -136,12 +140,25 @@ def device_text() -> str:
     device = _device()
     if device == _CPU:
         return processor_text()
-    with _errors(f"{library_text()} on {device}"):
+    with _errors(f"{library_text()} on {_named(device)}"):
         return f"{device}, {import_openvino().Core().get_property(device, 'FULL_DEVICE_NAME')}"
+
+
+def computes(precision: Precision) -> bool:
+    """Whether the processor has units for it; of other devices only opening them tells."""
+    return precision is not Precision.BF16 or _device() != _CPU or _has_bf16()
+
+
+def _has_bf16() -> bool:
+    return bool(_BF16_FLAGS & (processor_flags() or set()))
 
 
 def _device() -> str:
     return os.environ.get(DEVICE_VARIABLE) or _CPU
+
+
+def _named(device: str) -> str:
+    return device if device == _CPU else f"{device} (by {DEVICE_VARIABLE}; unset, it is {_CPU})"
 
 
 def _hint(core: Any, device: str, precision: str) -> str:
@@ -154,7 +171,7 @@ def _hint(core: Any, device: str, precision: str) -> str:
         raise SessionError(f"openvino computes in {names}, not in {precision}")
     if precision == Precision.BF16:
         if device == _CPU:
-            has_bf16 = bool(_BF16_FLAGS & (processor_flags() or set()))
+            has_bf16 = _has_bf16()
         else:
             has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if not has_bf16:
@@ -170,7 +187,8 @@ def _compiled(
     core: Any, graph: Path, device: str, options: dict[str, str], kept: Path | None
 ) -> Any:
     if kept is not None and kept.exists():
-        return core.import_model(kept.read_bytes(), device, options)
+        with _errors(f"{kept} cannot be used; remove {kept.parent}, then it is made again"):
+            return core.import_model(kept.read_bytes(), device, options)
     network = core.compile_model(core.read_model(graph), device, options)
     if kept is not None:
         kept.write_bytes(network.export_model().getvalue())

@@ -21,8 +21,8 @@ from sshr_deploy.runtime.machine.processor import processor_name
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.settings import CPU_BATCH
 
-Mode = Literal["eager", "compiled", "cuda-graph"]
-_SUFFIX: dict[Mode, str] = {"eager": "", "compiled": "-compiled", "cuda-graph": "-graph"}
+TorchMode = Literal["eager", "compiled", "cuda-graph"]
+_SUFFIX: dict[TorchMode, str] = {"eager": "", "compiled": "-compiled", "cuda-graph": "-graph"}
 _WARM_UP = 3
 """Calls before a capture: libraries choose their kernels and allocate in the first ones."""
 
@@ -51,7 +51,7 @@ class PyTorchSession(BaseSession):
         self,
         module: nn.Module,
         *,
-        mode: Mode = "eager",
+        mode: TorchMode = "eager",
         precision: str = "fp32",
         batch: int = CPU_BATCH,
         backend: str | Callable[..., Any] = "inductor",

@@ -67,7 +67,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
-    # OpenMP reads it when torch is imported; runtime.threads says what it is good for.
+    # OpenMP reads it when torch is imported; runtime.machine.threads says what it is good for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         # File names may hold what the terminal cannot show.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import BUNDLE_HELP
 from sshr_deploy.runtime.engines.kinds import ENGINES
 
@@ -43,7 +44,7 @@ def doctor(
     with Console(stderr=True).status("trying what is installed"):
         report = examine(model)
     if as_json:
-        typer.echo(json.dumps(report.document(), indent=2))
+        typer.echo(as_options(json.dumps(report.document(), indent=2)))
     else:
         _print(report, Console(highlight=False))
     raise typer.Exit(0 if report.ready else 1)
@@ -55,12 +56,12 @@ def _print(report: Report, console: Console) -> None:
     console.print(_machine(report))
     if console.width < _TABLE_WIDTH:
         for line in _ability_lines(report):
-            console.print(Text(line))
+            console.print(Text(as_options(line)))
     else:
         console.print(_abilities(report))
     for conflict in report.conflicts:
         stops = f" (stops {', '.join(conflict.breaks)})" if conflict.breaks else ""
-        console.print(Text(f"conflict: {conflict.reason}{stops}"))
+        console.print(Text(as_options(f"conflict: {conflict.reason}{stops}")))
     mends = _mends(report)
     if mends:
         console.print("to mend:")
@@ -72,7 +73,7 @@ def _print(report: Report, console: Console) -> None:
         verdict = f"ready: infer can use {', '.join(report.usable)}"
     else:
         verdict = f"not ready: infer cannot run here{_why_not(report)}"
-    console.print(Text(verdict))
+    console.print(Text(as_options(verdict)))
 
 
 def _machine(report: Report) -> RenderableType:
@@ -96,7 +97,7 @@ def _machine(report: Report) -> RenderableType:
             proof = "" if item.qualified else ", not qualified by its export"
             rows.append(("", f"{item.precision} {item.file} for {', '.join(item.engines)}{proof}"))
     for name, text in rows:
-        grid.add_row(name, Text(text))
+        grid.add_row(name, Text(as_options(text)))
     return grid
 
 
@@ -138,7 +139,7 @@ def _abilities(report: Report) -> RenderableType:
             table.add_row(
                 ability.name,
                 "yes" if ability.ready else "no",
-                Text("\n".join(_told(ability, report))),
+                Text(as_options("\n".join(_told(ability, report)))),
             )
     return table
 

@@ -19,7 +19,7 @@ def open_model(spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = No
     from sshr_deploy.cli.console import say
 
     model = Model(spec, bundle, lambda text: None if quiet else say(text))
-    info = model.engine
+    info = model.info
     model.session.info = replace(  # which stands in documents too
         info,
         rejected={name: as_options(why) for name, why in info.rejected.items()},
@@ -32,6 +32,6 @@ def open_model(spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = No
             f"warning: the classes were renamed by the export (--relabel); the network was trained "
             f"on {', '.join(trained_on['classes'])}"
         )
-    if model.engine.unqualified is not None:
-        say(f"warning: this network is not qualified here: {model.engine.unqualified}")
+    if model.info.unqualified is not None:
+        say(f"warning: this network is not qualified here: {model.info.unqualified}")
     return model

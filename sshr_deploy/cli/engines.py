@@ -53,7 +53,7 @@ def verify(bundle: BundleArgument) -> None:
     """
     bad = 0
     for state in _states(bundle):
-        text = f": {state.reason}" if state.reason else ""
+        text = as_options(f": {state.reason}") if state.reason else ""
         typer.echo(one_line(f"{state.entry.path.name}: {state.state}{text}"))
         bad += bool(state.reason)
     typer.echo(
@@ -110,7 +110,7 @@ def _document(state: EngineState) -> dict[str, object]:
     return {
         "name": state.entry.path.name,
         "state": state.state.value,
-        "reason": state.reason,
+        "reason": as_options(state.reason),
         "key": None if state.entry.key is None else asdict(state.entry.key),
         "record": None if record is None else record.model_dump(mode="json", exclude={"key"}),
     }

@@ -82,8 +82,6 @@ def infer(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
-    from sshr_deploy.runtime.pipeline.documents import Context
-    from sshr_deploy.runtime.pipeline.run import Run
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
@@ -102,17 +100,16 @@ def infer(
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))
         with open_model(spec, quiet=quiet) as opened:
-            info = opened.engine
+            info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(
                     f"engine: {info.engine} {info.precision}, "
                     f"{_threads(info.threads)}masks equal to the reference on "
                     f"{info.mask_agreement:.3%} of pixels"
                 )
-            context = Context(opened.bundle, opened.session, opened.settings, as_options)
             try:
                 with make_reporter(quiet=quiet) as reporter:
-                    run = Run(work, opened.session, context, reporter)
+                    run = opened.start(work, opened.settings, reporter, as_options)
                     for _ in run:  # the reporter tells how each input ended
                         pass
             except KeyboardInterrupt:

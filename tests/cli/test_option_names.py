@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import typer
 
 from sshr_deploy.cli import app
 from sshr_deploy.cli.option_names import as_options
+from tests.cli.command import run_here
 
 LIBRARY = ("runtime", "export", "train", "benchmarks", "sshr_deploy")
 OWN_PROGRAMS = ("sshr_deploy/cli/", "sshr_deploy/pack/install.py", "runtime/doctor/")
@@ -84,3 +87,40 @@ def test_no_other_message_holds_an_option(repo_root: Path) -> None:
         and not place.startswith("sshr_deploy/pack/")
     ]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("infer {slide} --model {bundle} --out {new} --force-mpp", "--force-mpp needs the"),
+        ("infer {bare} --model {bundle} --out {new}", "give it in um per pixel with --mpp"),
+        ("infer {slide} --model {bundle} --out {file}", "--out {file} cannot be made a folder"),
+        ("infer {slide} --model {bundle} --out {new} --engine tensorrt", "export it with"),
+        ("export {checkpoint} --out {new}", "give --profile"),
+        ("export {checkpoint} --profile wsss4luad --out {bundle}", "add --overwrite to replace"),
+        ("benchmark latency {bundle} --batches 0", "--batches '0': give whole numbers"),
+        ("pack --model {bundle} --target linux-x86_64-cpu --out {folder}", "choose another --out"),
+        ("train {folder} --profile luad --recipe smoke --out {folder}", "--out"),
+        ("engines verify {bundle}", ""),
+        ("doctor", "processor"),
+    ],
+)
+def test_what_is_shown_names_options_and_no_setting(
+    small_bundle_dir: Path, small_checkpoint: Path, demo_slide: Path, tmp_path: Path,
+    words: str, says: str,
+) -> None:  # fmt: skip
+    paths = {
+        "slide": demo_slide, "bundle": small_bundle_dir, "checkpoint": small_checkpoint,
+        "new": tmp_path / "new", "file": tmp_path / "file", "folder": tmp_path / "folder",
+        "bare": tmp_path / "bare.tif",
+    }  # fmt: skip
+    paths["file"].touch()
+    paths["folder"].mkdir()
+    (paths["folder"] / "something").touch()
+    tifffile.imwrite(paths["bare"], np.full((64, 64, 3), 200, np.uint8), photometric="rgb")
+    done = run_here(*(word.format(**paths) for word in words.split()))
+    shown = done.stdout + done.stderr
+    assert says.format(**paths) in shown, shown
+    assert SETTING.findall(shown) == [], shown
+    if (tmp_path / "new" / "run.json").exists():
+        assert SETTING.findall((tmp_path / "new" / "run.json").read_text("utf-8")) == []

@@ -108,7 +108,7 @@ def _compare(
 
 
 def test_tensorrt_rtx_builds_the_full_network_in_int8(model: SSHR, tmp_path: Path) -> None:
-    """In fixed batches of 4, without a GPU; other precisions: `test_engine_from_onnx.py`."""
+    """In fixed batches of 4, without a GPU; other precisions: tests of `engines/building`."""
     trt = pytest.importorskip("tensorrt_rtx")
     graph, wide_nodes = _int8(model, tmp_path)
     logger = trt.Logger(trt.Logger.ERROR)

@@ -52,7 +52,7 @@ class Runner:
     ) -> RunResult:
         context = Context(self.bundle, self.session, InferSettings(**settings))
         with prepare_run(source, out, context.settings) as work:
-            run = Run(work, self.session, context, reporter or Recorder())
+            run = Run(work, context, reporter or Recorder())
             for _ in run:
                 pass
         return run.outcome

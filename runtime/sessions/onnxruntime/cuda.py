@@ -72,7 +72,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         )
         self._provider, self._batch = provider, batch
         self._undo = ExitStack()
-        self._slots: Slots[Call] | None = None
+        self._slots: Slots[GraphCall] | None = None
         if reason := self._open_slots(library):
             note = f"no label maps on the GPU: {reason}"
             self.info = replace(self.info, notes=(*self.info.notes, note))
@@ -106,14 +106,14 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
             return super()._start(patches, rule)
         self._check_open()
         calls = (
-            Call(first, min(self._batch, len(patches) - first))
+            GraphCall(first, min(self._batch, len(patches) - first))
             for first in range(0, len(patches), self._batch)
         )
         with self._errors():
             results = self._slots.start(patches, rule, calls)
         return partial(self._finish, self._slots, results)
 
-    def _finish(self, slots: Slots[Call], results: Arrays) -> tuple[CamBatch, Labels | None]:
+    def _finish(self, slots: Slots[GraphCall], results: Arrays) -> tuple[CamBatch, Labels | None]:
         self._check_open()
         with self._errors():
             return slots.finish(results)
@@ -128,7 +128,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
 
 
 @dataclass(frozen=True)
-class Call:
+class GraphCall:
     """Patches of a batch that one call of the engine takes."""
 
     first: int
@@ -165,7 +165,7 @@ class DeviceSlot(Closing):
         largest: int,
     ) -> None:
         self._session, self._kind, self._masks = session, kind, masks
-        self._under_way: tuple[Call, MaskRule | None, Arrays] | None = None
+        self._under_way: tuple[GraphCall, MaskRule | None, Arrays] | None = None
         with ExitStack() as undo:
             self._patches = Mirrored(device, largest, PATCH_SHAPE, np.uint8, undo)
             self._outputs = {
@@ -178,7 +178,7 @@ class DeviceSlot(Closing):
             self._undo = undo.pop_all()
 
     def start(
-        self, call: Call, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
+        self, call: GraphCall, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
     ) -> None:
         """See `Slot.start`."""
         self.finish()

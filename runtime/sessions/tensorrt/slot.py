@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
 
 
 @dataclass(frozen=True)
-class Call:
+class EngineCall:
     """Patches of a batch that one call of the engine takes."""
 
     first: int
@@ -39,7 +39,7 @@ class Call:
     is_static: bool
 
 
-def calls(count: int, batches: tuple[int, ...]) -> Iterator[Call]:
+def calls(count: int, batches: tuple[int, ...]) -> Iterator[EngineCall]:
     """How `count` patches go through an engine whose profiles are `batches` and a tail.
 
     As many full batches of the largest size as there are, and one call for the rest: a static
@@ -48,13 +48,13 @@ def calls(count: int, batches: tuple[int, ...]) -> Iterator[Call]:
     largest = max(batches)
     full, rest = divmod(count, largest)
     for index in range(full):
-        yield Call(index * largest, largest, largest, batches.index(largest), True)
+        yield EngineCall(index * largest, largest, largest, batches.index(largest), True)
     if rest:
         size = min(batch for batch in batches if batch >= rest)
         if 4 * rest >= 3 * size:
-            yield Call(full * largest, rest, size, batches.index(size), True)
+            yield EngineCall(full * largest, rest, size, batches.index(size), True)
         else:
-            yield Call(full * largest, rest, rest, len(batches), False)
+            yield EngineCall(full * largest, rest, rest, len(batches), False)
 
 
 class TensorRtSlot(Closing):
@@ -77,7 +77,7 @@ class TensorRtSlot(Closing):
         self._masks = masks
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[tuple[int, MaskRule | None], Graph] = {}
-        self._under_way: tuple[Call, MaskRule | None, Arrays] | None = None
+        self._under_way: tuple[EngineCall, MaskRule | None, Arrays] | None = None
         with ExitStack() as undo:
             memory = undo.enter_context(device.allocate(engine.memory_bytes))
             self._memory = memory.pointer, memory.nbytes
@@ -94,17 +94,22 @@ class TensorRtSlot(Closing):
             self._undo = undo.pop_all()
 
     def start(
-        self, call: Call, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
+        self, call: EngineCall, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
     ) -> None:
         """See `Slot.start`."""
         self.finish()
         self._patches.array[: call.count] = patches[call.first : call.first + call.count]
         graph = self._graphs.get((call.profile, rule)) if call.is_static else None
-        if graph is None:
-            self._bind(call)
-            self._ask(call, rule)
-        else:
-            graph.launch()
+        try:
+            if graph is None:
+                self._bind(call)
+                self._ask(call, rule)
+            else:
+                graph.launch()
+        except (KernelError, SessionError):
+            with suppress(KernelError, SessionError):  # the first error says more
+                self._stream.synchronize()  # nothing may still use what the next call writes
+            raise
         self._under_way = call, rule, results
 
     def finish(self, results: Arrays | None = None) -> None:
@@ -121,7 +126,7 @@ class TensorRtSlot(Closing):
             target[name][call.first : call.first + call.count] = mirrored.array[: call.count]
         self._capture(call, rule)
 
-    def _bind(self, call: Call) -> None:
+    def _bind(self, call: EngineCall) -> None:
         context = self._contexts.get(call.profile)
         if context is not None and call.is_static:
             return
@@ -132,7 +137,7 @@ class TensorRtSlot(Closing):
         self._engine.bind(context, call.size, pointers)
         self._contexts[call.profile] = context
 
-    def _ask(self, call: Call, rule: MaskRule | None) -> None:
+    def _ask(self, call: EngineCall, rule: MaskRule | None) -> None:
         """All that a call asks of the stream."""
         self._patches.upload(self._stream, call.size)
         self._engine.enqueue(self._contexts[call.profile], self._stream.handle)
@@ -144,7 +149,7 @@ class TensorRtSlot(Closing):
         for mirrored in self._outputs.values():
             mirrored.download(self._stream, call.size)
 
-    def _capture(self, call: Call, rule: MaskRule | None) -> None:
+    def _capture(self, call: EngineCall, rule: MaskRule | None) -> None:
         """Capture what was just done once and waited for, as TensorRT wants it to be."""
         key = call.profile, rule
         if self._engine.why_no_graph or not call.is_static or key in self._graphs:

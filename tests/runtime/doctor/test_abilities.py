@@ -147,8 +147,7 @@ def test_libraries_that_do_not_work() -> None:
 
 def test_what_a_conflict_breaks_is_not_ready() -> None:
     report = judge(workstation(H100))
-    refused = ("tensorrt-rtx", "onnx-rtx")
-    assert report.usable == tuple(engine for engine in ENGINES if engine not in refused)
+    assert report.usable == ("tensorrt", "onnx-tensorrt", "onnx-cuda", "openvino", "onnx-cpu")
     not_installed = with_packages(workstation(H100), tensorrt_rtx=None)
     reasons = [lack.reason for lack in ability(not_installed, "tensorrt-rtx").lacks]
     assert "SM 9.0" in reasons[0]

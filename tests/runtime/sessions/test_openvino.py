@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_what_was_compiled_is_read_again(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="SSHR graph of 5 classes"):
         OpenVinoSession(graph("FLOAT"), 5, compiled=kept)
     kept.write_bytes(kept.read_bytes()[: size // 2])
-    with pytest.raises(SessionError, match=r"openvino .* on CPU: ") as caught:
+    with pytest.raises(SessionError, match=r"engine\.plan cannot be used; remove .*: ") as caught:
         OpenVinoSession(graph("FLOAT"), 3, compiled=kept)
     assert "\n" not in str(caught.value)
 
@@ -193,7 +194,9 @@ def test_another_device_is_asked_for_by_its_name_and_another_key(
     with OpenVinoSession(graph("FLOAT"), 3) as session:
         assert (session.info.device, session.info.threads) == ("AUTO, AUTO", None)
     monkeypatch.setenv(DEVICE_VARIABLE, "NOWHERE")
-    with pytest.raises(SessionError, match="on NOWHERE: ") as caught:
+    with pytest.raises(
+        SessionError, match=rf"on NOWHERE \(by {DEVICE_VARIABLE}; unset, it is CPU\): "
+    ) as caught:
         OpenVinoSession(graph("FLOAT"), 3)
     assert "\n" not in str(caught.value)
 
@@ -234,3 +237,36 @@ def test_nothing_is_written_or_sent_about_the_user(graph: Graph, tmp_path: Path)
 def test_the_import_leaves_other_packages_their_telemetry() -> None:
     import_openvino()
     assert sys.modules.get("openvino_telemetry", "not blocked") is not None
+
+
+@pytest.mark.parametrize("content", [None, "", "raise RuntimeError('no libtbb')"])
+def test_a_package_of_that_name_that_is_none_stops_nobody(
+    small_bundle_dir: Path, tmp_path: Path, content: str | None
+) -> None:
+    """A folder that an uninstallation left, or that lies where a command is run."""
+    (tmp_path / "openvino").mkdir()
+    if content is not None:
+        (tmp_path / "openvino" / "__init__.py").write_text(content)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from pathlib import Path
+from sshr_deploy.bundle import load_bundle
+from sshr_deploy.runtime.engines.choosing import open_session
+with open_session(load_bundle(Path({str(small_bundle_dir)!r}))) as session:
+    print(session.info.engine, session.info.rejected["openvino"])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wanted = "onnx-cpu " if content is None else "onnx-cpu openvino cannot start: "
+    assert done.stdout.startswith(wanted), done.stdout  # a real one comes before a mere folder
+
+
+def test_threads_take_turns(graph: Graph) -> None:
+    with OpenVinoSession(graph("FLOAT"), 3) as session, ThreadPoolExecutor(3) as pool:
+        patches = [noise(1 + seed % 2, seed=seed) for seed in range(12)]
+        alone = [session.infer(batch).prob for batch in patches]
+        together = pool.map(lambda batch: session.infer(batch).prob, patches)
+        for ours, wanted in zip(together, alone, strict=True):
+            assert np.array_equal(ours, wanted)

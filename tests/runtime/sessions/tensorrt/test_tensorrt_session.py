@@ -14,7 +14,7 @@ import pytest
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, MaskRule
 from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
 from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
-from sshr_deploy.runtime.sessions.tensorrt.slot import Call, calls
+from sshr_deploy.runtime.sessions.tensorrt.slot import EngineCall, calls
 from tests.runtime.fake_gpu import FakeGpu
 from tests.runtime.session_contract import RULE, SessionContract, Subject, masks_of, noise
 from tests.runtime.sessions.fake_tensorrt_runtime import FakeTensorRt, make_plan, network
@@ -64,14 +64,21 @@ class TestTensorRt(SessionContract):
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (1, [Call(0, 1, 1, 0, True)]),
-        (5, [Call(0, 5, 5, 2, False)]),
-        (6, [Call(0, 6, 8, 1, True)]),
-        (8, [Call(0, 8, 8, 1, True)]),
-        (19, [Call(0, 8, 8, 1, True), Call(8, 8, 8, 1, True), Call(16, 3, 3, 2, False)]),
+        (1, [EngineCall(0, 1, 1, 0, True)]),
+        (5, [EngineCall(0, 5, 5, 2, False)]),
+        (6, [EngineCall(0, 6, 8, 1, True)]),
+        (8, [EngineCall(0, 8, 8, 1, True)]),
+        (
+            19,
+            [
+                EngineCall(0, 8, 8, 1, True),
+                EngineCall(8, 8, 8, 1, True),
+                EngineCall(16, 3, 3, 2, False),
+            ],
+        ),
     ],
 )
-def test_batches_are_divided(count: int, expected: list[Call]) -> None:
+def test_batches_are_divided(count: int, expected: list[EngineCall]) -> None:
     assert list(calls(count, (1, 8))) == expected
     swapped = [replace(part, profile={0: 1, 1: 0}.get(part.profile, 2)) for part in expected]
     assert list(calls(count, (8, 1))) == swapped
