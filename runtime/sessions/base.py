@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.contract import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
     PATCH_PX,
     CamBatch,
     K,
@@ -92,3 +96,29 @@ def _result(
         ]
         labels = np.stack(maps)
     return key, MaskBatch(labels, cams.prob)
+
+
+Tensors = Mapping[str, tuple[str, list[int]]]
+"""Type, in the library's words, and shape without the batch, by name."""
+
+
+def check_tensors(
+    path: Path, num_classes: int, inputs: Tensors, outputs: Tensors, *, types: tuple[str, str]
+) -> None:
+    """Check that a graph has the inputs and outputs of SSHR with `num_classes` classes.
+
+    `types` are the library's words for uint8 and float32.
+
+    Raises:
+        SessionError: it has others.
+    """
+    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
+    wanted_inputs = {INPUT_NAME: (types[0], [PATCH_PX, PATCH_PX, 3])}
+    wanted_outputs = {
+        name: (types[1], [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
+    }
+    if inputs != wanted_inputs or outputs != wanted_outputs:
+        raise SessionError(
+            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
+            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
+        )

@@ -23,13 +23,12 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    PATCH_PX,
     CamBatch,
     SessionInfo,
 )
 from sshr_deploy.runtime.machine.processor import processor_flags, processor_name, processor_text
 from sshr_deploy.runtime.machine.threads import threads_in_use
-from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.base import BaseSession, check_tensors
 
 DEVICE_VARIABLE = "SSHR_OPENVINO_DEVICE"
 _CPU = "CPU"
@@ -203,16 +202,7 @@ def _check_graph(network: Any, path: Path, num_classes: int) -> None:
         }
         for tensors in (network.inputs, network.outputs)
     )
-    wanted_inputs = {INPUT_NAME: ("u8", [PATCH_PX, PATCH_PX, 3])}
-    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
-    wanted_outputs = {
-        name: ("f32", [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
-    }
-    if inputs != wanted_inputs or outputs != wanted_outputs:
-        raise SessionError(
-            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
-            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
-        )
+    check_tensors(path, num_classes, inputs, outputs, types=("u8", "f32"))
 
 
 def _shape(tensor: Any) -> list[int]:

@@ -15,14 +15,13 @@ from sshr_deploy.errors import MissingExtraError, SessionError, first_line
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    PATCH_PX,
     CamBatch,
     SessionInfo,
 )
 from sshr_deploy.runtime.machine.gpus import first_gpu, number_by_bus
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
 from sshr_deploy.runtime.machine.threads import threads_in_use
-from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.base import BaseSession, check_tensors
 from sshr_deploy.runtime.sessions.onnxruntime.binding import BoundRuns
 from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph, provider_options
 from sshr_deploy.runtime.sessions.onnxruntime.providers import (
@@ -155,15 +154,8 @@ def _threads(provider: Provider) -> int | None:
 
 
 def _check_graph(session: Any, path: Path, num_classes: int) -> None:
-    inputs = {i.name: (i.type, list(i.shape)[1:]) for i in session.get_inputs()}
-    outputs = {o.name: (o.type, list(o.shape)[1:]) for o in session.get_outputs()}
-    wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [PATCH_PX, PATCH_PX, 3])}
-    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
-    wanted_outputs = {
-        name: ("tensor(float)", [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
-    }
-    if inputs != wanted_inputs or outputs != wanted_outputs:
-        raise SessionError(
-            f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
-            f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
-        )
+    inputs, outputs = (
+        {tensor.name: (tensor.type, list(tensor.shape)[1:]) for tensor in tensors}
+        for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    check_tensors(path, num_classes, inputs, outputs, types=("tensor(uint8)", "tensor(float)"))
