@@ -199,9 +199,9 @@ def test_a_form_that_cannot_be_qualified_is_refused(
 @pytest.mark.parametrize(
     ("targets", "engine_options", "told"),
     [
-        (("tensorrt-rtx",), EngineOptions(version_compatible=True), "are for --engine tensorrt;"),
-        ((), EngineOptions(hardware_compatible=True), "are for --engine tensorrt;"),
-        (("onnx",), EngineOptions(workspace_mib=512), "--workspace-mib is for"),
+        (("tensorrt-rtx",), EngineOptions(version_compatible=True), "are for `engine` tensorrt;"),
+        ((), EngineOptions(hardware_compatible=True), "are for `engine` tensorrt;"),
+        (("onnx",), EngineOptions(workspace_mib=512), "`workspace_mib` is for"),
         (("openvino",), EngineOptions(), "no engine named 'openvino'; choose onnx, tensorrt"),
     ],
 )
