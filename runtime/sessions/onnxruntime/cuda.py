@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.closing import Closing
 from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
-    OUTPUT_NAMES,
     CamBatch,
     MaskRule,
 )
@@ -27,14 +25,11 @@ from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_m
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.slots import (
-    LABEL_SHAPE,
-    LABELS,
     PATCH_SHAPE,
     SLOTS,
     Arrays,
-    Mirrored,
+    BufferedSlot,
     Slots,
-    output_shape,
 )
 
 
@@ -135,7 +130,7 @@ class GraphCall:
     count: int
 
 
-class DeviceSlot(Closing):
+class DeviceSlot(BufferedSlot[GraphCall]):
     """Calls of an `onnxruntime.InferenceSession` between buffers of a `Device`, one at a time.
 
     ONNX Runtime computes on a stream of its own, and `Device` on another, both in the primary
@@ -164,52 +159,16 @@ class DeviceSlot(Closing):
         classes: int,
         largest: int,
     ) -> None:
-        self._session, self._kind, self._masks = session, kind, masks
-        self._under_way: tuple[GraphCall, MaskRule | None, Arrays] | None = None
-        with ExitStack() as undo:
-            self._patches = Mirrored(device, largest, PATCH_SHAPE, np.uint8, undo)
-            self._outputs = {
-                name: Mirrored(device, largest, output_shape(name, classes), np.float32, undo)
-                for name in OUTPUT_NAMES
-            }
-            self._ranges = undo.enter_context(device.allocate(masks.ranges_bytes(largest)))
-            self._labels = Mirrored(device, largest, LABEL_SHAPE, np.uint8, undo)
-            self._stream = undo.enter_context(device.stream())
-            self._undo = undo.pop_all()
+        super().__init__(device, classes, largest, masks)
+        self._session, self._kind = session, kind
 
-    def start(
-        self, call: GraphCall, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
-    ) -> None:
-        """See `Slot.start`."""
-        self.finish()
-        stream, count = self._stream, call.count
-        self._patches.array[:count] = patches[call.first : call.first + count]
-        self._patches.upload(stream, count)
-        stream.synchronize()
-        binding = self._bind(count)
+    def _compute(self, call: GraphCall, rule: MaskRule | None) -> None:
+        self._patches.upload(self._stream, call.count)
+        self._stream.synchronize()
+        binding = self._bind(call.count)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()  # which the run does too, unless it is told otherwise
-        if rule is not None:
-            buffers = [self._outputs[name].buffer for name in OUTPUT_NAMES]
-            self._masks.launch(stream, buffers, self._ranges, self._labels.buffer, count, rule)
-        for mirrored in self._mirrors(rule).values():
-            mirrored.download(stream, count)
-        self._under_way = call, rule, results
-
-    def finish(self, results: Arrays | None = None) -> None:
-        """See `Slot.finish`."""
-        if self._under_way is None:
-            return
-        call, rule, target = self._under_way
-        if results is not None and target is not results:
-            return
-        self._under_way = None
-        self._stream.synchronize()
-        for name, mirrored in self._mirrors(rule).items():
-            target[name][call.first : call.first + call.count] = mirrored.array[: call.count]
-
-    def _mirrors(self, rule: MaskRule | None) -> dict[str, Mirrored]:
-        return self._outputs if rule is None else {**self._outputs, LABELS: self._labels}
+        self._ask_results(call.count, rule)
 
     def _bind(self, batch: int) -> Any:
         binding = self._session.io_binding()
@@ -223,5 +182,4 @@ class DeviceSlot(Closing):
     def close(self) -> None:
         """Free the memory; safe to call twice."""
         self._session = None
-        self._under_way = None
-        self._undo.close()
+        super().close()

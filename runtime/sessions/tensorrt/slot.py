@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sshr_deploy.closing import Closing
 from sshr_deploy.errors import KernelError, SessionError
-from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, MaskRule
+from sshr_deploy.runtime.contract import INPUT_NAME, MaskRule
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.streams import Graph
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks
-from sshr_deploy.runtime.sessions.slots import (
-    LABEL_SHAPE,
-    LABELS,
-    PATCH_SHAPE,
-    Arrays,
-    Mirrored,
-    output_shape,
-)
+from sshr_deploy.runtime.sessions.slots import BufferedSlot
 from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
 
 
@@ -57,7 +46,7 @@ def calls(count: int, batches: tuple[int, ...]) -> Iterator[EngineCall]:
             yield EngineCall(full * largest, rest, rest, len(batches), False)
 
 
-class TensorRtSlot(Closing):
+class TensorRtSlot(BufferedSlot[EngineCall]):
     """One call of the engine at a time; its memory is allocated once.
 
     Each optimisation profile has an execution context of its own, made when it is first needed,
@@ -74,57 +63,21 @@ class TensorRtSlot(Closing):
         masks: DeviceMasks | None,
     ) -> None:
         self._engine = engine
-        self._masks = masks
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[tuple[int, MaskRule | None], Graph] = {}
-        self._under_way: tuple[EngineCall, MaskRule | None, Arrays] | None = None
         with ExitStack() as undo:
             memory = undo.enter_context(device.allocate(engine.memory_bytes))
             self._memory = memory.pointer, memory.nbytes
-            self._patches = Mirrored(device, largest, PATCH_SHAPE, np.uint8, undo)
-            self._outputs = {
-                name: Mirrored(device, largest, output_shape(name, classes), np.float32, undo)
-                for name in OUTPUT_NAMES
-            }
-            if masks is not None:
-                self._ranges = undo.enter_context(device.allocate(masks.ranges_bytes(largest)))
-                self._labels = Mirrored(device, largest, LABEL_SHAPE, np.uint8, undo)
-            undo.callback(self._contexts.clear)
-            self._stream = undo.enter_context(device.stream())
-            self._undo = undo.pop_all()
+            super().__init__(device, classes, largest, masks)
+            self._activations = undo.pop_all()
 
-    def start(
-        self, call: EngineCall, patches: NDArray[np.uint8], rule: MaskRule | None, results: Arrays
-    ) -> None:
-        """See `Slot.start`."""
-        self.finish()
-        self._patches.array[: call.count] = patches[call.first : call.first + call.count]
+    def _compute(self, call: EngineCall, rule: MaskRule | None) -> None:
         graph = self._graphs.get((call.profile, rule)) if call.is_static else None
-        try:
-            if graph is None:
-                self._bind(call)
-                self._ask(call, rule)
-            else:
-                graph.launch()
-        except (KernelError, SessionError):
-            with suppress(KernelError, SessionError):  # the first error says more
-                self._stream.synchronize()  # nothing may still use what the next call writes
-            raise
-        self._under_way = call, rule, results
-
-    def finish(self, results: Arrays | None = None) -> None:
-        """See `Slot.finish`."""
-        if self._under_way is None:
-            return
-        call, rule, target = self._under_way
-        if results is not None and target is not results:
-            return
-        self._under_way = None
-        self._stream.synchronize()
-        mirrors = self._outputs if rule is None else {**self._outputs, LABELS: self._labels}
-        for name, mirrored in mirrors.items():
-            target[name][call.first : call.first + call.count] = mirrored.array[: call.count]
-        self._capture(call, rule)
+        if graph is None:
+            self._bind(call)
+            self._ask(call, rule)
+        else:
+            graph.launch()
 
     def _bind(self, call: EngineCall) -> None:
         context = self._contexts.get(call.profile)
@@ -141,15 +94,9 @@ class TensorRtSlot(Closing):
         """All that a call asks of the stream."""
         self._patches.upload(self._stream, call.size)
         self._engine.enqueue(self._contexts[call.profile], self._stream.handle)
-        if rule is not None and self._masks is not None:
-            buffers = [self._outputs[name].buffer for name in OUTPUT_NAMES]
-            labels = self._labels
-            self._masks.launch(self._stream, buffers, self._ranges, labels.buffer, call.size, rule)
-            labels.download(self._stream, call.size)
-        for mirrored in self._outputs.values():
-            mirrored.download(self._stream, call.size)
+        self._ask_results(call.size, rule)
 
-    def _capture(self, call: EngineCall, rule: MaskRule | None) -> None:
+    def _finished(self, call: EngineCall, rule: MaskRule | None) -> None:
         """Capture what was just done once and waited for, as TensorRT wants it to be."""
         key = call.profile, rule
         if self._engine.why_no_graph or not call.is_static or key in self._graphs:
@@ -161,6 +108,11 @@ class TensorRtSlot(Closing):
 
     def close(self) -> None:
         """Finish, and free everything; safe to call twice."""
-        self._under_way = None
         self._graphs.clear()
-        self._undo.close()
+        try:
+            super().close()
+        finally:
+            self._activations.close()
+
+    def _release(self) -> None:
+        self._contexts.clear()
