@@ -39,7 +39,7 @@ from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_referenc
 from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
-from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.version import __version__
 
 _NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
@@ -55,7 +55,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     relabel: bool = False,
-    on_step: OnStep = lambda _: None,
+    on_step: OnStep = tell_nobody,
 ) -> Bundle:
     """Write the bundle `out`; it appears whole and qualified, or not at all.
 

@@ -25,7 +25,7 @@ from sshr_deploy.runtime.engines.reasons import (
     reasons_by_engine,
     why_not_exported,
 )
-from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import OpenOptions
 
 _NOT_HERE = (SessionError, MissingExtraError, KernelError, ExportError, OutputError)
@@ -37,7 +37,7 @@ def open_session(
     engine: str = AUTO,
     options: OpenOptions | None = None,
     *,
-    on_step: OnStep = lambda _: None,
+    on_step: OnStep = tell_nobody,
 ) -> Session:
     """Open `bundle` with the named engine, or with the fastest that works here ("auto").
 

@@ -248,11 +248,12 @@ class Opener:
         for precision in (None, candidate.precision):
             rivals = candidates_for(self.bundle, kind, precision) if kind else []
             for rival in rivals:
+                if str(rival) in trials:
+                    break
                 try:
                     with self._proven(rival) as other:
-                        if str(rival) not in trials:
-                            self.on_step(f"{candidate}: timing it against {rival}")
-                            trials[str(rival)] = time_pair(other, session, batch, RIVAL_ROUNDS)
+                        self.on_step(f"{candidate}: timing it against {rival}")
+                        trials[str(rival)] = time_pair(other, session, batch, RIVAL_ROUNDS)
                     break
                 except (MissingExtraError, SessionError) as error:
                     self.on_step(f"{candidate}: not timed against {rival}: {error}")

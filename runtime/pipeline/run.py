@@ -80,7 +80,6 @@ class Run:
 
     def __init__(self, work: Work, context: Context, reporter: Reporter) -> None:
         self.work = work
-        self.session = context.session
         self.context = context
         self.reporter = reporter
         self.folders = ResultFolders(work.out)
@@ -158,7 +157,7 @@ class Run:
             result = slide_job.segment_slide(
                 item.path,
                 self._fresh_folder(item),
-                self.session,
+                self.context.session,
                 self.context.profile,
                 self.context.settings,
                 self.reporter,
@@ -175,7 +174,7 @@ class Run:
 
         predictions = predict_images(
             self._readable(items),
-            self.session,
+            self.context.session,
             profile,
             settings.large,
             settings.batch,

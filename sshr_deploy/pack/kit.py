@@ -26,7 +26,7 @@ from sshr_deploy.pack.project_wheel import build_project_wheel, check_project_wh
 from sshr_deploy.pack.targets import Target
 from sshr_deploy.pack.wheels import Wheel, WheelSource, glibc_of
 from sshr_deploy.runtime.machine.clock import now_utc
-from sshr_deploy.runtime.progress import OnStep
+from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.version import __version__
 
 MB = 10**6
@@ -82,7 +82,7 @@ def work_folder(out: Path) -> Path:
 
 
 def pack(
-    bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = lambda _: None
+    bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = tell_nobody
 ) -> Kit:
     """Write the kit `out`; it appears whole and checked, or not at all.
 
