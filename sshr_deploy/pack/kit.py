@@ -81,9 +81,7 @@ def work_folder(out: Path) -> Path:
     return out.resolve().with_name(f".{out.resolve().name}.pack-work")
 
 
-def pack(
-    bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = tell_nobody
-) -> Kit:
+def pack(bundle_dir: Path, out: Path, settings: PackSettings, on_step: OnStep = tell_nobody) -> Kit:
     """Write the kit `out`; it appears whole and checked, or not at all.
 
     What was fetched stays in `work_folder(out)` until the kit is whole, so that a run after one
