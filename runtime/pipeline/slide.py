@@ -227,7 +227,7 @@ def begin_slide(
         OutputError: nothing can be written into `folder`.
     """
     profile, settings = context.profile, context.settings
-    geometry = context.session.geometry
+    geometry = context.sessions.of_slides(context.mode).geometry
     stages, ledger = Stages(), Ledger(run_ledger)
     with ExitStack() as undo:
         with ledger.working("plan"):

@@ -20,16 +20,14 @@ from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from sshr_deploy.runtime.settings import InferSettings
 from tests.runtime.colour_images import ColourSession, Pixels
-from tests.runtime.running import Recorder, Runner, read_summary
+from tests.runtime.running import Recorder, Runner, context_of, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
 
 FIELDS = Geometry(224, 56, 14, 7)
@@ -263,13 +261,9 @@ def test_what_cannot_be_kept_or_written_is_told(
     assert left <= ({UNFINISHED_NAME} if stops else {p.name for p in (out / "0.tif").iterdir()})
 
 
-def run_of(bundle: Bundle, session: Session, **settings: Any) -> Context:
-    return Context(bundle, session, InferSettings(**settings))
-
-
 def test_leaving_the_iteration_ends_all_and_keeps_fields(bundle: Bundle, tmp_path: Path) -> None:
     source, out = slides(tmp_path / "in", 4), tmp_path / "out"
-    context = run_of(bundle, Session(), batch=1)
+    context = context_of(bundle, Session(), batch=1)
     with prepare_run(source, out, context.settings) as work:
         run = Run(work, context, Recorder())
         with closing(iter(run)) as results:
