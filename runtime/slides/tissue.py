@@ -96,8 +96,9 @@ class TissueMap:
         row_index, row_weight = _spline_taps(rows, self.mask.shape[0])
         column_index, column_weight = _spline_taps(columns, self.mask.shape[1])
         top, bottom = int(row_index.min()), int(row_index.max()) + 1
-        part = self.mask[top:bottom].astype(np.float32)
-        across = sum(part[:, column_index[k]] * column_weight[k] for k in range(3))
+        left, right = int(column_index.min()), int(column_index.max()) + 1
+        part = self.mask[top:bottom, left:right].astype(np.float32)
+        across = sum(part[:, column_index[k] - left] * column_weight[k] for k in range(3))
         value = sum(across[row_index[k] - top] * row_weight[k][:, None] for k in range(3))
         inside = _inside(rows, self.mask.shape[0])[:, None] & _inside(columns, self.mask.shape[1])
         tissue: NDArray[np.bool_] = (value >= 0.5) & inside
