@@ -16,6 +16,9 @@ BLOCK_CELLS = 7
 mean of the means of blocks, and fields are laid on a raster of blocks."""
 BLOCK_PX = BLOCK_CELLS * CELL_PX
 MARGIN_PX = 56
+FIELD_WINDOW_CELLS = 2 * PATCH_CELLS
+"""Windows of two patch sides: on a trained network as good as one's, and labels depend less on
+where a field lies (`benchmarks/notes.md`)."""
 MAX_SIDE_PX = 8 * 1344
 """Of a field; features of more would not fit a workstation's memory."""
 
@@ -142,4 +145,4 @@ def field_geometry(side_px: int) -> Geometry:
     Raises:
         ValueError: impossible, see `Geometry`.
     """
-    return Geometry(side_px, MARGIN_PX)
+    return Geometry(side_px, MARGIN_PX, FIELD_WINDOW_CELLS)
