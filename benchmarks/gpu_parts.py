@@ -6,6 +6,8 @@ our kernels, then the compiler. Libraries are imported inside the functions.
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sshr_deploy.benchmarks.environment import describe_environment
@@ -29,6 +31,7 @@ PARTS = (
     CheckPart("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
     CheckPart("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
     CheckPart("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
+    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
     CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
     CheckPart("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
 )
@@ -113,6 +116,23 @@ def training(output: PartOutput) -> None:
     from sshr_deploy.benchmarks.training_kernels import measure_training_kernels
 
     measure_training_kernels(device=_cuda(), on_step=output.on_step, on_row=output.row)
+
+
+def sessions(output: PartOutput) -> None:
+    """`onnx-cuda` at full width; needs pydantic, ONNX and onnxruntime-gpu.
+
+    Raises:
+        MissingExtraError: this onnxruntime has no CUDA.
+    """
+    from sshr_deploy.benchmarks.gpu_sessions import check_provider, measure_sessions, write_graphs
+    from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
+
+    provider = ONNX_CUDA.provider
+    assert provider is not None
+    check_provider(provider)
+    with TemporaryDirectory() as folder:
+        graphs = write_graphs(Path(folder), output.on_step)
+        measure_sessions(graphs, provider=provider, on_step=output.on_step, on_row=output.row)
 
 
 def configs(output: PartOutput) -> None:

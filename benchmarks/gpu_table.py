@@ -103,6 +103,16 @@ def _stream_lines(rows: _Rows) -> list[str]:
     ]
 
 
+def _session_lines(rows: _Rows) -> list[str]:
+    return [
+        f"{row['form']} batch {row['batch']:3} {row['median_ms']:8.3f} ms, "
+        f"{row['patches_per_s']:8.1f} patches/s in a row, "
+        f"masks agree on {row['mask_agreement']:.3%}"
+        + ("" if row["labels_on_device"] else ", label maps by the processor")
+        for row in rows
+    ]
+
+
 def _other_lines(rows: _Rows) -> list[str]:
     del rows
     return []
@@ -115,4 +125,5 @@ _LINES: dict[str, Callable[[_Rows], list[str]]] = {
     "training": _training_lines,
     "configs": _config_lines,
     "streams": _stream_lines,
+    "sessions": _session_lines,
 }
