@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sshr_deploy.benchmarks.gpu_child import PartOutput
 
 _HERE = "sshr_deploy.benchmarks.gpu_parts"
+_FIELD_PX = 1344
 DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 """Names the report; nothing else runs without it."""
 PARTS = (
@@ -28,6 +29,7 @@ PARTS = (
     CheckPart("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
     CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
     CheckPart("training", f"{_HERE}:training", limit_s=60.0),
+    CheckPart("fields", f"{_HERE}:fields", limit_s=120.0, least_s=40.0),
     CheckPart("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
     CheckPart("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
     CheckPart("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
@@ -82,6 +84,24 @@ def network_fused(output: PartOutput) -> None:
 def network_compiled(output: PartOutput) -> None:
     """The whole network under torch.compile and the same form without it, in turns."""
     _network(output, "separable", "compiled")
+
+
+def fields(output: PartOutput) -> None:
+    """The network on a field, whose windows share the backbone, and on patches that cover it."""
+    from sshr_deploy.benchmarks.network import measure_inference
+    from sshr_deploy.geometry import PATCH, field_geometry
+
+    field = field_geometry(_FIELD_PX)
+    covering = (field.side_px // PATCH.side_px) ** 2
+    for geometry, batch in ((field, 1), (PATCH, covering)):
+        measure_inference(
+            device=_cuda(),
+            geometry=geometry,
+            batches=(batch,),
+            forms=("separable", "compiled"),
+            on_step=output.on_step,
+            on_row=output.row,
+        )
 
 
 def _network(output: PartOutput, *forms: str) -> None:

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+import sshr_deploy.export
 from sshr_deploy.benchmarks.gpu_timing import OnRow
 from sshr_deploy.benchmarks.network import GFLOP_A_PATCH, random_network
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
-from sshr_deploy.export.reference import reference_from, shipped_patches
+from sshr_deploy.model import SSHR, predict
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, load_profile
-from sshr_deploy.runtime.contract import PATCH_PX, Session
+from sshr_deploy.runtime.contract import PATCH_PX, CamBatch, Session
 from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
@@ -54,18 +56,28 @@ class Graphs:
     """None where nobody counted."""
 
 
-def write_graphs(folder: Path, on_step: OnStep) -> Graphs:
-    """The graphs for GPUs of a network of width 64 with random weights; 0.7 GB in `folder`."""
+def write_graphs(folder: Path, on_step: OnStep, width: int = 64) -> Graphs:
+    """The graphs for GPUs of a network with random weights; 0.7 GB in `folder` at width 64."""
     import torch
 
-    model = random_network(64, torch.device("cpu"))
+    model = random_network(width, torch.device("cpu"))
     paths = {precision: folder / f"{precision}.onnx" for precision in BOUNDS}
-    on_step("sessions: writing the FP32 graph of width 64")
+    on_step(f"sessions: writing the FP32 graph of width {width}")
     write_onnx(model, paths[Precision.FP32], form=HfrmForm.SEPARABLE)
     on_step("sessions: writing it in FP16, and what PyTorch makes of the patches")
     write_typed_graph(paths[Precision.FP32], paths[Precision.FP16], Precision.FP16)
-    reference = reference_from(model, shipped_patches())
-    return Graphs(paths, reference, load_profile(_PROFILE), GFLOP_A_PATCH)
+    counted = GFLOP_A_PATCH if width == 64 else None
+    return Graphs(paths, _reference(model), load_profile(_PROFILE), counted)
+
+
+def _reference(model: SSHR) -> ReferenceSet:
+    """Corners of the crops that come with the package; read here, as no slide library is needed."""
+    files = sorted((Path(sshr_deploy.export.__file__).parent / "qualification").glob("*.png"))
+    images = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    patches = np.stack([image[:PATCH_PX, :PATCH_PX] for image in images])
+    cams = CamBatch(*predict(model, patches))
+    sizes_px = np.full((len(patches), 2), PATCH_PX)
+    return ReferenceSet(patches, sizes_px, cams, "PyTorch FP32, plain HFRM", "crops, cut")
 
 
 def check_provider(provider: Provider) -> None:
