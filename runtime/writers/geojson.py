@@ -89,14 +89,14 @@ class RegionsSink:
     def _coordinates(self, rings: list[Ring]) -> Iterator[bytes]:
         for index, ring in enumerate(rings):
             yield b",[" if index else b"[["
-            for start in range(0, len(ring.x), _CHUNK):
-                x, y = (side[start : start + _CHUNK].tolist() for side in ring)
-                yield ",".join(
-                    [self._x[a] + self._y[b] for a, b in zip(x, y, strict=True)]
-                ).encode()
+            for start in range(0, len(ring.path), _CHUNK):
+                yield ",".join(self._places(ring, start, start + _CHUNK)).encode()
                 yield b","
-            yield f"{self._x[ring.x[0]]}{self._y[ring.y[0]]}]".encode()
+            yield f"{self._places(ring, 0, 1)[0]}]".encode()
         yield b"]"
+
+    def _places(self, ring: Ring, start: int, end: int) -> list[str]:
+        return [self._x[x] + self._y[y] for x, y in zip(*ring.places(start, end), strict=True)]
 
 
 @contextmanager

@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Corners = NDArray[np.int64]
-"""Packed corners: `y << 33 | x << 2 | pixel`, x and y in pixels from the mask's top left.
+"""Packed corners: `region << 42 | y << 22 | x << 2 | pixel`, so that they sort in this order.
 
-`pixel` says which of the four pixels around the corner is the region's: 0 north-west, 1
-north-east, 2 south-west, 3 south-east. Where three are the region's, it is the middle one.
+x and y in pixels from the mask's top left. `pixel` says which of the four pixels around the corner
+is the region's: 0 north-west, 1 north-east, 2 south-west, 3 south-east. Where three are the
+region's, it is the middle one.
 """
 
-_X = (1 << 31) - 1
+MAX_SIDE_PX = (1 << 20) - 1
+"""Of a mask: a metre at 1 um a pixel."""
+
 _UP_BEFORE_DOWN = np.array([3, 1, 2, 0])
 """Order, by `pixel`, of two corners of one region at one place, where it touches itself.
 
@@ -31,52 +34,84 @@ part there, as those of valid polygons must. North-east and south-west likewise.
 """
 
 
-class Ring(NamedTuple):
-    """Closed line through corners in turn; the first is not repeated."""
-
-    x: NDArray[np.int64]  # [corners]
-    y: NDArray[np.int64]
-
-
 class Outlines(NamedTuple):
-    """All corners of some regions, in any order."""
+    """Complete regions: all their corners, in any order."""
 
     corners: Corners  # [C]
-    regions: NDArray[np.intp]  # [C], whose each corner is: an index of `labels`
     labels: NDArray[np.uint8]  # by region
 
 
-def pack(x: NDArray[np.int64], y: NDArray[np.int64], pixel: NDArray[np.int64]) -> Corners:
-    """Corners at (x, y)."""
-    return (y << 33) | (x << 2) | pixel
+class Ring(NamedTuple):
+    """Closed line through corners in turn; the first is not repeated."""
+
+    corners: Corners  # of all regions, sorted
+    path: NDArray[np.int32]
+
+    def places(self, start: int, end: int) -> tuple[list[int], list[int]]:
+        """The x and the y, in pixels, of its corners `start` to `end`."""
+        corners = self.corners[self.path[start:end]]
+        return _x(corners).tolist(), _y(corners).tolist()
+
+
+def pack(
+    x: NDArray[np.int64],
+    y: NDArray[np.int64],
+    pixel: NDArray[np.int64],
+    region: NDArray[np.int64] | int,
+) -> Corners:
+    """Corners at (x, y), in pixels."""
+    return region_key(region) | (y << 22) | (x << 2) | pixel
+
+
+def region_key(region: NDArray[np.int64] | int) -> Corners:
+    """What the corners of a region begin with: at most any of them, above all those before."""
+    return np.asarray(region, np.int64) << 42
+
+
+def regions_of(corners: Corners) -> NDArray[np.int64]:
+    """Number of each corner's region."""
+    return corners >> 42
 
 
 def rings_of(outlines: Outlines) -> Iterator[tuple[int, list[Ring]]]:
     """Label and rings of each region: the outer one, then its holes from top to bottom.
 
     Regions come by their lowest row, then by their first corner in reading order. A ring begins at
-    its first corner in reading order; the outer one goes down from there, holes go right.
+    its first corner in reading order; the outer one goes down from there, holes go right. The
+    corners are sorted in place.
     """
-    order = np.lexsort((outlines.corners, outlines.regions))
-    corners, regions = outlines.corners[order], outlines.regions[order]
-    del order
-    x, y = (corners >> 2) & _X, corners >> 33
-    below = _vertical_ends(x, y, corners & 3, regions)
-    starts = np.flatnonzero(np.diff(regions, prepend=-1))
-    ends = np.append(starts[1:], len(regions))
-    walked = bytearray(len(regions))
-    for region in np.lexsort((corners[starts], y[ends - 1])) if len(starts) else ():
-        start, end = int(starts[region]), int(ends[region])
-        paths = _paths(below, walked, start, end)
-        yield int(outlines.labels[regions[start]]), [Ring(x[path], y[path]) for path in paths]
+    corners = outlines.corners
+    corners.sort()
+    vertical = _vertical_ends(corners)
+    bounds = np.searchsorted(corners, region_key(np.arange(len(outlines.labels) + 1)))
+    regions = np.flatnonzero(np.diff(bounds))
+    first, last = corners[bounds[regions]], corners[bounds[regions + 1] - 1]
+    walked = bytearray(len(corners))
+    for region in regions[np.lexsort((_x(first), _y(first), _y(last)))].tolist():
+        paths = _paths(vertical, walked, int(bounds[region]), int(bounds[region + 1]))
+        yield int(outlines.labels[region]), [Ring(corners, path) for path in paths]
 
 
-def _vertical_ends(
-    x: NDArray[np.int64], y: NDArray[np.int64], pixel: NDArray[np.int64], regions: NDArray[np.intp]
-) -> memoryview:
+def _x(corners: Corners) -> NDArray[np.int64]:
+    return (corners >> 2) & MAX_SIDE_PX
+
+
+def _y(corners: Corners) -> NDArray[np.int64]:
+    return (corners >> 22) & MAX_SIDE_PX
+
+
+def _vertical_ends(corners: Corners) -> memoryview:
     """The other end of each corner's vertical edge; that of its horizontal edge is `corner ^ 1`."""
-    order = np.lexsort((pack(y, x, _UP_BEFORE_DOWN[pixel]), regions))
-    ends = np.empty_like(order)
+    by_column = regions_of(corners)  # in place from here: there may be millions
+    by_column <<= 20
+    by_column |= _x(corners)
+    by_column <<= 20
+    by_column |= _y(corners)
+    by_column <<= 2
+    by_column |= _UP_BEFORE_DOWN[corners & 3]
+    order = by_column.argsort()
+    del by_column
+    ends = np.empty(len(order), np.int32)
     ends[order[::2]] = order[1::2]
     ends[order[1::2]] = order[::2]
     return ends.data
@@ -84,11 +119,11 @@ def _vertical_ends(
 
 def _paths(
     vertical: memoryview, walked: bytearray, start: int, end: int
-) -> Iterator[NDArray[np.int64]]:
+) -> Iterator[NDArray[np.int32]]:
     """Corners of each ring, in turn, of the region whose corners are `start` to `end`."""
     first, is_outer = start, True
     while first >= 0:
-        path = array("q")
+        path = array("i")
         corner = first
         while not walked[corner]:
             other = vertical[corner] if is_outer else corner ^ 1
@@ -96,5 +131,5 @@ def _paths(
             path.append(other)
             walked[corner] = walked[other] = 1
             corner = other ^ 1 if is_outer else vertical[other]
-        yield np.frombuffer(path, np.int64)
+        yield np.frombuffer(path, np.int32)
         first, is_outer = walked.find(0, first, end), False
