@@ -70,33 +70,33 @@ class RegionsSink:
         for outlines in complete:
             for label, rings in rings_of(outlines):
                 self._file.write(b",\n" if self.count else b"\n")
-                self._file.writelines(self._feature(label, rings))
+                self._write_feature(label, rings)
                 self.count += 1
 
-    def _feature(self, label: int, rings: list[Ring]) -> Iterator[bytes]:
-        coordinates = list(self._coordinates(rings))
+    def _write_feature(self, label: int, rings: list[Ring]) -> None:
+        coordinates = [text.encode() for text in self._coordinates(rings)]
         # As uuid.uuid5, which wants all of the text at once.
         name = hashlib.sha1(_ID_NAMESPACE.bytes, usedforsecurity=False)
         name.update(f"{self._profile_name} {label} ".encode())
         for text in coordinates:
             name.update(text)
         region_id = uuid.UUID(bytes=name.digest()[:16], version=5)
-        yield f'{{"type":"Feature","id":"{region_id}",'.encode()
-        yield b'"geometry":{"type":"Polygon","coordinates":'
-        yield from coordinates
-        yield f'}},"properties":{self._properties[label]}}}'.encode()
+        self._file.write(f'{{"type":"Feature","id":"{region_id}",'.encode())
+        self._file.write(b'"geometry":{"type":"Polygon","coordinates":')
+        self._file.writelines(coordinates)
+        self._file.write(f'}},"properties":{self._properties[label]}}}'.encode())
 
-    def _coordinates(self, rings: list[Ring]) -> Iterator[bytes]:
-        for index, ring in enumerate(rings):
-            yield b",[" if index else b"[["
-            for start in range(0, len(ring.path), _CHUNK):
-                yield ",".join(self._places(ring, start, start + _CHUNK)).encode()
-                yield b","
-            yield f"{self._places(ring, 0, 1)[0]}]".encode()
-        yield b"]"
-
-    def _places(self, ring: Ring, start: int, end: int) -> list[str]:
-        return [self._x[x] + self._y[y] for x, y in zip(*ring.places(start, end), strict=True)]
+    def _coordinates(self, rings: list[Ring]) -> Iterator[str]:
+        opening = "[["
+        for ring in rings:
+            for start in range(0, len(ring.x), _CHUNK):
+                x, y = (side[start : start + _CHUNK].tolist() for side in ring)
+                places = [self._x[a] + self._y[b] for a, b in zip(x, y, strict=True)]
+                yield f"{opening}{','.join(places)}"
+                opening = ","
+            yield f",{self._x[ring.x[0]]}{self._y[ring.y[0]]}]"
+            opening = ",["
+        yield "]"
 
 
 @contextmanager

@@ -44,13 +44,8 @@ class Outlines(NamedTuple):
 class Ring(NamedTuple):
     """Closed line through corners in turn; the first is not repeated."""
 
-    corners: Corners  # of all regions, sorted
-    path: NDArray[np.int32]
-
-    def places(self, start: int, end: int) -> tuple[list[int], list[int]]:
-        """The x and the y, in pixels, of its corners `start` to `end`."""
-        corners = self.corners[self.path[start:end]]
-        return _x(corners).tolist(), _y(corners).tolist()
+    x: NDArray[np.int32]  # [corners], in pixels
+    y: NDArray[np.int32]
 
 
 def pack(
@@ -82,14 +77,17 @@ def rings_of(outlines: Outlines) -> Iterator[tuple[int, list[Ring]]]:
     """
     corners = outlines.corners
     corners.sort()
-    vertical = _vertical_ends(corners)
     bounds = np.searchsorted(corners, region_key(np.arange(len(outlines.labels) + 1)))
     regions = np.flatnonzero(np.diff(bounds))
     first, last = corners[bounds[regions]], corners[bounds[regions + 1] - 1]
-    walked = bytearray(len(corners))
-    for region in regions[np.lexsort((_x(first), _y(first), _y(last)))].tolist():
-        paths = _paths(vertical, walked, int(bounds[region]), int(bounds[region + 1]))
-        yield int(outlines.labels[region]), [Ring(corners, path) for path in paths]
+    regions = regions[np.lexsort((_x(first), _y(first), _y(last)))]
+    path, ring_ends = _walk(corners, bounds[regions].tolist(), bounds[regions + 1].tolist())
+    x, y = _x(corners)[path].astype(np.int32), _y(corners)[path].astype(np.int32)
+    start = 0
+    for label, ends in zip(outlines.labels[regions].tolist(), ring_ends, strict=True):
+        starts = [start, *ends[:-1]]
+        yield label, [Ring(x[a:b], y[a:b]) for a, b in zip(starts, ends, strict=True)]
+        start = ends[-1]
 
 
 def _x(corners: Corners) -> NDArray[np.int64]:
@@ -117,19 +115,28 @@ def _vertical_ends(corners: Corners) -> memoryview:
     return ends.data
 
 
-def _paths(
-    vertical: memoryview, walked: bytearray, start: int, end: int
-) -> Iterator[NDArray[np.int32]]:
-    """Corners of each ring, in turn, of the region whose corners are `start` to `end`."""
-    first, is_outer = start, True
-    while first >= 0:
-        path = array("i")
-        corner = first
-        while not walked[corner]:
-            other = vertical[corner] if is_outer else corner ^ 1
-            path.append(corner)
-            path.append(other)
-            walked[corner] = walked[other] = 1
-            corner = other ^ 1 if is_outer else vertical[other]
-        yield np.frombuffer(path, np.int32)
-        first, is_outer = walked.find(0, first, end), False
+def _walk(
+    corners: Corners, starts: list[int], ends: list[int]
+) -> tuple[NDArray[np.int32], list[list[int]]]:
+    """Indices of corners in turn, ring after ring, and where in them each region's rings end.
+
+    The corners of a region are those from `starts` to `ends`.
+    """
+    vertical = _vertical_ends(corners)
+    walked = bytearray(len(corners))
+    path = array("i")
+    ring_ends = []
+    for start, end in zip(starts, ends, strict=True):
+        ring_ends.append(list[int]())
+        first, is_outer = start, True
+        while first >= 0:
+            corner = first
+            while not walked[corner]:
+                other = vertical[corner] if is_outer else corner ^ 1
+                path.append(corner)
+                path.append(other)
+                walked[corner] = walked[other] = 1
+                corner = other ^ 1 if is_outer else vertical[other]
+            ring_ends[-1].append(len(path))
+            first, is_outer = walked.find(0, first, end), False
+    return np.frombuffer(path, np.int32), ring_ends
