@@ -46,7 +46,6 @@ _LIBRARIES = (
     "openslide-bin",
     "tifffile",
     "pillow",
-    "rasterio",
 )
 
 

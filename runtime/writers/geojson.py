@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.atomic import atomic_path, output_errors
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.writers.bands import bands_of
-from sshr_deploy.runtime.writers.rings import Outlines, Ring, rings_of
+from sshr_deploy.runtime.writers.rings import MAX_SIDE_PX, Outlines, Ring, rings_of
 from sshr_deploy.runtime.writers.tracing import RegionTracer
 
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
@@ -37,6 +38,11 @@ class RegionsSink:
         profile: Profile,
         l0_px_per_mask_px: tuple[float, float],
     ) -> None:
+        if max(size_px) > MAX_SIDE_PX:
+            raise InputError(
+                f"a mask of {size_px[0]} x {size_px[1]} px is too large for regions: at most "
+                f"{MAX_SIDE_PX} px a side; check the pixel size"
+            )
         self.count = 0
         """Regions written so far."""
         self._path = path
@@ -126,6 +132,7 @@ def regions_sink(
         l0_px_per_mask_px: level-0 pixels per mask pixel, (x, y).
 
     Raises:
+        InputError: the mask is more than a million pixels wide or high.
         OutputError: the file cannot be written.
         ValueError: the block was left before all rows had come.
     """
