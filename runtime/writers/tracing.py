@@ -37,7 +37,7 @@ class RegionTracer:
         spans = [tissue_columns(rows, self._background) for rows in (self._row[None], labels)]
         left = min((span.start for span in spans if span.stop), default=0)
         right = max(span.stop for span in spans)
-        rows = _STRIP_PX // (right - left) + 1 if right else len(labels)
+        rows = max(1, _STRIP_PX // (right - left)) if right else len(labels)
         for top in range(0, len(labels), rows):
             strip = labels[top : top + rows]
             if right:
