@@ -33,7 +33,7 @@ class Geometry:
     """
 
     side_px: int = PATCH_PX
-    """Height and width of the input."""
+    """Height and width of the input; of a graph that takes several, the largest."""
     margin_px: int = 0
     """Left out of the outputs on each side: what is seen there depends on where the field ends."""
     window_cells: int = PATCH_CELLS
@@ -60,7 +60,13 @@ class Geometry:
         if (self.cells - self.window_cells) % self.stride_cells:
             raise ValueError(
                 f"windows of {self.window_cells} cells at every {self.stride_cells} do not fit a "
-                f"field of {self.cells} cells"
+                f"field of {self.side_px} px; its side must be {self.window_px} px and any "
+                f"multiple of {self.step_px} px"
+            )
+        if (self.window_cells - self.stride_cells) % 2 or self.stride_cells > self.window_cells:
+            raise ValueError(
+                f"windows of {self.window_cells} cells cannot follow at every {self.stride_cells}: "
+                "the difference must be even and not negative"
             )
 
     @property
@@ -72,6 +78,21 @@ class Geometry:
     def cells(self) -> int:
         """Along a side of the input."""
         return self.side_px // CELL_PX
+
+    @property
+    def window_px(self) -> int:
+        """Along a side of a window: the least side of a field."""
+        return self.window_cells * CELL_PX
+
+    @property
+    def step_px(self) -> int:
+        """Sides of fields differ by multiples of this."""
+        return self.stride_cells * CELL_PX
+
+    def fits(self, side_px: int) -> bool:
+        """Whether a graph that takes several sides takes this one."""
+        least = max(self.window_px, 2 * self.margin_px + 1)
+        return least <= side_px <= self.side_px and (side_px - self.window_px) % self.step_px == 0
 
     @property
     def core_px(self) -> int:
