@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups")
 # What a machine with PyTorch and Triton alone lacks.
 WITHOUT_THE_REST = """
 import sys
-for name in ("pydantic", "openslide", "rasterio", "pydicom", "onnx", "onnxruntime", "safetensors"):
+for name in ("pydantic", "openslide", "pydicom", "onnx", "onnxruntime", "safetensors"):
     sys.modules[name] = None
 """
 FILE = "gpu-check-nvidia-test-1.json"
