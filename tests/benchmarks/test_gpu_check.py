@@ -219,7 +219,7 @@ def test_parts_can_be_chosen(
 
 
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
-ROWS = {
+ROWS: dict[str, list[dict[str, Any]]] = {
     "network-fused": [
         {"form": "fused", "precision": "fp16", "batch": 32, "median_ms": 13.0}
         | {"patches_per_s": 2461.5, "tflop_per_s": 493.5, "share_of_product": 0.62}
