@@ -16,6 +16,9 @@ BLOCK_CELLS = 7
 mean of the means of blocks, and fields are laid on a raster of blocks."""
 BLOCK_PX = BLOCK_CELLS * CELL_PX
 MARGIN_PX = 56
+CPU_FIELD_PX, GPU_FIELD_PX = 896, 1344
+"""Sides of fields for processors, and for GPUs. Larger ones compute less twice (1.31 and 1.19
+pixels for each that is kept) and need more memory."""
 MAX_SIDE_PX = 8 * 1344
 """Of a field; features of more would not fit a workstation's memory."""
 
