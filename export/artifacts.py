@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from sshr_deploy.errors import ExportError, first_line
 from sshr_deploy.export.graph.external_data import share_weights
 from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
-from sshr_deploy.export.int8.artifacts import int8_artifacts
-from sshr_deploy.export.job import CPU_ENGINE, ExportJob, artifact
+from sshr_deploy.export.int8.artifacts import ChosenMix, choose_mixes, write_mix
+from sshr_deploy.export.job import CPU_ENGINE, ExportJob, UnequalGraphError, artifact
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 
 
-def make_artifacts(job: ExportJob) -> list[Artifact]:
+class Made(NamedTuple):
+    """Artefacts for patches, and what was found out about 8 bits on the way."""
+
+    artifacts: list[Artifact]
+    mixes: list[ChosenMix]
+
+
+def make_artifacts(job: ExportJob) -> Made:
     """Write the graphs for patches into the bundle's folder, each qualified if it can run here.
 
     Raises:
         ExportError: a graph could not be made, or misses its tolerance.
         OSError: the folder cannot be written.
     """
-    artifacts = _fp32(job)
+    made = Made(_fp32(job), [])
     for precision in dict.fromkeys(job.options.precisions):
         if precision in (Precision.FP16, Precision.BF16):
-            artifacts.append(_typed(job, precision))
+            made.artifacts.append(_typed(job, precision))
         elif precision is Precision.INT8:
-            artifacts += int8_artifacts(job)
+            made.mixes.extend(choose_mixes(job))
+            made.artifacts.extend(write_mix(job, mix) for mix in made.mixes)
+    return made
+
+
+def make_field_artifacts(
+    job: ExportJob, patches: ExportJob, mixes: Iterable[ChosenMix]
+) -> list[Artifact]:
+    """Write graphs for the fields of `job`'s reference, on the weights of those for `patches`.
+
+    Those in 8 bits are of the `mixes` for patches; one that misses its tolerance is left out.
+
+    Raises:
+        ExportError: a graph could not be made, or a wider one misses its tolerance.
+        OSError: the folder cannot be written.
+    """
+    artifacts = _fp32(job, patches)
+    for precision in dict.fromkeys(job.options.precisions):
+        if precision in (Precision.FP16, Precision.BF16):
+            artifacts.append(_typed(job, precision, patches))
+        elif precision is Precision.INT8:
+            artifacts += filter(None, (_int8_of_fields(job, mix, patches) for mix in mixes))
     return artifacts
 
 
-def make_field_artifacts(job: ExportJob, patches: ExportJob) -> list[Artifact]:
-    """Write graphs for the fields of `job`'s reference, on the weights of those for `patches`.
-
-    Raises:
-        ExportError: a graph could not be made, or misses its tolerance.
-        OSError: the folder cannot be written.
-    """
-    return _fp32(job, patches)
+def _int8_of_fields(job: ExportJob, chosen: ChosenMix, patches: ExportJob) -> Artifact | None:
+    try:
+        return write_mix(job, chosen, patches)
+    except UnequalGraphError as error:
+        said = "; ".join(error.misses)
+        job.on_step(f"no INT8 for fields with {', '.join(chosen.engines)}: {said}")
+    graph = job.graph(chosen.ending)
+    for path in (graph, graph.with_name(f"{graph.name}.data")):
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _fp32(job: ExportJob, patches: ExportJob | None = None) -> list[Artifact]:
@@ -44,8 +77,9 @@ def _fp32(job: ExportJob, patches: ExportJob | None = None) -> list[Artifact]:
     geometry = job.reference.geometry
     for ending, engines in job.options.fp32_graphs().items():
         form, graph = job.options.form_for(engines), job.graph(ending)
-        what = "the ONNX graph" if geometry.is_patch else f"that for {geometry.inputs}"
-        job.on_step(f"writing {what}, HFRM {form}, for {', '.join(engines)}")
+        job.on_step(
+            f"writing the ONNX graph for {geometry.inputs}, HFRM {form}, for {', '.join(engines)}"
+        )
         try:
             write_onnx(job.model, graph, form=form, geometry=geometry)
         except OSError:
@@ -62,13 +96,15 @@ def _fp32(job: ExportJob, patches: ExportJob | None = None) -> list[Artifact]:
     return made
 
 
-def _typed(job: ExportJob, precision: Precision) -> Artifact:
-    graph = job.graph(f"-{precision}")
-    job.on_step(f"writing the {precision.upper()} graph")
+def _typed(job: ExportJob, precision: Precision, patches: ExportJob | None = None) -> Artifact:
+    ending = f"-{precision}"
+    graph = job.graph(ending)
+    job.on_step(f"writing the {precision.upper()} graph for {job.reference.geometry.inputs}")
     opset = write_typed_graph(job.gpu_graph, graph, precision)
+    shared = () if patches is None else share_weights(graph, patches.graph(ending))
     engines = [
         engine
         for engine in job.options.engines()
         if precision is not Precision.BF16 or engine != CPU_ENGINE
     ]
-    return artifact(job, graph, precision, engines, opset)
+    return artifact(job, graph, precision, engines, opset, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from sshr_deploy.export.artifacts import make_artifacts, make_field_artifacts
 from sshr_deploy.export.calibration import check_calibration
 from sshr_deploy.export.field_reference import field_reference
 from sshr_deploy.export.graph.onnx_from_network import flop_per_input
+from sshr_deploy.export.int8.artifacts import ChosenMix
 from sshr_deploy.export.int8.search_state import check_state, clear_state
 from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
@@ -168,13 +170,15 @@ def _difference(carried: Profile, profile: Profile) -> str:
 def _fill(job: ExportJob, patches: PatchSet, checkpoint: Path, carried: Profile | None) -> None:
     """Write all files of the bundle into the job's folder, and prove them."""
     write_reference(job.folder / REFERENCE_NAME, job.reference)
-    artifacts = make_artifacts(job)
-    fields = _field_graphs(job, patches)
-    write_manifest(job.folder, _manifest(checkpoint, carried, job, artifacts, fields))
+    made = make_artifacts(job)
+    fields = _field_graphs(job, patches, made.mixes)
+    write_manifest(job.folder, _manifest(checkpoint, carried, job, made.artifacts, fields))
     prove_here(load_bundle(job.folder), job.on_step)
 
 
-def _field_graphs(job: ExportJob, patches: PatchSet) -> FieldGraphs | None:
+def _field_graphs(
+    job: ExportJob, patches: PatchSet, mixes: Sequence[ChosenMix]
+) -> FieldGraphs | None:
     """The graphs for fields, written and qualified; None where none are wanted."""
     geometry = job.options.fields()
     if geometry is None:
@@ -186,7 +190,7 @@ def _field_graphs(job: ExportJob, patches: PatchSet) -> FieldGraphs | None:
         geometry=geometry,
         gflop_per_field=flop_per_input(job.model, geometry) / 1e9,
         reference_file=FIELD_REFERENCE_NAME,
-        artifacts=make_field_artifacts(on_fields, job),
+        artifacts=make_field_artifacts(on_fields, job, mixes),
     )
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from sshr_deploy.errors import ExportError, SessionError, UsageError
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.onnx_from_network import OPSET
-from sshr_deploy.geometry import BLOCK_PX, MAX_SIDE_PX, Geometry, field_geometry
+from sshr_deploy.geometry import (
+    BLOCK_PX,
+    CPU_FIELD_PX,
+    GPU_FIELD_PX,
+    MAX_SIDE_PX,
+    Geometry,
+    field_geometry,
+)
 from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
 from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
@@ -30,9 +37,17 @@ from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 MODEL_NAME = "model.onnx"
 CPU_ENGINE = ONNX_CPU.name
-CPU_FIELD_PX, GPU_FIELD_PX = 896, 1344
-"""Sides of fields, where only processors are targets and where GPUs are. Larger ones compute less
-twice (1.31 and 1.19 pixels for each that is kept) and need more memory."""
+
+
+class UnequalGraphError(ExportError):
+    """A graph that misses its tolerance; `misses` names every figure that does."""
+
+    def __init__(self, precision: Precision, misses: Sequence[str]) -> None:
+        super().__init__(
+            f"the exported {precision.upper()} graph does not equal the checkpoint: "
+            f"{'; '.join(misses)}; nothing was written"
+        )
+        self.misses = tuple(misses)
 
 
 @dataclass(frozen=True)
@@ -218,7 +233,7 @@ def qualified(job: ExportJob, graph: Path, precision: Precision) -> Qualificatio
 
     Raises:
         SessionError: it cannot run here.
-        ExportError: it misses the tolerance; every figure that does is named.
+        UnequalGraphError: it misses the tolerance.
     """
     reference = job.reference
     inputs = f"{len(reference)} {reference.geometry.inputs}"
@@ -229,10 +244,7 @@ def qualified(job: ExportJob, graph: Path, precision: Precision) -> Qualificatio
         passes = passes_for((), reference.geometry)
         found = qualify(session, reference, job.profile, passes=passes)
     if said := misses(found, job.tolerance(precision)):
-        raise ExportError(
-            f"the exported {precision.upper()} graph does not equal the checkpoint: "
-            f"{'; '.join(said)}; nothing was written"
-        )
+        raise UnequalGraphError(precision, said)
     return found
 
 

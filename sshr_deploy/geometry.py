@@ -16,6 +16,9 @@ BLOCK_CELLS = 7
 mean of the means of blocks, and fields are laid on a raster of blocks."""
 BLOCK_PX = BLOCK_CELLS * CELL_PX
 MARGIN_PX = 56
+CPU_FIELD_PX, GPU_FIELD_PX = 896, 1344
+"""Sides of fields for processors, and for GPUs. Larger ones compute less twice (1.31 and 1.19
+pixels for each that is kept) and need more memory."""
 FIELD_WINDOW_CELLS = 2 * PATCH_CELLS
 """Windows of two patch sides: on a trained network as good as one's, and labels depend less on
 where a field lies (`benchmarks/notes.md`)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph.conv_layers import conv_layers
+from sshr_deploy.export.graph.external_data import share_weights
 from sshr_deploy.export.graph.timing import time_graphs
 from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme
@@ -52,8 +54,20 @@ from sshr_deploy.version import __version__
 _CPU_ENDING, _TENSORRT_ENDING = "-int8", "-int8-tensorrt"
 
 
-def int8_artifacts(job: ExportJob) -> list[Artifact]:
-    """Search, write and qualify the 8-bit graphs for the engines that were asked for.
+@dataclass(frozen=True, eq=False)
+class ChosenMix:
+    """A mix that was found, and what its graph is for."""
+
+    mix: Int8Mix
+    calibration: str
+    """See `Quantisation.calibration`."""
+    ending: str
+    """Of the graph's name, see `ExportJob.graph`."""
+    engines: tuple[str, ...]
+
+
+def choose_mixes(job: ExportJob) -> list[ChosenMix]:
+    """Search the 8-bit mixes of the graphs for patches, for the engines that were asked for.
 
     That for processors keeps what must be wide in FP32, and has to be faster than FP32 here. That
     for the TensorRT libraries keeps it in FP16, and is searched so; it is judged by ONNX Runtime on
@@ -68,31 +82,68 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
         OSError: a folder cannot be written.
     """
     calibration = _calibration(job)
-    fp32 = job.graph()
     engines = [
         e for target in job.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
     ]
     progress = _Progress(job.on_step)
     if engines:
-        source = job.gpu_graph
-        layers = conv_layers(onnx.load(source, load_external_data=False).graph)
+        layers = conv_layers(onnx.load(job.gpu_graph, load_external_data=False).graph)
         progress.later = expected_steps(len(layers), len(TENSORRT_SCHEMES))
-    made = []
+    chosen = []
     try:
-        mix = _search(job, calibration, CPU_SCHEMES, fp32, fp32, progress, timed=True)
-        made.append(_write(job, mix, calibration, _CPU_ENDING, (CPU_ENGINE,)))
+        mix = _search(job, calibration, CPU_SCHEMES, job.graph(), progress)
+        chosen.append(ChosenMix(mix, calibration.source, _CPU_ENDING, (CPU_ENGINE,)))
     except Int8RejectedError as error:
         if not engines:
             raise
         job.on_step(error.table)
         job.on_step(f"no INT8 for {CPU_ENGINE}: {error}")
     if engines:
-        fp16 = job.scratch / "typed.onnx"
-        write_typed_graph(source, fp16, Precision.FP16)
         progress.next_search()
-        mix = _search(job, calibration, TENSORRT_SCHEMES, source, fp16, progress, timed=False)
-        made.append(_write(job, mix, calibration, _TENSORRT_ENDING, engines))
-    return made
+        mix = _search(job, calibration, TENSORRT_SCHEMES, job.gpu_graph, progress)
+        chosen.append(ChosenMix(mix, calibration.source, _TENSORRT_ENDING, tuple(engines)))
+    return chosen
+
+
+def write_mix(job: ExportJob, chosen: ChosenMix, patches: ExportJob | None = None) -> Artifact:
+    """Write and qualify the 8-bit graph of a mix; for fields, on the weights of that for `patches`.
+
+    Layers have the names of their weights in the checkpoint, so that a mix and its ranges fit the
+    graphs for fields as well: their convolutions compute the same, cell by cell, on more of them.
+
+    Raises:
+        UnequalGraphError: it misses its tolerance.
+        ExportError: it cannot be made.
+        OSError: the folder cannot be written.
+    """
+    graph, mix = job.graph(chosen.ending), chosen.mix
+    if patches is not None:
+        mix = replace(mix, graph=_wide_graph(job, mix.setting.scheme.kind))
+    wide_nodes = mix.write(graph)
+    shared = () if patches is None else share_weights(graph, patches.graph(chosen.ending))
+    made = artifact(job, graph, Precision.INT8, chosen.engines, weights=shared)
+    return made.model_copy(
+        update={
+            "quantisation": Quantisation(
+                kind=mix.setting.scheme.kind.value,
+                weight_bits=mix.setting.scheme.weight_bits,
+                range_method=mix.setting.method.value,
+                calibration=chosen.calibration,
+                quantised=mix.quantised,
+                kept=mix.kept,
+                wide_nodes=wide_nodes,
+            )
+        }
+    )
+
+
+def _wide_graph(job: ExportJob, kind: QdqKind) -> Path:
+    """The graph whose convolutions become 8-bit; the others stay as they are there."""
+    if kind is QdqKind.U8S8:
+        return job.graph()
+    fp16 = job.scratch / f"{job.gpu_graph.stem}-typed.onnx"
+    write_typed_graph(job.gpu_graph, fp16, Precision.FP16)
+    return fp16
 
 
 class _Progress:
@@ -153,26 +204,23 @@ def _search(
     calibration: CalibrationSet,
     schemes: Sequence[QdqScheme],
     source: Path,
-    graph: Path,
     progress: _Progress,
-    *,
-    timed: bool,
 ) -> Int8Mix:
     tolerance = job.options.tolerances[Precision.INT8]
     drop = 1.0 if tolerance.miou_drop is None else tolerance.miou_drop
     classes = job.profile.num_classes
-    kind = schemes[0].kind.value
+    kind = schemes[0].kind
     task = SearchTask(
         source=source,
         patches=calibration.patches,
         schemes=schemes,
         judge=judge_of(job),
         judge_name=_judge_name(job),
-        time_ms=(lambda graphs: time_graphs(graphs, classes)) if timed else None,
+        time_ms=(lambda graphs: time_graphs(graphs, classes)) if kind is QdqKind.U8S8 else None,
         work=job.state,
         scratch=job.scratch,
         budget=Budget(tolerance.mask_agreement, drop),
-        graph=graph,
+        graph=_wide_graph(job, kind),
     )
     job.on_step(f"searching the {kind} mix; what is found out is kept in {job.state}")
     mix = search_int8(task, progress.of(kind))
@@ -192,26 +240,6 @@ def _choice(mix: Int8Mix) -> str:
     return (
         f"chosen: {scheme}, ranges by {mix.setting.method}; {len(mix.quantised)} of {total} "
         f"convolutions in 8 bits, {kept}; masks agree on {verdict.agreement:.2%} of pixels{iou}"
-    )
-
-
-def _write(
-    job: ExportJob, mix: Int8Mix, calibration: CalibrationSet, ending: str, engines: Sequence[str]
-) -> Artifact:
-    wide_nodes = mix.write(job.graph(ending))
-    made = artifact(job, job.graph(ending), Precision.INT8, engines)
-    return made.model_copy(
-        update={
-            "quantisation": Quantisation(
-                kind=mix.setting.scheme.kind.value,
-                weight_bits=mix.setting.scheme.weight_bits,
-                range_method=mix.setting.method.value,
-                calibration=calibration.source,
-                quantised=mix.quantised,
-                kept=mix.kept,
-                wide_nodes=wide_nodes,
-            )
-        }
     )
 
 

@@ -16,6 +16,7 @@ from sshr_deploy.cli.options import (
     ThreadsOption,
 )
 from sshr_deploy.errors import MissingExtraError, UsageError
+from sshr_deploy.geometry import CPU_FIELD_PX, GPU_FIELD_PX, PATCH, Geometry
 from sshr_deploy.precision import Precision
 
 if TYPE_CHECKING:
@@ -99,6 +100,17 @@ def export(
             "take no depthwise convolution. Name one for all graphs where a GPU was measured.",
         ),
     ] = Form.AUTO,
+    field: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PX",
+            help="Side in pixels of the fields that seamless label maps are computed by, at the "
+            "model's scale; 0 for a bundle of patches alone. A larger field computes less twice "
+            "and needs more memory.",
+            show_default=f"{CPU_FIELD_PX}; {GPU_FIELD_PX} with an --engine for GPUs",
+        ),
+    ] = None,
     workspace_mib: Annotated[
         int | None,
         typer.Option(
@@ -173,6 +185,7 @@ def export(
         ),
         tolerances=int8_tolerances(miou_drop=max_miou_drop, mask_agreement=min_agreement),
         threads=threads,
+        field_px=field,
     )
     patches = (
         shipped_patches()
@@ -198,10 +211,13 @@ def export(
     size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
     typer.echo(f"{out}: {loaded.title}, {loaded.num_classes} classes, {size_mb:.1f} MB")
     for artifact in bundle.manifest.artifacts:
-        typer.echo(_described(artifact))
+        typer.echo(_described(artifact, PATCH))
+    if (fields := bundle.manifest.fields) is not None:
+        for artifact in fields.artifacts:
+            typer.echo(f"fields: {_described(artifact, fields.geometry)}")
 
 
-def _described(artifact: Artifact) -> str:
+def _described(artifact: Artifact, geometry: Geometry) -> str:
     from sshr_deploy.export.int8.verdicts import change_text
 
     q = artifact.qualification
@@ -211,9 +227,11 @@ def _described(artifact: Artifact) -> str:
     if q is None:
         return f"{name}: not qualified here: {artifact.not_qualified_because}"
     worst = max(q.cam_relative_error.values())
-    gates = "gates equal" if q.gates_equal else f"gates equal in {q.gate_agreement:.1%} of patches"
+    gates = "gates equal"
+    if not q.gates_equal:
+        gates += f" in {q.gate_agreement:.2%} of {'patches' if geometry.is_patch else 'cells'}"
     iou = "" if q.iou is None else f", mean IoU {q.iou.mean_iou:.4f} ({change_text(q.iou.drop)})"
     return (
-        f"{name} qualified on {q.patches} patches ({q.source}): CAM error {worst:.1e}, {gates}, "
-        f"masks equal on {q.mask_agreement:.4%} of pixels{iou}"
+        f"{name} qualified on {q.patches} {geometry.inputs} ({q.source}): CAM error {worst:.1e}, "
+        f"{gates}, masks equal on {q.mask_agreement:.4%} of pixels{iou}"
     )

@@ -20,7 +20,7 @@ from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.int8.search_state import search_keys
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches, torch_cams
-from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.geometry import Geometry
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
@@ -29,6 +29,7 @@ from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.kinds import ONNX_CPU
 from sshr_deploy.runtime.engines.machine_key import machine_key
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from tests.conftest import FIELD_PX
 from tests.runtime.session_contract import check_close, noise
 
 
@@ -42,16 +43,18 @@ def bundle(
     """As exported by default, with FP16; the depthwise graph is taken from the small bundle."""
 
     def write(model: object, path: Path, *, form: HfrmForm, geometry: Geometry) -> None:
-        assert geometry == PATCH
         if form is HfrmForm.SEPARABLE:
-            write_onnx(model, path, form=form)  # type: ignore[arg-type]
+            write_onnx(model, path, form=form, geometry=geometry)  # type: ignore[arg-type]
             return
-        assert (path.name, form) == ("model.onnx", HfrmForm.DEPTHWISE)
-        for name in ("model.onnx", "model.onnx.data"):
+        assert (path.name, form) in (
+            ("model.onnx", HfrmForm.DEPTHWISE),
+            ("field.onnx", HfrmForm.DEPTHWISE),
+        )
+        for name in (path.name, "model.onnx.data"):
             shutil.copy(small_bundle_dir / name, path.with_name(name))
 
     patches = PatchSet(shipped_patches().images[:2], "two")
-    options = ExportOptions((Precision.FP16,), ("tensorrt-rtx",), field_px=0)
+    options = ExportOptions((Precision.FP16,), ("tensorrt-rtx",), field_px=FIELD_PX)
     out = tmp_path_factory.mktemp("gpu") / "bundle"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(artifacts, "write_onnx", write)

@@ -183,7 +183,9 @@ def test_the_choice_is_told_and_recorded(job: ExportJob, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: judge)
     said: list[str] = []
-    (made,) = int8_artifacts.int8_artifacts(replace(job, on_step=said.append))
+    job = replace(job, on_step=said.append)
+    (chosen,) = int8_artifacts.choose_mixes(job)
+    made = int8_artifacts.write_mix(job, chosen)
     assert made.quantisation is not None
     assert made.quantisation.kept == ("conv1a",)
     assert made.quantisation.calibration == (
@@ -209,7 +211,7 @@ def test_verdicts_of_another_release_do_not_count(
     for version in ("1.0.0", "1.0.0", "1.0.1"):
         monkeypatch.setattr(int8_artifacts, "__version__", version)
         with pytest.raises(Int8RejectedError, match="seen"):
-            int8_artifacts.int8_artifacts(job)
+            int8_artifacts.choose_mixes(job)
     assert names[0] == names[1] != names[2]
 
 
@@ -238,7 +240,7 @@ def test_a_budget_that_nothing_meets_is_told_with_the_table(
     monkeypatch.setattr(int8_artifacts, "judge_of", lambda _: lambda _: Verdict(0.9999, None, 0))
     exact = ExportOptions(tolerances=int8_tolerances(miou_drop=0, mask_agreement=1))
     with pytest.raises(Int8RejectedError, match="no layer can be quantised within") as caught:
-        int8_artifacts.int8_artifacts(replace(job, options=exact))
+        int8_artifacts.choose_mixes(replace(job, options=exact))
     lines = caught.value.table.splitlines()
     alone = [line for line in lines if line.startswith("only ")]
     assert len(alone) == 12 and any(line.startswith("... 34 more, ") for line in lines)
