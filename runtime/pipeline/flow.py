@@ -208,15 +208,19 @@ class Flow(Closing, Generic[_I, _S]):
     def _next_batch(
         self,
     ) -> tuple[tuple[_Slide[_I, _S], list[Unit]], NDArray[np.uint8]] | None:
-        """Units of one slide that are read; None where nothing is at hand."""
+        """Units of one slide and size that are read; None where nothing is at hand."""
         while True:
             self._read_ahead()
             if not self._read:
                 return None
-            slide = self._read[0][0]
+            slide, size = self._read[0][0], self._read[0][1][2:]
             units: list[Unit] = []
             pixels: list[NDArray[np.uint8]] = []
-            while self._read and self._read[0][0] is slide and len(units) < self._batch:
+            while (
+                self._read
+                and (self._read[0][0], self._read[0][1][2:]) == (slide, size)
+                and len(units) < self._batch
+            ):
                 _, unit, reading = self._read.popleft()
                 if slide.ended is not None:
                     reading.cancel()
