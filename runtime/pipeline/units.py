@@ -16,6 +16,7 @@ from sshr_deploy.runtime.pipeline.label_bands import Band, FieldBands, tile_band
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.slides import SlideReader
 from sshr_deploy.runtime.slides.fields import Field
+from sshr_deploy.runtime.slides.grid import Tile
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan, SlideSurvey, read_field, read_tile
 
 Output = CamBatch | MaskBatch
@@ -79,7 +80,7 @@ class TileUnits:
     def __init__(self, plan: SlidePlan, profile: Profile) -> None:
         self.plan = plan
         self.total = plan.grid.rows * plan.grid.columns
-        self._tiles = {(tile.t_row, tile.t_column): tile for tile in plan.tissue}
+        self._tiles: dict[Unit, Tile] = {(t.t_row, t.t_column): t for t in plan.tissue}
         self.places = list(self._tiles)
         self._background = profile.num_classes
 

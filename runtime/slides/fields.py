@@ -125,7 +125,7 @@ def _trimmed(tissue: Blocks, fields: Iterable[Field], sides: Sequence[int]) -> l
         wanted = left[core]
         if wanted.any():
             (row, rows), (column, columns) = (
-                _span(wanted.any(axis), start.start, sides, size)
+                _span(np.asarray(wanted.any(axis)), start.start, sides, size)
                 for axis, start, size in zip((1, 0), core, tissue.shape, strict=True)
             )
             found.append(Field(row, column, rows, columns))
