@@ -271,10 +271,7 @@ class Flow(Closing, Generic[_I, _S]):
 
     def _begin(self, slide: _Slide[_I, _S], work: SlideWork) -> None:
         slide.unread, slide.missing = iter(work.todo), len(work.todo)
-        units = len(work.units.places)
-        self._reporter.input_started(work.path, units, work.unit_mm2)
-        if slide.missing < units:  # an interrupted run has done the others
-            self._reporter.tiles_done(work.path, units - slide.missing)
+        self._reporter.input_started(work.path, slide.missing, work.unit_mm2)
         if slide.missing:
             self._current = slide
         else:

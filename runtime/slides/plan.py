@@ -82,7 +82,9 @@ def survey_slide(
     choose_level(reader, mpp, target_mpp_um)  # refuses a slide that is too coarse
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
     picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)
+    check_stop()
     concern = concern_of(picture)
+    check_stop()
     if tissue is TissueChoice.ALL or concern is not None:
         mask = np.ones(picture.shape[:2], np.bool_)
     else:
