@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.geometry import BLOCK_PX, Geometry
 from sshr_deploy.runtime.slides.grid import TileGrid
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 Blocks = NDArray[np.bool_]  # [rows, columns]
 

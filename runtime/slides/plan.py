@@ -15,7 +15,8 @@ from sshr_deploy.runtime.slides.fields import Blocks, Field, core_sides, place_f
 from sshr_deploy.runtime.slides.grid import Tile, TileGrid, TileTissue
 from sshr_deploy.runtime.slides.mpp import Mpp, resolve_mpp
 from sshr_deploy.runtime.slides.reader import SlideReader
-from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue import detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 
 @dataclass(frozen=True)

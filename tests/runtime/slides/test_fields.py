@@ -20,7 +20,7 @@ from sshr_deploy.runtime.slides.fields import (
 )
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.plan import plan_fields, read_field, survey_slide
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 from tests.runtime.slides.synthetic import ArrayReader, smooth_noise
 
 
