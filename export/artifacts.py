@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from sshr_deploy.errors import ExportError, first_line
+from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.external_data import share_weights
-from sshr_deploy.export.graph.onnx_from_network import write_onnx
+from sshr_deploy.export.graph.onnx_from_network import write_of_one_side, write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.artifacts import ChosenMix, choose_mixes, write_mix
 from sshr_deploy.export.job import CPU_ENGINE, ExportJob, UnequalGraphError, artifact
@@ -73,27 +75,32 @@ def _int8_of_fields(job: ExportJob, chosen: ChosenMix, patches: ExportJob) -> Ar
 
 def _fp32(job: ExportJob, patches: ExportJob | None = None) -> list[Artifact]:
     """The FP32 graphs of `job`, for fields on the weights of those for `patches`."""
-    made = []
+    made: list[Artifact] = []
     geometry = job.reference.geometry
-    for ending, engines in job.options.fp32_graphs().items():
+    for ending, engines in job.options.fp32_graphs(geometry).items():
         form, graph = job.options.form_for(engines), job.graph(ending)
         job.on_step(
             f"writing the ONNX graph for {geometry.inputs}, HFRM {form}, for {', '.join(engines)}"
         )
-        try:
-            write_onnx(job.model, graph, form=form, geometry=geometry)
-        except OSError:
-            raise
-        except Exception as error:  # the exporter raises many kinds
-            why = first_line(error)
-            raise ExportError(f"PyTorch could not export the network: {why}") from error
-        shared: tuple[str, ...] = ()
-        if patches is not None:
-            shared = share_weights(graph, patches.graph(ending))
-        elif ending:
-            shared = share_weights(graph, job.graph())
+        if made and made[0].hfrm_form == form:
+            write_of_one_side(job.graph(), graph, geometry)
+            shared = made[0].weights
+        else:
+            _write_fp32(job, graph, form, any_side=patches is not None and not ending)
+            source = job.graph() if patches is None else patches.graph(ending)
+            shared = () if graph == source else share_weights(graph, source)
         made.append(artifact(job, graph, Precision.FP32, engines, weights=shared))
     return made
+
+
+def _write_fp32(job: ExportJob, graph: Path, form: HfrmForm, *, any_side: bool) -> None:
+    try:
+        write_onnx(job.model, graph, form=form, geometry=job.reference.geometry, any_side=any_side)
+    except OSError:
+        raise
+    except Exception as error:  # the exporter raises many kinds
+        why = first_line(error)
+        raise ExportError(f"PyTorch could not export the network: {why}") from error
 
 
 def _typed(job: ExportJob, precision: Precision, patches: ExportJob | None = None) -> Artifact:

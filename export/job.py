@@ -80,11 +80,14 @@ class ExportOptions:
         usual = HfrmForm.DEPTHWISE if list(engines) == [CPU_ENGINE] else HfrmForm.SEPARABLE
         return self.form or usual
 
-    def fp32_graphs(self) -> dict[str, tuple[str, ...]]:
+    def fp32_graphs(self, geometry: Geometry) -> dict[str, tuple[str, ...]]:
         """The FP32 graphs by the ending of their names, that for processors first, and the engines
-        that run each."""
+        that run each.
+
+        Of fields, that for processors takes several sides, and those for GPUs one.
+        """
         gpu = tuple(engine for engine in self.engines() if engine != CPU_ENGINE)
-        if self.form_for(gpu) is self.form_for((CPU_ENGINE,)):
+        if geometry.is_patch and self.form_for(gpu) is self.form_for((CPU_ENGINE,)):
             return {"": self.engines()}
         return {"": (CPU_ENGINE,), "-gpu": gpu}
 
@@ -187,7 +190,7 @@ class ExportJob:
     @property
     def gpu_graph(self) -> Path:
         """The FP32 graph that GPUs run."""
-        return self.graph(list(self.options.fp32_graphs())[-1])
+        return self.graph(list(self.options.fp32_graphs(self.reference.geometry))[-1])
 
     def tolerance(self, precision: Precision) -> Tolerance:
         """That its graphs of a precision have to keep."""

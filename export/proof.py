@@ -117,7 +117,9 @@ def _build_on_trial(bundle: Bundle, engine: str, library: Library, on_step: OnSt
                 wider=frozenset(wide),
             )
         types = ", ".join(f"{count} {name}" for name, count in report.layers.items())
+        of_fields = "" if bundle.geometry.is_patch else f"for {bundle.geometry.inputs} "
         on_step(
-            f"{report.library} builds the {artifact.precision.upper()} graph (convolutions: "
-            f"{types}); the engine itself is built and compared on the machine with the GPU"
+            f"{report.library} builds the {artifact.precision.upper()} graph {of_fields}"
+            f"(convolutions: {types}); the engine itself is built and compared on the machine with "
+            "the GPU"
         )

@@ -38,7 +38,8 @@ def test_a_whole_bundle_loads(bundle_dir: Path) -> None:
     assert artifact.precision == "fp32"
     assert bundle.artifacts("tensorrt") == []
     of_patches = {"model.onnx", "model.onnx.data", "reference.npz"}
-    assert set(bundle.manifest.files) == of_patches | {"field.onnx", "reference-fields.npz"}
+    of_fields = {"field.onnx", "field-gpu.onnx", "reference-fields.npz"}
+    assert set(bundle.manifest.files) == of_patches | of_fields
 
 
 def test_reformatting_the_manifest_is_harmless(bundle_dir: Path) -> None:

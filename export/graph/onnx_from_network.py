@@ -132,6 +132,21 @@ def _free_sides(path: Path) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
+def write_of_one_side(source: Path, path: Path, geometry: Geometry) -> None:
+    """Write a graph of `write_onnx` with `any_side` again, in the same folder, for one side alone.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    proto = onnx.load(source, load_external_data=False)
+    for tensor in (*proto.graph.input, *proto.graph.output):
+        is_input = tensor.name == INPUT_NAME
+        for place in (1, 2) if is_input else (2, 3):
+            side = tensor.type.tensor_type.shape.dim[place]
+            side.dim_value = geometry.side_px if is_input else geometry.core_cells
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
 def _strip_debug_info(path: Path) -> None:
     """Drop the exporter's notes: stack traces with paths of this machine, in every node."""
     proto = onnx.load(path, load_external_data=False)

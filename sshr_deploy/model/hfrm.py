@@ -48,10 +48,14 @@ class HFRM(nn.Module):
 
     def gate(self, context: Tensor) -> Tensor:
         """Deep context [B, context_channels, ...] -> 1 + gamma_s w, [B, C, ...]."""
-        rows = context.movedim(1, -1)
-        # As a matrix, whatever the windows: ONNX then takes the weights of all as they are.
-        hidden = self.veto_mlp(rows.flatten(0, -2)).unflatten(0, rows.shape[:-1])
-        return 1 + self.gamma_veto * torch.sigmoid(hidden.movedim(-1, 1))
+        if context.dim() == 2:
+            hidden = self.veto_mlp(context)
+        else:
+            # Weights to the left are exported as they are, and so for any number of windows.
+            first, last = self.veto_mlp.parameters()
+            rows = torch.relu(torch.matmul(first, context.movedim(1, 2)))  # [B, k, hidden, k]
+            hidden = torch.matmul(last, rows).movedim(2, 1)
+        return 1 + self.gamma_veto * torch.sigmoid(hidden)
 
     def gate_map(self, context: Tensor, spread: Spread | None = None) -> Tensor:
         """1 + gamma_s w for each cell: [B, C, 1, 1] of one context, else [B, C, H, W]."""

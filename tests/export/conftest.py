@@ -21,7 +21,9 @@ def exported_before(small_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for usual in ("CPU_FIELD_PX", "GPU_FIELD_PX"):
         monkeypatch.setattr(export_job, usual, 0)
 
-    def copy(model: object, path: Path, *, form: object, geometry: Geometry) -> None:
+    def copy(
+        model: object, path: Path, *, form: object, geometry: Geometry, any_side: bool
+    ) -> None:
         if not geometry.is_patch:
             shutil.copy(small_bundle_dir / "field.onnx", path)
             return

@@ -30,17 +30,18 @@ def _no_gpu() -> Gpu:
 
 @pytest.fixture
 def rtx_bundle(small_bundle_dir: Path, tmp_path: Path) -> Path:
-    """The small bundle, as if it had been exported for TensorRT-RTX and TensorRT."""
+    """The small bundle, as if it had been exported for both TensorRTs, without fields."""
     folder = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
     _edit(folder, engines=["tensorrt", "tensorrt-rtx", "onnx-cpu"])
     return folder
 
 
 def _edit(folder: Path, *more: dict[str, Any], **artifact: Any) -> None:
-    """Change the only artefact, and add `more` that differ from it."""
+    """Change the only artefact for patches, and add `more` that differ from it."""
     file = folder / MANIFEST_NAME
     content = json.loads(file.read_text())
     content.pop("self_sha256")
+    content["fields"] = None
     content["artifacts"][0] |= artifact
     content["artifacts"] += [content["artifacts"][0] | other for other in more]
     file.write_text(sealed_json(content))
@@ -87,6 +88,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, int8_ms: float = 1.0) -> None:
         self.opened: list[tuple[str, Precision | None]] = []
+        self.graphs: list[str] = []
         self.timed: list[tuple[str, str, int]] = []
         self.closed = 0
         self.int8_ms = int8_ms
@@ -99,6 +101,7 @@ class Machine:
         if self.fault is not None and engine.startswith("tensorrt"):
             raise self.fault
         self.opened.append((engine, options.precision))
+        self.graphs.append(bundle.artifacts(engine)[0].file)
         machine = self
 
         class Opened(KnownSession):
@@ -141,6 +144,18 @@ def test_with_a_gpu_every_precision_is_opened_and_timed(
     ):
         proof.prove_here(load_bundle(all_precisions), lambda _: None)
     assert slow.closed == len(slow.opened)
+
+
+def test_graphs_for_fields_are_opened_and_built_too(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    machine = Machine(monkeypatch, ADA)
+    bundle = load_bundle(folder)
+    assert bundle.manifest.fields is not None
+    proof.prove_here(bundle, lambda _: None)
+    assert machine.opened == [("onnx-cpu", Precision.FP32)] * 2
+    assert machine.graphs == ["model.onnx", "field.onnx"]
 
 
 def test_a_gpu_that_rtx_does_not_list_gets_a_trial(

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, shape_inference
@@ -20,11 +21,13 @@ from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.int8.search_state import search_keys
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches, torch_cams
-from sshr_deploy.geometry import Geometry
+from sshr_deploy.geometry import Geometry, field_geometry
 from sshr_deploy.manifest import Artifact
+from sshr_deploy.model import predict
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.kinds import ONNX_CPU
 from sshr_deploy.runtime.engines.machine_key import machine_key
@@ -34,15 +37,24 @@ from tests.runtime.session_contract import check_close, noise
 
 
 @pytest.fixture(scope="module")
+def told() -> list[str]:
+    """What the export of `bundle` said."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def bundle(
     small_checkpoint: Path,
     small_bundle_dir: Path,
     profile: Profile,
     tmp_path_factory: pytest.TempPathFactory,
+    told: list[str],
 ) -> Bundle:
-    """As exported by default, with FP16; the depthwise graph is taken from the small bundle."""
+    """As exported by default, with FP16; the depthwise graphs are taken from the small bundle."""
 
-    def write(model: object, path: Path, *, form: HfrmForm, geometry: Geometry) -> None:
+    def write(
+        model: object, path: Path, *, form: HfrmForm, geometry: Geometry, any_side: bool
+    ) -> None:
         if form is HfrmForm.SEPARABLE:
             write_onnx(model, path, form=form, geometry=geometry)  # type: ignore[arg-type]
             return
@@ -58,7 +70,7 @@ def bundle(
     out = tmp_path_factory.mktemp("gpu") / "bundle"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(artifacts, "write_onnx", write)
-        return export_bundle(small_checkpoint, profile, out, patches, options)
+        return export_bundle(small_checkpoint, profile, out, patches, options, on_step=told.append)
 
 
 def _graph(bundle: Bundle, name: str) -> onnx.GraphProto:
@@ -106,6 +118,46 @@ def test_weights_that_are_equal_are_stored_once(bundle: Bundle) -> None:
     assert {t.name.rpartition(".")[0] for t in own} == {"separable.0", "separable.1"}
     values = sum(4 * int(onnx.numpy_helper.to_array(t, str(bundle.path)).size) for t in own)
     assert values <= bundle.manifest.files["model-gpu.onnx.data"].bytes < values + 64 * len(own)
+
+
+def test_fields_get_the_same_graphs_on_the_same_weights(bundle: Bundle) -> None:
+    fields = bundle.manifest.fields
+    assert fields is not None and fields.geometry == field_geometry(FIELD_PX)
+    found = [(a.precision, a.file, a.hfrm_form, a.weights) for a in fields.artifacts]
+    assert found == [
+        ("fp32", "field.onnx", "depthwise", ("model.onnx.data",)),
+        ("fp32", "field-gpu.onnx", "separable", ("model-gpu.onnx.data", "model.onnx.data")),
+        ("fp16", "field-fp16.onnx", "separable", ("model-fp16.onnx.data",)),
+    ]
+    for artifact, of_patches in zip(fields.artifacts, bundle.manifest.artifacts, strict=True):
+        assert artifact.engines == of_patches.engines
+        assert artifact.tolerance.gate_agreement >= of_patches.tolerance.gate_agreement
+        assert artifact.qualification is not None and artifact.qualification.patches == 2
+        assert bundle.manifest.files[artifact.file].bytes < 100_000
+    own = {name for name in bundle.manifest.files if name.startswith("field")}
+    assert own == {artifact.file for artifact in fields.artifacts}, "no weights of their own"
+
+
+def test_graphs_for_fields_equal_pytorch(bundle: Bundle, small_checkpoint: Path) -> None:
+    """That for processors at other sides, too; those for GPUs have one side, and any batch."""
+    model, fields = load_checkpoint(small_checkpoint), bundle.manifest.fields
+    assert fields is not None
+    rng = np.random.default_rng(1)
+    for name, shape in (("field.onnx", (1, 448, 560, 3)), ("field-gpu.onnx", (2, 560, 560, 3))):
+        images = rng.integers(0, 256, shape, np.uint8)
+        expected = CamBatch(*predict(model, images, fields.geometry))
+        with OnnxRuntimeSession(bundle.file(name), 3, geometry=fields.geometry) as session:
+            assert session.any_side == (name == "field.onnx")
+            check_close(session.infer(images), expected, cam=1e-5, prob=1e-5)
+
+
+def test_rtx_builds_the_graphs_for_fields(bundle: Bundle, told: list[str]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert bundle.manifest.fields is not None
+    for precision in ("fp32", "fp16"):
+        built = f"builds the {precision.upper()} graph for fields of 560 px (convolutions: "
+        (text,) = (text for text in told if built in text)
+        assert f"(convolutions: 50 {precision})" in text
 
 
 def test_shared_weights_are_a_part_of_every_identity(bundle: Bundle, tmp_path: Path) -> None:
