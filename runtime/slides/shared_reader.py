@@ -40,11 +40,7 @@ class SharedReader(Closing):
         try:
             yield self._reader
         finally:
-            with self._lock:
-                self._users -= 1
-                last = self._closed and self._users == 0
-            if last:
-                self._reader.close()
+            self._leave()
 
     def close(self) -> None:
         """Close it, or let the last user do it; waits for none."""
@@ -52,4 +48,11 @@ class SharedReader(Closing):
             self._closed = True
             unused = self._users == 0
         if unused:
+            self._reader.close()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._closed and self._users == 0
+        if last:
             self._reader.close()
