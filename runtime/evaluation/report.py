@@ -39,7 +39,7 @@ def report(
     """All figures and what they were taken with, ready for JSON; fractions 0 to 1.
 
     `model` says which network it was. A class's "iou" and "dice" are None where it occurs neither
-    in the truth nor in the prediction.
+    in the truth nor in the prediction; for "seam_ratio" see `Seams.ratio`.
 
     Raises:
         DatasetError: the split's masks hold background only.
@@ -61,7 +61,7 @@ def report(
             "batch": batch,
             "label_threshold": LABEL_THRESHOLD,
         },
-        "scores": _score_entries(tally),
+        "scores": _score_entries(tally) | {"seam_ratio": evaluation.seams.ratio},
         "classes": _class_entries(tally, names),
         "confusion": {
             "rows_truth": names,

@@ -41,6 +41,7 @@ _SCORE_NAMES = {
     "frequency_weighted_iou": "frequency-weighted IoU",
     "label_accuracy": "label accuracy",
     "exact_match": "exact match of labels",
+    "seam_ratio": "seams (1 is none)",
 }
 
 
@@ -246,7 +247,8 @@ def _print_scores(document: dict[str, Any]) -> None:
     _print_right_aligned(console, table)
     totals = Table("score", "value")
     for key, name in _SCORE_NAMES.items():
-        totals.add_row(name, f"{document['scores'][key]:.4f}")
+        value = document["scores"][key]
+        totals.add_row(name, "-" if value is None else f"{value:.4f}")
     _print_right_aligned(console, totals)
     console.print("predicted class, in % of the true class's pixels:")
     _print_right_aligned(console, _confusion_table(names, document["confusion"]["pixels"]))

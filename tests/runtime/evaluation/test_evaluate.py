@@ -12,7 +12,9 @@ from sshr_deploy.errors import DatasetError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.report import report
+from sshr_deploy.runtime.evaluation.seams import Seams
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
+from sshr_deploy.runtime.pipeline.images import parts_of
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally
 from tests.runtime.colour_images import TILES, WHOLE, ColourSession, picture, predict_image
@@ -41,7 +43,7 @@ def test_a_split_is_scored_pixel_by_pixel(
     )  # fmt: skip
     expected = np.zeros((3, 4), np.int64)
     hits = np.zeros(3, np.int64)
-    exact = 0
+    exact, seams = 0, Seams()
     for item in split:
         rgb, truth = read_truth(item, 3)
         mask, prob, *_ = predict_image(rgb, ColourSession(), profile, large, 1)
@@ -51,10 +53,16 @@ def test_a_split_is_scored_pixel_by_pixel(
         right = [(prob[c] > 0.5) == (c in truth) for c in range(3)]
         hits += right
         exact += all(right)
+        parts = parts_of(*mask.shape, large)
+        mask[truth == 3] = 3
+        rows, columns = [p.top for p in parts], [p.left for p in parts]
+        seams += Seams.of_mask(mask, 3, rows=rows, columns=columns)
     tally = evaluation.tally
     assert np.array_equal(tally.confusion, expected)
     assert np.array_equal(tally.label_hits, hits)
     assert (tally.exact_matches, tally.images) == (exact, len(split))
+    assert evaluation.seams == seams
+    assert (seams.border_pairs > 0) == (large is TILES)
     assert seen == [item.name for item in split]
     assert [s.name for s in evaluation.samples] == ["0.png", "3.png", "6.png"]
 
@@ -89,6 +97,7 @@ def test_the_report_is_json_and_consistent(split: tuple[TruthImage, ...], profil
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     scores = evaluation.tally.scores()
     assert document["scores"]["mean_iou"] == scores.mean_iou
+    assert document["scores"]["seam_ratio"] == evaluation.seams.ratio
     assert [c["iou"] for c in document["classes"]] == list(scores.class_iou)
     assert [c["name"] for c in document["classes"]] == ["tumour", "stroma", "normal"]
     assert sum(c["truth_share"] for c in document["classes"]) == pytest.approx(1)
