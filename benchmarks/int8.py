@@ -22,7 +22,7 @@ from sshr_deploy.benchmarks.environment import describe_environment, machine_tex
 from sshr_deploy.bundle import file_entry
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.graph.conv_layers import conv_layers
-from sshr_deploy.export.graph.onnx_from_network import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import flop_per_input, write_onnx
 from sshr_deploy.export.graph.timing import time_sessions
 from sshr_deploy.export.int8.activation_ranges import RangeMethod, histograms, layer_ranges
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
@@ -86,7 +86,7 @@ def measure_int8(
         "cpu_threads": chosen.count,
         "checkpoint_sha256": file_entry(checkpoint).sha256,
         "width": model.config.width,
-        "gflop_per_patch": flop_per_patch(model) / 1e9,
+        "gflop_per_patch": flop_per_input(model) / 1e9,
         "scheme": str(scheme),
         "range_method": method.value,
         "kept": list(keep),

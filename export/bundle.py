@@ -18,7 +18,7 @@ from sshr_deploy.bundle import (
 from sshr_deploy.errors import ExportError, UsageError
 from sshr_deploy.export.artifacts import make_artifacts
 from sshr_deploy.export.calibration import check_calibration
-from sshr_deploy.export.graph.onnx_from_network import flop_per_patch
+from sshr_deploy.export.graph.onnx_from_network import flop_per_input
 from sshr_deploy.export.int8.search_state import check_state, clear_state
 from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
@@ -180,7 +180,7 @@ def _manifest(
             width=model.config.width,
             num_classes=model.config.num_classes,
             parameters=sum(p.numel() for p in model.parameters()),
-            gflop_per_patch=flop_per_patch(model) / 1e9,
+            gflop_per_patch=flop_per_input(model) / 1e9,
             checkpoint_name=checkpoint.name,
             checkpoint_sha256=file_entry(checkpoint).sha256,
             metadata={k: v for k, v in read_header(checkpoint).items() if k not in _NOT_COPIED},

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 
-PATCH_PX = 224
+PATCH_PX = PATCH.side_px
 """Height and width of a patch as the network takes it, in pixels."""
 
 INPUT_NAME = "patches"
@@ -24,18 +25,21 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class CamBatch:
-    """Output of the network for B patches and N classes; all float32 and finite."""
+    """Output of the network for B patches or fields and N classes; all float32 and finite.
 
-    cam_28_1: NDArray[np.float32]  # [B, N, 28, 28], >= 0
-    cam_28_2: NDArray[np.float32]  # [B, N, 28, 28], >= 0
-    cam_deep: NDArray[np.float32]  # [B, N, 28, 28], >= 0
-    prob: NDArray[np.float32]  # [B, N], 0 to 1
+    C is the number of cells along the side that is kept of an input, 28 of a patch.
+    """
+
+    cam_28_1: NDArray[np.float32]  # [B, N, C, C], >= 0
+    cam_28_2: NDArray[np.float32]  # [B, N, C, C], >= 0
+    cam_deep: NDArray[np.float32]  # [B, N, C, C], >= 0
+    prob: NDArray[np.float32]  # [B, N], 0 to 1; of fields [B, N, C, C]
 
     def __len__(self) -> int:
         return len(self.prob)
 
     def cams(self, index: int) -> tuple[NDArray[np.float32], ...]:
-        """The three CAMs [N, 28, 28] of one patch, in the order of `CAM_NAMES`."""
+        """The three CAMs [N, C, C] of one input, in the order of `CAM_NAMES`."""
         return self.cam_28_1[index], self.cam_28_2[index], self.cam_deep[index]
 
 
@@ -47,6 +51,20 @@ class MaskRule:
     """Of the CAMs, in the order of `CAM_NAMES`."""
     threshold: float
     """A class is on where its probability is above this."""
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """How CAMs of fields become a label map; see `sshr_deploy.runtime.field_labels`."""
+
+    weights: tuple[float, float, float]
+    """Of the CAMs, in the order of `CAM_NAMES`."""
+    threshold: float
+    """A class is on at a cell where its probability there is above this."""
+    percentile: float = 99.0
+    """Of the CAMs over the tissue, which each level is divided by."""
+    bias: tuple[float, ...] = ()
+    """Added to the score of each class that is on; empty for none."""
 
 
 class MaskBatch(NamedTuple):
@@ -82,6 +100,8 @@ class Session(Protocol):
     """A loaded network. A context manager; not thread-safe."""
 
     info: SessionInfo
+    geometry: Geometry
+    """Of its inputs: patches, or fields."""
     labels_on_device: bool
     """Whether a GPU makes the label maps of `stream`; else they are made of its CAMs here."""
 
@@ -104,13 +124,15 @@ class Session(Protocol):
         one while another is copied.
 
         Args:
-            batches: a key of any kind, and uint8 RGB [B, 224, 224, 3], any B >= 1. The key comes
-                back with the result; a batch may hold patches of several slides.
-            rule: how CAMs become label maps.
+            batches: a key of any kind, and uint8 RGB [B, side_px, side_px, 3] of the session's
+                `geometry`, any B >= 1. The key comes back with the result; a batch may hold
+                patches of several slides.
+            rule: how CAMs become label maps; for patches alone, as those of fields depend on all
+                of a slide.
 
         Raises:
-            SessionError: wrong shape or dtype, a failure of the engine, or impossible outputs
-                (see `checked_cams`).
+            SessionError: wrong shape or dtype, a rule for fields, a failure of the engine, or
+                impossible outputs (see `checked_cams`).
         """
         ...
 
@@ -132,22 +154,19 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def checked_patches(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same patches, C-contiguous.
+def checked_patches(patches: NDArray[np.uint8], geometry: Geometry = PATCH) -> NDArray[np.uint8]:
+    """The same patches or fields, C-contiguous.
 
     Raises:
-        SessionError: not uint8 [B >= 1, 224, 224, 3].
+        SessionError: not uint8 [B >= 1, side_px, side_px, 3].
     """
+    shape = geometry.input_shape()
     if not isinstance(patches, np.ndarray):
         raise SessionError(f"patches must be a NumPy array, not {type(patches).__name__}")
-    if (
-        patches.dtype != np.uint8
-        or patches.ndim != 4
-        or patches.shape[1:] != (PATCH_PX, PATCH_PX, 3)
-    ):
+    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != shape:
+        wanted = ", ".join(map(str, shape))
         raise SessionError(
-            f"patches must be uint8 [B, {PATCH_PX}, {PATCH_PX}, 3], "
-            f"not {patches.dtype} {list(patches.shape)}"
+            f"patches must be uint8 [B, {wanted}], not {patches.dtype} {list(patches.shape)}"
         )
     if len(patches) == 0:
         raise SessionError("patches must hold at least one patch")

@@ -6,6 +6,8 @@
       model.onnx.data   its weights
       model-gpu.onnx    the FP32 graph for GPUs; weights that it does not share are in its own .data
       reference.npz     patches, and what the PyTorch FP32 network says of them
+      field.onnx        the same network for fields, on the weights of the graphs for patches;
+                        field-gpu.onnx, field-fp16.onnx and others, and reference-fields.npz
       engines/          what each machine built from it and found out; not listed in the manifest
 
 A bundle may come from anywhere. Reading one runs no pickle, follows no path out of its folder and
@@ -17,14 +19,15 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from sshr_deploy.errors import BundleError
-from sshr_deploy.manifest import READABLE_VERSIONS, Artifact, FileEntry, Manifest
+from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.manifest import READABLE_VERSIONS, Artifact, FieldGraphs, FileEntry, Manifest
 from sshr_deploy.profiles import describe_validation
 
 MANIFEST_NAME = "manifest.json"
@@ -40,10 +43,35 @@ class Bundle:
     path: Path
     manifest: Manifest
     manifest_sha256: str
+    fields: FieldGraphs | None = None
+    """Set in the bundle that `on_fields` gives: graphs, reference and geometry are these then."""
+
+    def on_fields(self) -> Bundle:
+        """The same bundle with its graphs for fields in place of those for patches.
+
+        Raises:
+            BundleError: it has none.
+        """
+        if self.manifest.fields is None:
+            raise BundleError(
+                f"{self.path} has no graphs for fields; export it again with this release, or "
+                "choose `mode` reference"
+            )
+        return replace(self, fields=self.manifest.fields)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of its graphs' inputs."""
+        return PATCH if self.fields is None else self.fields.geometry
+
+    @property
+    def reference_file(self) -> str:
+        """Inputs and the PyTorch FP32 network's outputs for them."""
+        return (self.fields or self.manifest).reference_file
 
     def artifacts(self, engine: str) -> list[Artifact]:
         """The artefacts that `engine`, a name of `engines.kinds`, may run."""
-        return [item for item in self.manifest.artifacts if engine in item.engines]
+        return [a for a in (self.fields or self.manifest).artifacts if engine in a.engines]
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.

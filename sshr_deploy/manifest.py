@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sshr_deploy.geometry import Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, relabelled_from
 
-SCHEMA_VERSION: Literal[3] = 3
-"""Written; 2 had no shared weights and no carried profile, and is read as well."""
-READABLE_VERSIONS = (2, 3)
+SCHEMA_VERSION: Literal[4] = 4
+"""Written; 3 had no graphs for fields, 2 no shared weights and no carried profile either."""
+READABLE_VERSIONS = (2, 3, 4)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -157,10 +158,21 @@ class ModelFacts(Frozen):
     """Fields of the checkpoint's own header, such as what it was trained on."""
 
 
+class FieldGraphs(Frozen):
+    """Graphs that compute a field at once, for label maps without seams."""
+
+    geometry: Geometry
+    gflop_per_field: float
+    """As `ModelFacts.gflop_per_patch`."""
+    reference_file: str
+    """Fields and the PyTorch FP32 network's outputs for them."""
+    artifacts: Annotated[list[Artifact], Field(min_length=1)]
+
+
 class Manifest(Frozen):
     """Content of `manifest.json`."""
 
-    schema_version: Literal[2, 3]
+    schema_version: Literal[2, 3, 4]
     created_utc: str
     profile: Profile
     carried_profile: Profile | None = None
@@ -171,6 +183,8 @@ class Manifest(Frozen):
     """Patches and the PyTorch FP32 network's outputs for them; see `runtime.engines.reference`."""
     engine_options: EngineOptions = EngineOptions()
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
+    fields: FieldGraphs | None = None
+    """None where the export made none, as earlier releases did."""
     files: dict[str, FileEntry]
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sshr_deploy.export.graph.fused_head import fused_heads
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.model import HFRM, IMAGENET_MEAN, IMAGENET_STD, SSHR, Inference
 from sshr_deploy.model.resnet38d import Features
 
@@ -35,19 +36,30 @@ class DeployGraph(Inference):
 
     Args:
         model: the network.
-        form: of HFRM and its heads.
+        form: of HFRM and its heads; `FUSED` is for patches.
+        geometry: of the input.
         rows: with `FUSED`, of the kernel's build that gets the weights (`plan.Config`); None for
             what PyTorch runs where the weights are.
 
     Raises:
         MissingExtraError: `FUSED`, and Triton is not installed.
+        ValueError: `FUSED` for fields: the kernel takes one gate a patch.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: SSHR, form: HfrmForm, *, rows: int | None = None) -> None:
-        super().__init__(model)
+    def __init__(
+        self,
+        model: SSHR,
+        form: HfrmForm,
+        geometry: Geometry = PATCH,
+        *,
+        rows: int | None = None,
+    ) -> None:
+        super().__init__(model, geometry)
+        if form is HfrmForm.FUSED and not geometry.is_patch:
+            raise ValueError("form fused is for patches: its kernel takes one gate a patch")
         self.form = form
         std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -74,11 +86,11 @@ class DeployGraph(Inference):
             yield from super().rectified_cams(f, context)
         elif self.form is HfrmForm.DEPTHWISE:
             for feature, hfrm, head in levels:
-                yield hfrm.cam_depthwise(feature, context, head)
+                yield hfrm.cam_depthwise(feature, context, head, self.spread)
         elif self.form is HfrmForm.SEPARABLE:
             for ready, (feature, hfrm, head) in zip(self.separable, levels, strict=True):
                 assert isinstance(ready, _SeparableHead)
-                yield hfrm.cam_separable(feature, context, head, ready.kernels())
+                yield hfrm.cam_separable(feature, context, head, ready.kernels(), self.spread)
         else:
             for fused, (feature, hfrm, _) in zip(self.fused, levels, strict=True):
                 yield fused(feature, hfrm.gate(context))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.model import SSHR
-from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
+from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
 
 OPSET = 20
 
@@ -23,11 +24,18 @@ Translations = dict[Callable[..., Any], Callable[..., Any]]
 """PyTorch operator -> how to write it in ONNX; for `torch.onnx.export`."""
 
 
-def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) -> None:
+def write_onnx(
+    model: SSHR,
+    path: Path,
+    *,
+    form: HfrmForm = HfrmForm.DEPTHWISE,
+    geometry: Geometry = PATCH,
+) -> None:
     """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
 
-    Input `patches` uint8 [B, 224, 224, 3]; outputs float32 `cam_28_1`, `cam_28_2`, `cam_deep`
-    [B, N, 28, 28] (after ReLU) and `prob` [B, N].
+    Input `patches` uint8 [B, side_px, side_px, 3]; outputs float32 `cam_28_1`, `cam_28_2`,
+    `cam_deep` [B, N, core_cells, core_cells] (after ReLU) and `prob`, the same, or [B, N] of
+    patches.
 
     Raises:
         OSError: the folder cannot be written.
@@ -35,7 +43,7 @@ def write_onnx(model: SSHR, path: Path, *, form: HfrmForm = HfrmForm.DEPTHWISE) 
     """
     if form is HfrmForm.FUSED:
         raise ValueError("ONNX has no operator for form fused; write_fused_onnx is for the plugin")
-    write_graph(DeployGraph(model, form), path)
+    write_graph(DeployGraph(model, form, geometry), path)
 
 
 def write_graph(
@@ -46,7 +54,7 @@ def write_graph(
     Raises:
         OSError: the folder cannot be written.
     """
-    example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *graph.windows.geometry.input_shape(), dtype=torch.uint8)
     export_module(
         graph,
         (example,),
@@ -97,11 +105,11 @@ def export_module(
     _strip_debug_info(path)
 
 
-def flop_per_patch(model: SSHR) -> int:
-    """Floating-point operations (a multiply-add is 2) for one patch, as PyTorch counts them."""
+def flop_per_input(model: SSHR, geometry: Geometry = PATCH) -> int:
+    """Floating-point operations (a multiply-add is 2) for one input, as PyTorch counts them."""
     with torch.device("meta"):
-        graph = DeployGraph(SSHR(model.config), HfrmForm.DEPTHWISE)
-        patch = torch.zeros(1, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
+        graph = DeployGraph(SSHR(model.config), HfrmForm.DEPTHWISE, geometry)
+        patch = torch.zeros(1, *geometry.input_shape(), dtype=torch.uint8)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         graph(patch)
     return int(counter.get_total_flops())

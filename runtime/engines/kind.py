@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
@@ -47,6 +48,8 @@ class Opening:
     runtime_cache: Path
     host_code: bool
     """Code that the engine brings may run in this process."""
+    geometry: Geometry = PATCH
+    """Of the graph's inputs."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,9 @@ class EngineKind:
         """Patches in a call."""
         return GPU_BATCH if self.needs_gpu else CPU_BATCH
 
-    def batch_for(self, asked: int | None) -> int:
-        """Patches in the largest call, where the user asks for so many, or for none."""
-        return asked or self.default_batch
+    def batch_for(self, asked: int | None, geometry: Geometry = PATCH) -> int:
+        """Inputs in the largest call, where the user asks for so many patches, or for none."""
+        return inputs_for(asked or self.default_batch, geometry)
 
     def library_text(self) -> str:
         """The library that computes, with exact versions, "tensorrt-rtx 1.7.1.116".
@@ -142,3 +145,8 @@ class EngineKind:
             MissingExtraError, SessionError: it cannot run here.
         """
         return self.session(self, opening)
+
+
+def inputs_for(patches: int, geometry: Geometry) -> int:
+    """Fields of about the size of so many patches, one at least; of patches their number."""
+    return max(1, patches * PATCH.side_px**2 // geometry.side_px**2)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.engines.kind import EngineKind, Opening, Package
+from sshr_deploy.runtime.engines.kind import EngineKind, Opening, Package, inputs_for
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU, Provider
 from sshr_deploy.runtime.sessions.tensorrt.library import Library, rtx_refusal
 from sshr_deploy.runtime.settings import CPU_BATCH, GPU_BATCH
@@ -45,6 +46,7 @@ def _plan_session(kind: EngineKind, opening: Opening) -> Session:
         batches=opening.batches,
         host_code=opening.host_code and kind.library.version_compatible,
         runtime_cache=opening.runtime_cache if kind.library.compiles_on_gpu else None,
+        geometry=opening.geometry,
     )
 
 
@@ -68,6 +70,7 @@ def _onnx_session(kind: EngineKind, opening: Opening) -> Session:
         batch=opening.batch,
         cache=opening.folder if kind.keeps_files else None,
         more_options=opening.options,
+        geometry=opening.geometry,
     )
 
 
@@ -83,6 +86,7 @@ def _cuda_session(kind: EngineKind, opening: Opening) -> Session:
         precision=opening.precision,
         batch=opening.batch,
         more_options=opening.options,
+        geometry=opening.geometry,
     )
 
 
@@ -115,6 +119,7 @@ def _openvino_session(kind: EngineKind, opening: Opening) -> Session:
         engine=kind.name,
         precision=opening.precision,
         compiled=None if opening.folder is None else opening.folder / PLAN_NAME,
+        geometry=opening.geometry,
     )
 
 
@@ -266,9 +271,9 @@ def find_kind(name: str) -> EngineKind | None:
     return next((kind for kind in KINDS if kind.name == name), None)
 
 
-def default_batch(engine: str) -> int:
-    """Patches in a call of an engine, by its name here, or "pytorch-cpu" and the like."""
+def default_batch(engine: str, geometry: Geometry = PATCH) -> int:
+    """Inputs in a call of an engine, by its name here, or "pytorch-cpu" and the like."""
     kind = find_kind(engine)
     if kind is not None:
-        return kind.default_batch
-    return CPU_BATCH if engine.endswith("-cpu") else GPU_BATCH
+        return kind.batch_for(None, geometry)
+    return inputs_for(CPU_BATCH if engine.endswith("-cpu") else GPU_BATCH, geometry)

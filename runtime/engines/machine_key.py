@@ -6,11 +6,13 @@ import hashlib
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
+from sshr_deploy.runtime.contract import FieldRule, MaskRule
 from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
 from sshr_deploy.runtime.engines.candidate import Candidate
 from sshr_deploy.runtime.engines.key import EngineKey
 from sshr_deploy.runtime.engines.kind import EngineKind
 from sshr_deploy.runtime.engines.kinds import find_kind
+from sshr_deploy.runtime.field_labels import field_rule
 from sshr_deploy.runtime.kernels.manifest import MANIFEST_NAME, default_folder
 from sshr_deploy.runtime.machine.gpus import first_gpu
 from sshr_deploy.runtime.machine.processor import library_versions
@@ -43,17 +45,22 @@ def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
         engine=kind.name,
         precision=precision.value,
         model_sha256=hashlib.sha256("".join(graph).encode()).hexdigest(),
-        reference_sha256=files[bundle.manifest.reference_file].sha256,
+        reference_sha256=files[bundle.reference_file].sha256,
         batches=tuple(sorted({1, batch})) if kind.has_static_batches else (),
         library=kind.library_text(),
         device=gpu.name if gpu else kind.device(),
         sm=gpu.sm if gpu else None,
         driver=gpu.driver if gpu else None,
         sshr_deploy=__version__,
-        rule=str(mask_rule(bundle.manifest.profile)),
+        rule=str(_rule(bundle)),
         options=_options(bundle, kind),
         kernels_sha256=_kernels_sha256() if launches else None,
     )
+
+
+def _rule(bundle: Bundle) -> MaskRule | FieldRule:
+    profile = bundle.manifest.profile
+    return mask_rule(profile) if bundle.geometry.is_patch else field_rule(profile)
 
 
 def _options(bundle: Bundle, kind: EngineKind) -> str:

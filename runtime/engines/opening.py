@@ -101,15 +101,15 @@ class Opener:
     def reference(self) -> ReferenceSet:
         """Patches and what the PyTorch FP32 network says of them."""
         manifest = self.bundle.manifest
-        file = self.bundle.file(manifest.reference_file)
-        return read_reference(file, manifest.profile.num_classes)
+        file = self.bundle.file(self.bundle.reference_file)
+        return read_reference(file, manifest.profile.num_classes, self.bundle.geometry)
 
     def _find(self, candidate: Candidate) -> tuple[EngineKey, Entry | None]:
         key = machine_key(self.bundle, candidate, self._batch(candidate))
         return key, self.store.find(key)
 
     def _batch(self, candidate: Candidate) -> int:
-        return candidate.kind.batch_for(self.options.batch)
+        return candidate.kind.batch_for(self.options.batch, self.bundle.geometry)
 
     def _why_not_there(self, key: EngineKey, entry: Entry | None) -> str:
         if entry is not None:
@@ -282,6 +282,7 @@ class Opener:
                 options=options or {},
                 runtime_cache=self.store.runtime_cache(key),
                 host_code=engine_options.version_compatible,
+                geometry=self.bundle.geometry,
             )
         )
         if key.sm is not None and session.info.device != key.device:

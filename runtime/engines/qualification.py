@@ -13,6 +13,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES, PATCH_PX, CamBatch, Session
 from sshr_deploy.runtime.engines.reference import ReferenceSet
+from sshr_deploy.runtime.field_labels import field_label_map, field_rule
 from sshr_deploy.runtime.masks import gate, label_map, mask_rule
 from sshr_deploy.scores import confusion_matrix, scores_from
 
@@ -132,12 +133,38 @@ _LARGEST_ERROR = 1e9
 """Stands for infinity, which JSON does not have."""
 
 
+LabelMaker = Callable[[CamBatch, int, int], NDArray[np.uint8]]
+"""Label map of a place of a batch, which is an input of the reference (its index)."""
+
+
+def label_maker(reference: ReferenceSet, profile: Profile) -> LabelMaker:
+    """Makes label maps of the size of the reference's images; of fields each by itself."""
+    if not reference.geometry.is_patch:
+        on_fields = field_rule(profile)
+        return lambda batch, place, _: field_label_map(batch, place, on_fields)
+    rule = mask_rule(profile)
+
+    def label(batch: CamBatch, place: int, index: int) -> NDArray[np.uint8]:
+        height, width = reference.sizes_px[index].tolist()
+        return label_map(batch, place, rule, height_px=height, width_px=width)
+
+    return label
+
+
+def gate_threshold(reference: ReferenceSet, profile: Profile) -> float:
+    """Above which a class is on."""
+    if reference.geometry.is_patch:
+        return profile.gate_threshold
+    return field_rule(profile).threshold
+
+
 class _Comparison:
     """Findings of one pass."""
 
     def __init__(self, reference: ReferenceSet, profile: Profile) -> None:
         self._reference = reference
-        self._rule = mask_rule(profile)
+        self._label = label_maker(reference, profile)
+        self._gate_above = gate_threshold(reference, profile)
         self._classes = profile.num_classes
         self._equal: dict[int, tuple[int, int]] = {}  # by patch: equal pixels, pixels
         self._gates: dict[int, bool] = {}
@@ -148,18 +175,18 @@ class _Comparison:
 
     def add(self, index: int, got: CamBatch, place: int) -> None:
         """Compare patch `index` of the reference with place `place` of what the session gave."""
-        reference, rule = self._reference, self._rule
+        reference = self._reference
         for name in CAM_NAMES:
             exact = getattr(reference.cams, name)[index]
             error = relative_rms_error(getattr(got, name)[place], exact)
             self.cam_errors[name] = max(self.cam_errors[name], error)
         prob = reference.cams.prob[index]
         self.prob_error = max(self.prob_error, float(np.abs(got.prob[place] - prob).max()))
-        mine, wanted = (gate(p, rule.threshold) for p in (got.prob[place], prob))
+        mine, wanted = (
+            gate(np.moveaxis(p, 0, -1), self._gate_above) for p in (got.prob[place], prob)
+        )
         equal_gate = np.array_equal(mine, wanted)
-        height, width = reference.sizes_px[index].tolist()
-        sources: tuple[tuple[CamBatch, int], ...] = ((got, place), (reference.cams, index))
-        masks = [label_map(b, i, rule, height_px=height, width_px=width) for b, i in sources]
+        masks = [self._label(got, place, index), self._label(reference.cams, index, index)]
         equal = int((masks[0] == masks[1]).sum())
         if index in self._equal:  # it filled a call: the worse one counts, once
             equal = min(equal, self._equal[index][0])

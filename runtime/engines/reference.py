@@ -1,4 +1,4 @@
-"""Patches with what the PyTorch FP32 network says of them: what every artefact is compared with.
+"""Patches or fields with what PyTorch FP32 says of them: what every artefact is compared with.
 
 It travels in the bundle (`reference.npz`), so that a workstation without PyTorch can qualify what
 it runs. The file is a plain, uncompressed .npz of arrays; nothing in it is executed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import BundleError, first_line
-from sshr_deploy.runtime.contract import OUTPUT_NAMES, PATCH_PX, CamBatch
+from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch
 
 REFERENCE_NAME = "reference.npz"
 _FIX = "export the bundle again"
@@ -25,16 +26,20 @@ _MAX_SIDE_PX = 1 << 15
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """P patches, each the resized copy of an image (or a part of one) of `sizes_px`."""
+    """P patches, each the resized copy of an image (or a part of one) of `sizes_px`; or P fields.
 
-    patches: NDArray[np.uint8]  # [P, 224, 224, 3]
+    Of a field `sizes_px` and `truth` are those of its core.
+    """
+
+    patches: NDArray[np.uint8]  # [P, side_px, side_px, 3]
     sizes_px: NDArray[np.int64]  # [P, 2], height and width before the resize
-    cams: CamBatch  # of P patches, PyTorch FP32
+    cams: CamBatch  # of P inputs, PyTorch FP32
     made_by: str
     """"PyTorch 2.13.0 FP32 on the CPU, plain HFRM"."""
     source: str
     """Where the patches came from."""
     truth: tuple[NDArray[np.uint8], ...] | None = None  # each [height, width], N is background
+    geometry: Geometry = PATCH
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -59,7 +64,7 @@ def write_reference(path: Path, reference: ReferenceSet) -> None:
         np.savez(file, **arrays)
 
 
-def read_reference(path: Path, num_classes: int) -> ReferenceSet:
+def read_reference(path: Path, num_classes: int, geometry: Geometry = PATCH) -> ReferenceSet:
     """Read what `write_reference` wrote, for a network of `num_classes` classes.
 
     Raises:
@@ -71,7 +76,7 @@ def read_reference(path: Path, num_classes: int) -> ReferenceSet:
                 raise ValueError("its arrays are compressed")  # could fill the memory
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
-        reference = _from_arrays(content)
+        reference = replace(_from_arrays(content), geometry=geometry)
         _check(reference, num_classes)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is no reference set: {first_line(error)}; {_FIX}") from error
@@ -98,12 +103,13 @@ def _from_arrays(content: dict[str, NDArray[Any]]) -> ReferenceSet:
 
 
 def _check(reference: ReferenceSet, num_classes: int) -> None:
-    count, cam = len(reference.patches), (num_classes, PATCH_PX // 8, PATCH_PX // 8)
+    count, geometry = len(reference.patches), reference.geometry
+    cam = geometry.cam_shape(num_classes)
     wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "patches": (np.uint8, (count, PATCH_PX, PATCH_PX, 3)),
+        "patches": (np.uint8, (count, *geometry.input_shape())),
         "sizes_px": (np.int64, (count, 2)),
         **dict.fromkeys(OUTPUT_NAMES, (np.float32, (count, *cam))),
-        "prob": (np.float32, (count, num_classes)),
+        "prob": (np.float32, (count, *geometry.prob_shape(num_classes))),
     }
     for name, (dtype, shape) in wanted.items():
         array = getattr(reference, name, None)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sshr_deploy.runtime.contract import PATCH_PX, Session
+from sshr_deploy.runtime.contract import Session
 
 MARGIN = 0.05
 """Share of the time that has to be saved: what is less may be the machine's noise."""
@@ -47,12 +47,13 @@ def time_pair(
     rounds: int = ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trial:
-    """Time calls of `batch` patches of noise, the two sessions in turn.
+    """Time calls of `batch` inputs of noise, the two sessions in turn.
 
     Raises:
         SessionError: an engine fails.
     """
-    patches = np.random.default_rng(0).integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), np.uint8)
+    shape = (batch, *plain.geometry.input_shape())
+    patches = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     samples: tuple[list[float], list[float]] = ([], [])
     for number in range(_WARM_UP + rounds):
         # Who comes first changes, as the second call may find a warmer card.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -35,6 +36,7 @@ class BaseSession(Closing):
     """A session that has to say only how it computes a batch: `_compute`, or `_start`."""
 
     info: SessionInfo
+    geometry: Geometry = PATCH
     labels_on_device = False
     ahead = 0
     """Batches that are started before the result of one is waited for."""
@@ -53,9 +55,11 @@ class BaseSession(Closing):
         self, batches: Iterable[tuple[K, NDArray[np.uint8]]], rule: MaskRule | None = None
     ) -> Iterator[tuple[K, CamBatch | MaskBatch]]:
         """See `Session.stream`."""
+        if rule is not None and not self.geometry.is_patch:
+            raise SessionError("label maps of fields are made of all of a slide; ask for CAMs")
         started: deque[tuple[K, int, Finish]] = deque()
         for key, patches in batches:
-            checked = checked_patches(patches)
+            checked = checked_patches(patches, self.geometry)
             started.append((key, len(checked), self._start(checked, rule)))
             if len(started) > self.ahead:
                 yield _result(*started.popleft(), rule)
@@ -98,24 +102,34 @@ def _result(
     return key, MaskBatch(labels, cams.prob)
 
 
+def output_shape(name: str, classes: int, geometry: Geometry) -> tuple[int, ...]:
+    """Shape of an output of one input."""
+    return geometry.prob_shape(classes) if name == "prob" else geometry.cam_shape(classes)
+
+
 Tensors = Mapping[str, tuple[str, list[int]]]
 """Type, in the library's words, and shape without the batch, by name."""
 
 
 def check_tensors(
-    path: Path, num_classes: int, inputs: Tensors, outputs: Tensors, *, types: tuple[str, str]
+    path: Path,
+    num_classes: int,
+    geometry: Geometry,
+    inputs: Tensors,
+    outputs: Tensors,
+    *,
+    types: tuple[str, str],
 ) -> None:
-    """Check that a graph has the inputs and outputs of SSHR with `num_classes` classes.
+    """Check that a graph has the inputs and outputs of SSHR for those classes and that geometry.
 
     `types` are the library's words for uint8 and float32.
 
     Raises:
         SessionError: it has others.
     """
-    cam = [num_classes, PATCH_PX // 8, PATCH_PX // 8]
-    wanted_inputs = {INPUT_NAME: (types[0], [PATCH_PX, PATCH_PX, 3])}
+    wanted_inputs = {INPUT_NAME: (types[0], list(geometry.input_shape()))}
     wanted_outputs = {
-        name: (types[1], [num_classes] if name == "prob" else cam) for name in OUTPUT_NAMES
+        name: (types[1], list(output_shape(name, num_classes, geometry))) for name in OUTPUT_NAMES
     }
     if inputs != wanted_inputs or outputs != wanted_outputs:
         raise SessionError(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
@@ -47,6 +48,7 @@ class OpenVinoSession(BaseSession):
         engine: its name, for `info`.
         precision: "fp32" or "bf16", computed of an FP32 graph, or "int8" of a quantised one.
         compiled: where the compiled network is kept: read if it is there, else written.
+        geometry: of the graph's inputs.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -62,6 +64,7 @@ class OpenVinoSession(BaseSession):
         engine: str = "openvino",
         precision: str = "fp32",
         compiled: Path | None = None,
+        geometry: Geometry = PATCH,
     ) -> None:
         ov, device, threads = import_openvino(), _device(), threads_in_use()
         library = library_text()
@@ -71,7 +74,8 @@ class OpenVinoSession(BaseSession):
             if device == _CPU and threads is not None:
                 options["INFERENCE_NUM_THREADS"] = str(threads.count)
             network = _compiled(core, model_path, device, options, compiled)
-            _check_graph(network, model_path, num_classes)
+            _check_graph(network, model_path, num_classes, geometry)
+            self.geometry = geometry
             self._lock = threading.Lock()
             self._request: Any = network.create_infer_request()
         self.info = SessionInfo(
@@ -194,7 +198,7 @@ def _compiled(
     return network
 
 
-def _check_graph(network: Any, path: Path, num_classes: int) -> None:
+def _check_graph(network: Any, path: Path, num_classes: int, geometry: Geometry) -> None:
     inputs, outputs = (
         {
             tensor.any_name: (tensor.element_type.get_type_name(), _shape(tensor))
@@ -202,7 +206,7 @@ def _check_graph(network: Any, path: Path, num_classes: int) -> None:
         }
         for tensors in (network.inputs, network.outputs)
     )
-    check_tensors(path, num_classes, inputs, outputs, types=("u8", "f32"))
+    check_tensors(path, num_classes, geometry, inputs, outputs, types=("u8", "f32"))
 
 
 def _shape(tensor: Any) -> list[int]:

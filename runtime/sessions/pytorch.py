@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import (
-    PATCH_PX,
     CamBatch,
     SessionInfo,
 )
@@ -35,13 +35,14 @@ class PyTorchSession(BaseSession):
     TF32, which keeps 10 bits of mantissa, is off.
 
     Args:
-        module: uint8 tensors [B, 224, 224, 3] to (cam_28_1, cam_28_2, cam_deep, prob), as
-            `model.Inference`.
+        module: uint8 tensors [B, side_px, side_px, 3] to (cam_28_1, cam_28_2, cam_deep, prob),
+            as `model.Inference`.
         mode: "eager"; "compiled" by torch.compile; "cuda-graph", which costs one launch a call.
         precision: of the module, for `info`.
         batch: patches in each call of the last two modes, which take one size only: fewer are
             filled up with black ones, more are cut into parts. "eager" takes what comes.
         backend: of torch.compile.
+        geometry: of the module's inputs.
 
     Raises:
         SessionError: the module cannot be compiled or captured here.
@@ -55,7 +56,9 @@ class PyTorchSession(BaseSession):
         precision: str = "fp32",
         batch: int = CPU_BATCH,
         backend: str | Callable[..., Any] = "inductor",
+        geometry: Geometry = PATCH,
     ) -> None:
+        self.geometry = geometry
         module = module.eval()
         self._device = next(module.parameters()).device
         self._size = None if mode == "eager" else batch
@@ -75,7 +78,7 @@ class PyTorchSession(BaseSession):
                 f"a CUDA graph needs the network on an NVIDIA GPU, it is on the {self._device}; "
                 "choose another mode"
             )
-        shape = (batch, PATCH_PX, PATCH_PX, 3)
+        shape = (batch, *geometry.input_shape())
         try:
             with torch.inference_mode(), _without_tf32():
                 blank = torch.zeros(shape, dtype=torch.uint8, device=self._device)

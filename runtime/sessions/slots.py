@@ -12,15 +12,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import KernelError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, PATCH_PX, CamBatch, MaskRule
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.streams import Stream
+from sshr_deploy.runtime.sessions.base import output_shape
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks
 
 SLOTS = 2
 """Batches in flight."""
 LABELS = "labels"
-PATCH_SHAPE = (PATCH_PX, PATCH_PX, 3)
 LABEL_SHAPE = (PATCH_PX, PATCH_PX)
 Arrays = dict[str, NDArray[Any]]
 """Results of a batch: the outputs by name, and perhaps `LABELS`."""
@@ -63,8 +64,8 @@ class Slot(Protocol[C]):
 class Slots(Generic[C]):
     """Slots that take the calls of all batches in turn."""
 
-    def __init__(self, slots: Sequence[Slot[C]], classes: int) -> None:
-        self._slots, self._classes = slots, classes
+    def __init__(self, slots: Sequence[Slot[C]], classes: int, geometry: Geometry = PATCH) -> None:
+        self._slots, self._classes, self._geometry = slots, classes, geometry
         self._turn = 0
 
     def start(
@@ -73,7 +74,7 @@ class Slots(Generic[C]):
         """Begin the calls that compute `patches`; gives the arrays that `finish` fills."""
         count = len(patches)
         results: Arrays = {
-            name: np.empty((count, *output_shape(name, self._classes)), np.float32)
+            name: np.empty((count, *output_shape(name, self._classes, self._geometry)), np.float32)
             for name in OUTPUT_NAMES
         }
         if rule is not None:
@@ -88,11 +89,6 @@ class Slots(Generic[C]):
         for slot in self._slots:
             slot.finish(results)
         return CamBatch(*(results[name] for name in OUTPUT_NAMES)), results.get(LABELS)
-
-
-def output_shape(name: str, classes: int) -> tuple[int, ...]:
-    """Shape of an output of one patch."""
-    return (classes,) if name == "prob" else (classes, PATCH_PX // 8, PATCH_PX // 8)
 
 
 class Mirrored:
@@ -127,14 +123,21 @@ class BufferedSlot(Closing, Generic[B]):
     """
 
     def __init__(
-        self, device: Device, classes: int, largest: int, masks: DeviceMasks | None
+        self,
+        device: Device,
+        classes: int,
+        largest: int,
+        masks: DeviceMasks | None,
+        geometry: Geometry = PATCH,
     ) -> None:
         self._masks = masks
         self._under_way: tuple[B, MaskRule | None, Arrays] | None = None
         with ExitStack() as undo:
-            self._patches = Mirrored(device, largest, PATCH_SHAPE, np.uint8, undo)
+            self._patches = Mirrored(device, largest, geometry.input_shape(), np.uint8, undo)
             self._outputs = {
-                name: Mirrored(device, largest, output_shape(name, classes), np.float32, undo)
+                name: Mirrored(
+                    device, largest, output_shape(name, classes, geometry), np.float32, undo
+                )
                 for name in OUTPUT_NAMES
             }
             if masks is not None:

@@ -7,6 +7,9 @@ With a feature map F of C channels and the deep context d = mean(Fdeep):
 
 `forward` is the specification. The other methods give the same numbers at another cost; they hold
 in exact arithmetic (tests compare them in float64).
+
+On a field there is a context for each window, [B, context_channels, k, k]; `spread` then brings the
+gates to the cells.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from torch.nn import functional as F
 
 KERNEL_PX = 15
 
+Spread = Callable[[Tensor], Tensor]
+"""Values of windows [B, C, k, k] -> of all cells [B, C, H, W]; see `Windows.spread`."""
 WeightedMeans = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """F [B, C, H, W] and K [C, 15, 15] -> mean(F) and mean(F * S) over the map, each [B, C]; S as in
 `HFRM.tap_sums`."""
@@ -42,12 +47,18 @@ class HFRM(nn.Module):
         nn.init.constant_(self.context_conv.weight, 1 / KERNEL_PX**2)
 
     def gate(self, context: Tensor) -> Tensor:
-        """Deep context [B, context_channels] -> 1 + gamma_s w, [B, C]."""
-        return 1 + self.gamma_veto * torch.sigmoid(self.veto_mlp(context))
+        """Deep context [B, context_channels, ...] -> 1 + gamma_s w, [B, C, ...]."""
+        hidden = self.veto_mlp(context.movedim(1, -1)).movedim(-1, 1)
+        return 1 + self.gamma_veto * torch.sigmoid(hidden)
 
-    def forward(self, feature: Tensor, context: Tensor) -> Tensor:
+    def gate_map(self, context: Tensor, spread: Spread | None = None) -> Tensor:
+        """1 + gamma_s w for each cell: [B, C, 1, 1] of one context, else [B, C, H, W]."""
+        gate = self.gate(context)
+        return gate[:, :, None, None] if spread is None else spread(gate)
+
+    def forward(self, feature: Tensor, context: Tensor, spread: Spread | None = None) -> Tensor:
         """The plain form: F [B, C, H, W] and d [B, context_channels] -> F^ [B, C, H, W]."""
-        gated = feature * self.gate(context)[:, :, None, None]
+        gated = feature * self.gate_map(context, spread)
         rectified: Tensor = gated + self.gamma_context * self.context_conv(feature)
         return rectified
 
@@ -82,11 +93,13 @@ class HFRM(nn.Module):
         rows = prefix[:, y1] - prefix[:, y0]  # [C, H, 16]
         return (rows[:, :, x1] - rows[:, :, x0]).to(self.context_conv.weight.dtype)
 
-    def cam_depthwise(self, feature: Tensor, context: Tensor, head: nn.Conv2d) -> Tensor:
+    def cam_depthwise(
+        self, feature: Tensor, context: Tensor, head: nn.Conv2d, spread: Spread | None = None
+    ) -> Tensor:
         """CAM head(F^) [B, N, H, W] with gamma_c folded into the depthwise kernel."""
         weight = self.gamma_context[:, None, None, None] * self.context_conv.weight
         convolved = F.conv2d(feature, weight, padding=KERNEL_PX // 2, groups=feature.shape[1])
-        out: Tensor = head(feature * self.gate(context)[:, :, None, None] + convolved)
+        out: Tensor = head(feature * self.gate_map(context, spread) + convolved)
         return out
 
     def separable_kernels(self, head: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,6 +126,7 @@ class HFRM(nn.Module):
         context: Tensor,
         head: nn.Conv2d,
         kernels: tuple[Tensor, Tensor, Tensor] | None = None,
+        spread: Spread | None = None,
     ) -> Tensor:
         """CAM head(F^) [B, N, H, W] from dense convolutions only; F^ is never formed.
 
@@ -123,6 +137,9 @@ class HFRM(nn.Module):
         vertical, shift, weight = kernels or self.separable_kernels(head)
         columns = F.conv2d(feature, vertical, padding=(KERNEL_PX // 2, 0))  # [B, 15 N, H, W]
         context_term = F.conv2d(columns, shift, bias=head.bias, padding=(0, KERNEL_PX // 2))
+        if spread is not None:
+            gated_feature = feature * self.gate_map(context, spread)
+            return context_term + F.conv2d(gated_feature, weight[:, :, None, None])
         gated_weight = weight * self.gate(context)[:, None, :]  # [B, N, C]
         gated = torch.matmul(gated_weight, feature.flatten(2))  # [B, N, H W]
         return context_term + gated.view_as(context_term)

@@ -48,6 +48,19 @@ class CamWeights(_Frozen):
         return self.cam_28_1, self.cam_28_2, self.cam_deep
 
 
+class SeamlessRule(_Frozen):
+    """How a slide's label map is made of fields; see `runtime.field_labels`."""
+
+    percentile: Annotated[float, Field(ge=50, le=100)] = 99.0
+    """Of the CAMs over the tissue, which each level is divided by."""
+    gate_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """None for the profile's own."""
+    cam_weights: CamWeights | None = None
+    """None for the profile's own."""
+    class_bias: tuple[Annotated[float, Field(ge=-1, le=1)], ...] = ()
+    """Added to the score of each class; empty for none."""
+
+
 class Profile(_Frozen):
     """The meaning of a network's outputs: classes, scale, gate and label notation."""
 
@@ -58,6 +71,7 @@ class Profile(_Frozen):
     gate_threshold: Annotated[float, Field(ge=0, le=1)]
     """Classes whose probability is not above this are switched off in a patch; the best stays."""
     cam_weights: CamWeights = CamWeights()
+    seamless: SeamlessRule = SeamlessRule()
     label_pattern: Annotated[str, Field(max_length=200)] = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
     """Regular expression whose group `flags` holds one 0 or 1 a class in a training file's name."""
     classes: Annotated[tuple[TissueClass, ...], Field(min_length=1, max_length=16)]
@@ -68,8 +82,11 @@ class Profile(_Frozen):
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError("class names must differ")
-        if sum(self.cam_weights.as_tuple()) <= 0:
-            raise ValueError("cam_weights must not all be 0")
+        for weights in (self.cam_weights, self.seamless.cam_weights):
+            if weights is not None and sum(weights.as_tuple()) <= 0:
+                raise ValueError("cam_weights must not all be 0")
+        if len(self.seamless.class_bias) not in (0, len(self.classes)):
+            raise ValueError("seamless.class_bias needs one number for each class")
         try:
             groups = re.compile(self.label_pattern).groupindex
         except (re.error, OverflowError, RecursionError) as error:

@@ -18,7 +18,7 @@ from sshr_deploy.errors import CheckpointError, ExportError, InputError, UsageEr
 from sshr_deploy.export import artifacts
 from sshr_deploy.export.bundle import export_bundle
 from sshr_deploy.export.graph.deploy import HfrmForm
-from sshr_deploy.export.graph.onnx_from_network import flop_per_patch, write_onnx
+from sshr_deploy.export.graph.onnx_from_network import flop_per_input, write_onnx
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import (
     PatchSet,
@@ -272,9 +272,9 @@ def test_patches_from_a_folder(tmp_path: Path, demo_slide: Path, profile: Profil
 def test_flops_are_those_of_the_published_cost() -> None:
     with torch.device("meta"):
         model = SSHR(ModelConfig(num_classes=4))
-    assert flop_per_patch(model) == pytest.approx(200.5e9, rel=0.005)
+    assert flop_per_input(model) == pytest.approx(200.5e9, rel=0.005)
 
 
 def test_manifest_is_plain_json(small_bundle_dir: Path) -> None:
     content = json.loads((small_bundle_dir / "manifest.json").read_text())
-    assert content["schema_version"] == 3
+    assert content["schema_version"] == 4

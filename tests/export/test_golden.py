@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.activation_ranges import LayerRange, Range
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
 from sshr_deploy.export.reference import torch_cams
-from sshr_deploy.model import SSHR
+from sshr_deploy.geometry import Geometry
+from sshr_deploy.model import SSHR, predict
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import load_profile
@@ -53,11 +55,29 @@ def model(seeded_checkpoint: Path) -> SSHR:
     return load_checkpoint(seeded_checkpoint)
 
 
+class OneWindow(Geometry):
+    """A field of the size of a patch, computed by the way of fields."""
+
+    is_patch = False
+
+
+FIELD = OneWindow()
+
+
 @pytest.fixture
 def session(model: SSHR, tmp_path: Path) -> Iterator[Session]:
     """The exported graph in the form that processors get."""
     write_onnx(model, tmp_path / "model.onnx", form=HfrmForm.DEPTHWISE)
     with OnnxRuntimeSession(tmp_path / "model.onnx", model.config.num_classes) as session:
+        yield session
+
+
+@pytest.fixture
+def field_session(model: SSHR, tmp_path: Path) -> Iterator[Session]:
+    """The graph for fields, for one of the size of a patch."""
+    path = tmp_path / "field.onnx"
+    write_onnx(model, path, geometry=FIELD)
+    with OnnxRuntimeSession(path, model.config.num_classes, geometry=FIELD) as session:
         yield session
 
 
@@ -91,6 +111,30 @@ def test_cams_gates_and_masks_are_the_authors(
                 _compare(cams, threshold, file[f"{i}/mask"], file[f"{i}/label"])
                 compared += 1
     assert compared == 6 + 6 + 2
+
+
+@pytest.mark.parametrize("engine", ["pytorch", "onnx"])
+def test_a_field_of_the_size_of_a_patch_is_the_authors_network(
+    engine: str,
+    golden: dict[float, dict[str, NDArray[Any]]],
+    model: SSHR,
+    request: pytest.FixtureRequest,
+) -> None:
+    reference = golden[0.2]
+    for i in (0, 3) if engine == "onnx" else (0,):
+        patch = reference[f"{i}/input_rgb_224"][None]
+        if engine == "pytorch":
+            found = CamBatch(*predict(model, patch, FIELD))
+        else:
+            found = request.getfixturevalue("field_session").infer(patch)
+        prob = found.prob[0]
+        np.testing.assert_allclose(prob, np.broadcast_to(prob[:, :1, :1], prob.shape), atol=1e-6)
+        cams = replace(found, prob=found.prob[:, :, 0, 0])
+        for name in CAM_NAMES:
+            error = relative_rms_error(getattr(cams, name)[0], reference[f"{i}/{name}"])
+            assert error <= CAM_TOLERANCE
+        np.testing.assert_allclose(cams.prob[0], reference[f"{i}/prob"], atol=1e-5)
+        _compare(cams, 0.2, reference[f"{i}/mask"], reference[f"{i}/label"])
 
 
 def _compare(

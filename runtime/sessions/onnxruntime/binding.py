@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES, PATCH_PX
+from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
+from sshr_deploy.runtime.sessions.base import output_shape
 
 KEPT_SIZES = 4
 """Batch sizes that keep their buffers: a run has its own and a few tails."""
@@ -28,15 +30,23 @@ class BoundRuns:
         session: with the graph.
         num_classes: N of the graph.
         device: where the buffers are, "cuda" or "cpu" in ONNX Runtime's words.
+        geometry: of the graph's inputs.
     """
 
-    def __init__(self, ort: Any, session: Any, num_classes: int, device: str) -> None:
-        self._ort, self._session = ort, session
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        num_classes: int,
+        device: str,
+        geometry: Geometry = PATCH,
+    ) -> None:
+        self._ort, self._session, self._geometry = ort, session, geometry
         self._num_classes, self._device = num_classes, device
         self._kept: OrderedDict[int, _Bound] = OrderedDict()
 
     def run(self, patches: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """uint8 [B, 224, 224, 3], C-contiguous -> arrays of `OUTPUT_NAMES`, the caller's own."""
+        """uint8 [B, side_px, side_px, 3], C-contiguous -> arrays of `OUTPUT_NAMES`, copied."""
         bound = self._bound(len(patches))
         bound.input.update_inplace(patches)
         self._session.run_with_iobinding(bound.binding)
@@ -53,13 +63,12 @@ class BoundRuns:
 
     def _bind(self, batch: int) -> _Bound:
         new = self._ort.OrtValue.ortvalue_from_shape_and_type
-        side = PATCH_PX // 8
-        patches = new((batch, PATCH_PX, PATCH_PX, 3), np.uint8, self._device)
+        patches = new((batch, *self._geometry.input_shape()), np.uint8, self._device)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, patches)
         outputs = []
         for name in OUTPUT_NAMES:
-            shape = (self._num_classes,) if name == "prob" else (self._num_classes, side, side)
+            shape = output_shape(name, self._num_classes, self._geometry)
             outputs.append(new((batch, *shape), np.float32, self._device))
             binding.bind_ortvalue_output(name, outputs[-1])
         return _Bound(binding, patches, outputs)

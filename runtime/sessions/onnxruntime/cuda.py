@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import KernelError, MissingExtraError, SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     CamBatch,
@@ -25,7 +26,6 @@ from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_m
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.slots import (
-    PATCH_SHAPE,
     SLOTS,
     Arrays,
     BufferedSlot,
@@ -55,6 +55,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         batch: int,
         more_options: Mapping[str, str] | None = None,
         library: str = "auto",
+        geometry: Geometry = PATCH,
     ) -> None:
         super().__init__(
             model_path,
@@ -64,6 +65,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
             precision=precision,
             batch=batch,
             more_options=more_options,
+            geometry=geometry,
         )
         self._provider, self._batch = provider, batch
         self._undo = ExitStack()
@@ -79,20 +81,25 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         try:
             with ExitStack() as undo:
                 device = undo.enter_context(open_device(0, library))
-                masks = open_device_masks(device, classes)
-                if isinstance(masks, str):
-                    return masks
+                masks = None
+                if self.geometry.is_patch:
+                    opened = open_device_masks(device, classes)
+                    if isinstance(opened, str):
+                        return opened
+                    masks = opened
                 slots = [
                     undo.enter_context(
-                        DeviceSlot(self._session, kind, device, masks, classes, self._batch)
+                        DeviceSlot(
+                            self._session, kind, device, masks, classes, self._batch, self.geometry
+                        )
                     )
                     for _ in range(SLOTS)
                 ]
                 self._undo = undo.pop_all()
         except (KernelError, MissingExtraError) as error:
             return str(error)
-        self._slots = Slots(slots, classes)
-        self.labels_on_device, self.ahead = True, SLOTS
+        self._slots = Slots(slots, classes, self.geometry)
+        self.labels_on_device, self.ahead = masks is not None, SLOTS
         self.info = replace(self.info, library=f"{self.info.library}, {device.library}")
         return ""
 
@@ -145,9 +152,10 @@ class DeviceSlot(BufferedSlot[GraphCall]):
         session: with a graph of SSHR.
         kind: where the buffers are, "cuda" in ONNX Runtime's words.
         device: that has them.
-        masks: its kernels.
+        masks: its kernels; None for fields.
         classes: N of the graph.
-        largest: patches in the largest call.
+        largest: inputs in the largest call.
+        geometry: of the graph's inputs.
     """
 
     def __init__(
@@ -155,11 +163,12 @@ class DeviceSlot(BufferedSlot[GraphCall]):
         session: Any,
         kind: str,
         device: Device,
-        masks: DeviceMasks,
+        masks: DeviceMasks | None,
         classes: int,
         largest: int,
+        geometry: Geometry = PATCH,
     ) -> None:
-        super().__init__(device, classes, largest, masks)
+        super().__init__(device, classes, largest, masks, geometry)
         self._session, self._kind = session, kind
 
     def _compute(self, call: GraphCall, rule: MaskRule | None) -> None:
@@ -172,7 +181,7 @@ class DeviceSlot(BufferedSlot[GraphCall]):
 
     def _bind(self, batch: int) -> Any:
         binding = self._session.io_binding()
-        pointer, shape = self._patches.buffer.pointer, (batch, *PATCH_SHAPE)
+        pointer, shape = self._patches.buffer.pointer, (batch, *self._patches.array.shape[1:])
         binding.bind_input(INPUT_NAME, self._kind, 0, np.uint8, shape, pointer)
         for name, mirrored in self._outputs.items():
             shape, pointer = (batch, *mirrored.array.shape[1:]), mirrored.buffer.pointer

@@ -15,23 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.contract import INPUT_NAME, PATCH_PX
+from sshr_deploy.runtime.contract import INPUT_NAME
 from sshr_deploy.runtime.machine.threads import onnxruntime_options
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER, Provider
 
 _WARNING, _FATAL = 2, 4  # ONNX Runtime's log levels; the first is its default
 
 
-def provider_options(provider: Provider, batch: int, folder: Path | None) -> dict[str, str]:
-    """Options of a provider that takes 1 to `batch` patches and keeps what it builds in `folder`.
+def provider_options(
+    provider: Provider, batch: int, folder: Path | None, geometry: Geometry = PATCH
+) -> dict[str, str]:
+    """Options of a provider that takes 1 to `batch` inputs and keeps what it builds in `folder`.
 
     Without explicit shapes TensorRT builds on the first call, and again for each larger batch.
     """
     options = dict(provider.options)
     if provider.prefix is not None:
         for bound, size in (("min", 1), ("opt", batch), ("max", batch)):
-            shape = f"{INPUT_NAME}:{size}x{PATCH_PX}x{PATCH_PX}x3"
+            shape = f"{INPUT_NAME}:" + "x".join(map(str, (size, *geometry.input_shape())))
             options[f"{provider.prefix}_profile_{bound}_shapes"] = shape
     if folder is not None:
         options |= {k: v.format(folder=folder) for k, v in provider.cache_options.items()}

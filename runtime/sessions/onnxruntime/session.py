@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import MissingExtraError, SessionError, first_line
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -46,6 +47,7 @@ class OnnxRuntimeSession(BaseSession):
         cache: existing folder where a provider with `cache_options` keeps what it built; None
             builds every time.
         more_options: of the provider, beside its own.
+        geometry: of the graph's inputs.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -64,16 +66,18 @@ class OnnxRuntimeSession(BaseSession):
         batch: int = CPU_BATCH,
         cache: Path | None = None,
         more_options: Mapping[str, str] | None = None,
+        geometry: Geometry = PATCH,
     ) -> None:
         ort = import_onnxruntime()
         if provider.name != CPU_PROVIDER:
             number_by_bus()
-        options = {**provider_options(provider, batch, cache), **(more_options or {})}
+        options = {**provider_options(provider, batch, cache, geometry), **(more_options or {})}
         session = open_graph(ort, model_path, provider, precision, options)
-        _check_graph(session, model_path, num_classes)
+        _check_graph(session, model_path, num_classes, geometry)
         self._session = session
+        self.geometry = geometry
         self._classes = num_classes
-        self._run: _Run | None = _runner(ort, session, provider, num_classes)
+        self._run: _Run | None = _runner(ort, session, provider, num_classes, geometry)
         self._limit = None if provider.prefix is None else batch
         self.info = SessionInfo(
             engine=engine,
@@ -137,9 +141,11 @@ def library_text(ort: Any, provider: Provider) -> str:
     return ", ".join([f"onnxruntime {ort.__version__}", *packages])
 
 
-def _runner(ort: Any, session: Any, provider: Provider, num_classes: int) -> _Run:
+def _runner(
+    ort: Any, session: Any, provider: Provider, num_classes: int, geometry: Geometry
+) -> _Run:
     if provider.buffers is not None:
-        return BoundRuns(ort, session, num_classes, provider.buffers).run
+        return BoundRuns(ort, session, num_classes, provider.buffers, geometry).run
     run = session.run
     return lambda patches: run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
 
@@ -153,9 +159,10 @@ def _threads(provider: Provider) -> int | None:
     return in_use.count if in_use is not None and provider.name == CPU_PROVIDER else None
 
 
-def _check_graph(session: Any, path: Path, num_classes: int) -> None:
+def _check_graph(session: Any, path: Path, num_classes: int, geometry: Geometry) -> None:
     inputs, outputs = (
         {tensor.name: (tensor.type, list(tensor.shape)[1:]) for tensor in tensors}
         for tensors in (session.get_inputs(), session.get_outputs())
     )
-    check_tensors(path, num_classes, inputs, outputs, types=("tensor(uint8)", "tensor(float)"))
+    types = ("tensor(uint8)", "tensor(float)")
+    check_tensors(path, num_classes, geometry, inputs, outputs, types=types)

@@ -8,8 +8,9 @@ from typing import Any
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
-from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, output_shape
+from sshr_deploy.runtime.sessions.base import output_shape
 from sshr_deploy.runtime.sessions.tensorrt.library import (
     Library,
     context_config,
@@ -41,7 +42,9 @@ class TensorRtEngine(Closing):
         batches: tuple[int, ...],
         host_code: bool,
         cache: RtxCache | None = None,
+        geometry: Geometry = PATCH,
     ) -> None:
+        self._geometry = geometry
         trt = import_tensorrt(made_by)
         self.library = library_text(made_by, trt)
         self._trt = trt
@@ -79,10 +82,14 @@ class TensorRtEngine(Closing):
             for name in names
         }
         wanted: _Tensors = {
-            INPUT_NAME: (trt.TensorIOMode.INPUT, trt.DataType.UINT8, (-1, *PATCH_SHAPE))
+            INPUT_NAME: (
+                trt.TensorIOMode.INPUT,
+                trt.DataType.UINT8,
+                (-1, *self._geometry.input_shape()),
+            )
         }
         for name in OUTPUT_NAMES:
-            shape = (-1, *output_shape(name, classes))
+            shape = (-1, *output_shape(name, classes, self._geometry))
             wanted[name] = (trt.TensorIOMode.OUTPUT, trt.DataType.FLOAT, shape)
         if found != wanted:
             raise SessionError(
@@ -123,7 +130,9 @@ class TensorRtEngine(Closing):
     def bind(self, context: Any, batch: int, pointers: dict[str, int]) -> None:
         """Tell a context its batch size, which its profile has to hold, and its tensors' places."""
         what = f"take a batch of {batch}"
-        self._call(what, context.set_input_shape, INPUT_NAME, (batch, *PATCH_SHAPE))
+        self._call(
+            what, context.set_input_shape, INPUT_NAME, (batch, *self._geometry.input_shape())
+        )
         for name, pointer in pointers.items():
             self._call(what, context.set_tensor_address, name, pointer)
 

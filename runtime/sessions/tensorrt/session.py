@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import KernelError, SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import (
     CamBatch,
     MaskRule,
@@ -21,7 +22,7 @@ from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.opening import open_device
 from sshr_deploy.runtime.sessions.base import BaseSession, Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import open_device_masks
-from sshr_deploy.runtime.sessions.slots import PATCH_SHAPE, SLOTS, Arrays, Slots
+from sshr_deploy.runtime.sessions.slots import SLOTS, Arrays, Slots
 from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
 from sshr_deploy.runtime.sessions.tensorrt.library import Library
 from sshr_deploy.runtime.sessions.tensorrt.rtx_cache import RtxCache
@@ -47,6 +48,7 @@ class TensorRtSession(BaseSession):
             engine needs it, as it brings its own runtime; the file may come from anywhere.
         runtime_cache: file for what TensorRT-RTX compiles; None to compile every time, and for
             TensorRT, which compiles nothing here.
+        geometry: of the engine's inputs.
 
     Raises:
         MissingExtraError: the engine's library, or one that drives the device, is not installed.
@@ -69,7 +71,9 @@ class TensorRtSession(BaseSession):
         library: str = "auto",
         host_code: bool = False,
         runtime_cache: Path | None = None,
+        geometry: Geometry = PATCH,
     ) -> None:
+        self.geometry = geometry
         self._engine_name = engine
         self._batches = batches
         with self._errors(), ExitStack() as undo:
@@ -78,22 +82,29 @@ class TensorRtSession(BaseSession):
             self._cache = None if runtime_cache is None else RtxCache(runtime_cache)
             self._engine = undo.enter_context(
                 TensorRtEngine(
-                    engine_path, num_classes, engine, made_by, batches, host_code, self._cache
+                    engine_path,
+                    num_classes,
+                    engine,
+                    made_by,
+                    batches,
+                    host_code,
+                    self._cache,
+                    geometry,
                 )
             )
             notes = [f"{name} was not used: {why}" for name, why in device.rejected.items()]
-            masks = open_device_masks(device, num_classes)
+            masks = open_device_masks(device, num_classes) if geometry.is_patch else None
             if isinstance(masks, str):
                 notes.append(f"no label maps on the GPU: {masks}")
             kernels = None if isinstance(masks, str) else masks
             self.labels_on_device = kernels is not None
             slots = [
                 undo.enter_context(
-                    TensorRtSlot(device, self._engine, num_classes, max(batches), kernels)
+                    TensorRtSlot(device, self._engine, num_classes, max(batches), kernels, geometry)
                 )
                 for _ in range(SLOTS)
             ]
-            self._slots = Slots(slots, num_classes)
+            self._slots = Slots(slots, num_classes, geometry)
             self.info = SessionInfo(
                 engine=engine,
                 precision=precision,
@@ -102,7 +113,7 @@ class TensorRtSession(BaseSession):
                 notes=tuple(notes),
             )
             self._open = True
-            self.infer(np.zeros((max(batches), *PATCH_SHAPE), np.uint8))
+            self.infer(np.zeros((max(batches), *geometry.input_shape()), np.uint8))
             self._save_cache()
             self._undo = undo.pop_all()
 

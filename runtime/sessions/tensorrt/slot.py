@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshr_deploy.errors import KernelError, SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import INPUT_NAME, MaskRule
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.streams import Graph
@@ -61,6 +62,7 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
         classes: int,
         largest: int,
         masks: DeviceMasks | None,
+        geometry: Geometry = PATCH,
     ) -> None:
         self._engine = engine
         self._contexts: dict[int, Any] = {}
@@ -68,7 +70,7 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
         with ExitStack() as undo:
             memory = undo.enter_context(device.allocate(engine.memory_bytes))
             self._memory = memory.pointer, memory.nbytes
-            super().__init__(device, classes, largest, masks)
+            super().__init__(device, classes, largest, masks, geometry)
             self._activations = undo.pop_all()
 
     def _compute(self, call: EngineCall, rule: MaskRule | None) -> None:
