@@ -13,10 +13,11 @@ from sshr_deploy.errors import ExportError, InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
-from sshr_deploy.runtime.pipeline.images import Part, parts_of
+from sshr_deploy.runtime.pipeline.image_work import Part
+from sshr_deploy.runtime.pipeline.images import parts_of
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.runtime.slides import open_slide
-from sshr_deploy.runtime.slides.plan import plan_slide, read_tile
+from sshr_deploy.runtime.slides.plan import plan_tiles, read_tile, survey_slide
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 
 MIN_TISSUE_SHARE = 0.25
@@ -137,7 +138,7 @@ class _Slide:
     def __init__(self, path: Path, profile: Profile) -> None:
         self._path = path
         with open_slide(path) as reader:
-            plan = plan_slide(reader, profile.mpp_um)
+            plan = plan_tiles(survey_slide(reader, profile.mpp_um))
         self._mpp, self._grid = plan.mpp, plan.grid  # its thumbnail is large
         self._tiles = [
             tile for tile, tissue in plan.tissue.items() if tissue.mask().mean() >= MIN_TISSUE_SHARE

@@ -70,6 +70,8 @@ class InferSettings:
     """Compute again what an earlier run finished."""
     large: LargeImages = LargeImages.TILES
     """How large images are taken; slides are always cut."""
+    readers: int | None = None
+    """Threads that read slides; None for as many as keep up with the engine."""
     any_stain: bool = False
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -33,17 +34,15 @@ class Stopwatch:
         return time.perf_counter() - self._started
 
 
-class Stages:
-    """Seconds by stage, of one thread; a stage within a stage counts as the inner one alone."""
+class Turns:
+    """Times blocks of one thread; a block within a block counts as the inner one alone."""
 
     def __init__(self) -> None:
-        self._watch = Stopwatch()
-        self._seconds: dict[str, float] = {}
-        self._inner = 0.0  # seconds of finished stages
+        self._inner = 0.0  # seconds of finished blocks
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the block's time to stage `name`."""
+    def spent(self, add: Callable[[float], None]) -> Iterator[None]:
+        """Tell `add` the seconds that the block took."""
         watch, inner_before = Stopwatch(), self._inner
         try:
             yield
@@ -51,7 +50,21 @@ class Stages:
             elapsed = watch.seconds()
             own = elapsed - (self._inner - inner_before)
             self._inner = inner_before + elapsed
-            self._seconds[name] = self._seconds.get(name, 0.0) + own
+            add(own)
+
+
+class Stages:
+    """Seconds by stage, of one thread; a stage within a stage counts as the inner one alone."""
+
+    def __init__(self) -> None:
+        self._watch, self._turns = Stopwatch(), Turns()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the block's time to stage `name`."""
+        with self._turns.spent(partial(self._add, name)):
+            yield
 
     def each(self, name: str, items: Iterable[_T]) -> Iterator[_T]:
         """The items; the time that each takes to come is added to stage `name`."""
@@ -63,6 +76,9 @@ class Stages:
                 except StopIteration:
                     return
             yield item
+
+    def _add(self, name: str, seconds: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def spent_s(self, name: str) -> float:
         """Seconds in stage `name` so far."""

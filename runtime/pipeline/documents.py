@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sshr_deploy.bundle import Bundle
@@ -12,12 +13,13 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session, SessionInfo
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions
-from sshr_deploy.runtime.pipeline.images import Prediction
+from sshr_deploy.runtime.pipeline.image_work import Prediction
 from sshr_deploy.runtime.pipeline.records import (
     Counts,
     DoneInput,
     FailedInput,
     Machine,
+    RunEffort,
     RunRecord,
 )
 from sshr_deploy.runtime.pipeline.results import (
@@ -37,6 +39,7 @@ from sshr_deploy.runtime.pipeline.results import (
     Summary,
 )
 from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.version import __version__
 
 _LIBRARIES = (
@@ -86,12 +89,7 @@ class Context:
         settings = self.settings
         key: Key = {
             "input_fingerprint": fingerprint,
-            "bundle_manifest_sha256": self.bundle.manifest_sha256,
-            "sshr_deploy": __version__,
-            "engine": f"{self.engine.engine} {self.engine.precision}",
-            "library": self.engine.library,
-            "device": self.engine.device,
-            "qualified": self.engine.unqualified is None,
+            **self._engine_key(),
             **settings.key(),
         }
         source = None if result.mpp is None else result.mpp.source
@@ -102,6 +100,27 @@ class Context:
         if not isinstance(result, SlideResult) and result.large is not None:
             key["large"] = settings.large.value
         return key
+
+    def units_key(self, fingerprint: str, mpp: Mpp) -> str:
+        """Identity of what the network says of a slide's tiles or fields."""
+        parts = {
+            "input_fingerprint": fingerprint,
+            **self._engine_key(),
+            **self.settings.key(),
+            "mpp_um": [mpp.x_um, mpp.y_um],
+            "geometry": asdict(self.session.geometry),
+        }
+        return json.dumps(parts)
+
+    def _engine_key(self) -> Key:
+        return {
+            "bundle_manifest_sha256": self.bundle.manifest_sha256,
+            "sshr_deploy": __version__,
+            "engine": f"{self.engine.engine} {self.engine.precision}",
+            "library": self.engine.library,
+            "device": self.engine.device,
+            "qualified": self.engine.unqualified is None,
+        }
 
     def provenance(self) -> Provenance:
         """Engine, bundle and version, for each document."""
@@ -152,6 +171,7 @@ def run_record(
     started_utc: str,
     interrupted: bool,
     stopped_by: str | None,
+    effort: RunEffort | None,
 ) -> RunRecord:
     """The record of a run: settings, versions, and how each input ended."""
     statuses = [r.status for r in results]
@@ -172,6 +192,7 @@ def run_record(
         settings=context.settings,
         machine=Machine(platform=platform.platform(), python=platform.python_version()),
         libraries=library_versions(_LIBRARIES),
+        effort=effort,
         inputs=tuple(_ended(r) for r in results),
         failed_earlier=(),
     )

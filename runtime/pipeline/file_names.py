@@ -16,6 +16,9 @@ PATCH_RESULTS = (PATCH_MASK_NAME, OVERLAY_NAME)
 RESULT_NAMES = (*SLIDE_RESULTS, PATCH_MASK_NAME, SUMMARY_NAME, ERROR_NAME)
 """All of them."""
 
+UNFINISHED_NAME = ".unfinished"
+"""Fields of a slide that an interrupted run had computed; the next run goes on from them."""
+
 RUN_NAME = "run.json"
 TABLE_NAME = "summary.csv"
 RECORDS_NAME = "runs"

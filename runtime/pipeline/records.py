@@ -6,11 +6,14 @@ here, those of the last base class first.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from sshr_deploy.runtime.pipeline.results import (
     Count,
     Document,
+    Effort,
     FileText,
     Kind,
     Provenance,
@@ -19,6 +22,15 @@ from sshr_deploy.runtime.pipeline.results import (
 )
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp
+
+
+class RunEffort(Effort):
+    """The same for a run."""
+
+    readers: Annotated[int, Field(ge=1)]
+    """Reading threads."""
+    readers_chosen_by: str
+    """The option, or what was measured."""
 
 
 class Counts(Document):
@@ -104,6 +116,8 @@ class _RunTail(Document):
     machine: Machine
     libraries: dict[str, str]
     """Versions by name."""
+    effort: RunEffort | None
+    """On slides; null where none was begun."""
     inputs: tuple[DoneInput | FailedInput, ...]
     """Those that it came to, in their order."""
     failed_earlier: tuple[EarlierFailure, ...]

@@ -29,9 +29,9 @@ class Reporter(Protocol):
     def run_started(self, inputs: int) -> None:
         """`inputs` slides and images were found."""
 
-    def input_started(self, path: Path, tiles: int) -> None:
-        """A slide begins, with so many tiles to compute; the parts of an image count as
-        tiles."""
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
+        """A slide begins, with so many tiles or fields to compute, each of `tile_mm2` of the slide;
+        or an image, whose parts count as tiles and have no known area."""
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """So many more tiles of an input that has begun are computed."""
@@ -75,7 +75,7 @@ class TileCounter:
     def run_started(self, inputs: int) -> None:
         """See `Reporter`."""
 
-    def input_started(self, path: Path, tiles: int) -> None:
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:  # noqa: ARG002
         """See `Reporter`."""
         self._tell(path, 0, tiles)
 

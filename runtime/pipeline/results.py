@@ -68,7 +68,7 @@ class MaskFacts(Document):
 
 
 class Tiles(Document):
-    """Patches of the network; those of an image are its parts."""
+    """Patches or fields of the network; those of an image are its parts."""
 
     computed: Count
     """On a slide, those with tissue."""
@@ -104,6 +104,17 @@ class PatchClass(_ClassShare):
     """The gate lets the class be, in one part at least."""
 
 
+class Effort(Document):
+    """Work on slides in all threads of a run, which run beside each other."""
+
+    busy_s: dict[str, float]
+    """Seconds of work by stage, of all threads together: plan, read, infer, keep, labels, write."""
+    engine_waited_s: dict[str, float]
+    """Seconds that the engine waited for others: plan, read, write."""
+    limited_by: Literal["engine", "read", "write"]
+    """What most of the engine's time went to: its own work, or waiting."""
+
+
 class SlideResult(Document):
     """Findings on one slide."""
 
@@ -123,7 +134,9 @@ class SlideResult(Document):
     files: dict[str, Count]
     """Bytes by name, in the folder of the result."""
     seconds: StageSeconds
-    """By stage: open, tissue, read, infer, mask, write, and the total."""
+    """Of the slide's own time by stage: open, tissue, read (the engine waited for it), infer, mask,
+    write, and the total."""
+    effort: Effort
 
 
 class PatchResult(Document):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError
 from sshr_deploy.runtime.machine.clock import now_utc
+from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.discovery import Input, fingerprint_of
 from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_of
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
+from sshr_deploy.runtime.pipeline.flow import Flow
 from sshr_deploy.runtime.pipeline.images import predict_images
-from sshr_deploy.runtime.pipeline.records import RunDocument
+from sshr_deploy.runtime.pipeline.ledger import Ledger
+from sshr_deploy.runtime.pipeline.readers import Readers
+from sshr_deploy.runtime.pipeline.records import RunDocument, RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter, WatcherError
 from sshr_deploy.runtime.pipeline.result_folders import (
     ResultFolders,
@@ -32,6 +36,7 @@ from sshr_deploy.runtime.pipeline.result_folders import (
 )
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
+from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.work import Work
 
 _INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, WatcherError)
@@ -84,6 +89,7 @@ class Run:
         self.reporter = reporter
         self.folders = ResultFolders(work.out)
         self.results: list[InputResult] = []
+        self._readers, self._ledger = Readers(context.settings.readers), Ledger()
 
     def __iter__(self) -> Generator[InputResult, None, None]:
         """The inputs as they end, failed and skipped ones too."""
@@ -93,14 +99,16 @@ class Run:
             self._add(failure)
         stopped_by: BaseException | None = None
         try:
-            for _ in self._process(found.inputs):
-                while given < len(self.results):
-                    given += 1
-                    yield self.results[given - 1]
+            with closing(self._process(found.inputs)) as ended:
+                for _ in ended:
+                    while given < len(self.results):
+                        given += 1
+                        yield self.results[given - 1]
             self.work.lock.check()
         except (SshrDeployError, *_INTERRUPTIONS) as error:
             stopped_by = error
         finally:
+            self._readers.close()
             self.folders.remove_all_empty()
         self.outcome = self._written(started, stopped_by)
         if not isinstance(stopped_by, GeneratorExit):
@@ -122,6 +130,7 @@ class Run:
             started_utc=started_utc,
             interrupted=isinstance(stopped_by, _INTERRUPTIONS),
             stopped_by=None if reason is None else context.wording(str(reason)),
+            effort=self._effort(),
         )
         written = write_run(
             work.out,
@@ -135,34 +144,60 @@ class Run:
         output_error = stopped_by if isinstance(stopped_by, OutputError) else written.failure
         return RunResult(self.results, written.document, written.files, output_error)
 
+    def _effort(self) -> RunEffort | None:
+        effort, readers = self._ledger.effort(), self._readers
+        if not effort.busy_s:
+            return None
+        return RunEffort(
+            **dict(effort),
+            readers=readers.count,
+            readers_chosen_by=self.context.wording(readers.chosen_by),
+        )
+
     def _add(self, result: InputResult) -> None:
         self.results.append(result)
         self.reporter.input_finished(result)
 
-    def _process(self, inputs: Sequence[Input]) -> Iterator[None]:
+    def _process(self, inputs: Sequence[Input]) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some have ended."""
         for kind, group in groupby(inputs, lambda item: item.kind):
-            if kind == "slide":
-                for item in group:
-                    self._slide(item)
-                    yield
-            else:
-                yield from self._patches(list(group))
+            of_kind = self._slides if kind == "slide" else self._patches
+            yield from of_kind(list(group))
 
-    def _slide(self, item: Input) -> None:
-        with self._guarded(item):
-            fingerprint = fingerprint_of(item.path)
-            if self._skip(item, fingerprint):
-                return
-            result = slide_job.segment_slide(
-                item.path,
-                self._fresh_folder(item),
-                self.context.session,
-                self.context.profile,
-                self.context.settings,
-                self.reporter,
-            )
-            self._finish(item, fingerprint, result)
+    def _slides(self, items: Sequence[Input]) -> Iterator[None]:
+        context = self.context
+        session, settings = context.session, context.settings
+        flow = Flow(
+            items,
+            self._plan,
+            session,
+            mask_rule(context.profile) if session.geometry.is_patch else None,
+            batch=settings.batch,
+            readers=self._readers,
+            ledger=self._ledger,
+            reporter=self.reporter,
+        )
+        with closing(iter(flow)) as slides:
+            for item, ended in slides:
+                with self._guarded(item):
+                    if isinstance(ended, Exception):
+                        raise ended
+                    if isinstance(ended, InputResult):
+                        self._add(ended)
+                    else:
+                        self._finish(item, ended.fingerprint, ended.result())
+                yield
+
+    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
+        """Runs in a thread of its own, as far as the folder of the slide's results is concerned."""
+        fingerprint = fingerprint_of(item.path)
+        earlier = self._earlier(item, fingerprint)
+        if earlier is not None:
+            return earlier
+        folder = self._fresh_folder(item)
+        return slide_job.begin_slide(
+            item.path, folder, self.context, fingerprint, self._ledger, check_stop
+        )
 
     def _patches(self, items: Sequence[Input]) -> Iterator[None]:
         profile, settings = self.context.profile, self.context.settings
@@ -195,7 +230,10 @@ class Run:
             image = None
             with self._guarded(item):
                 fingerprint = fingerprint_of(item.path)
-                if not self._skip(item, fingerprint):
+                earlier = self._earlier(item, fingerprint)
+                if earlier is not None:
+                    self._add(earlier)
+                else:
                     folder = self._fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self.context.profile, self.context.settings
                     job = patch_job.read_patch(item.path, folder, profile, settings)
@@ -230,14 +268,14 @@ class Run:
         text = self.context.wording(str(reason))
         self._add(InputResult(item.path, item.kind, "failed", text, error=reason))
 
-    def _skip(self, item: Input, fingerprint: str) -> bool:
-        """Whether an earlier run did this; refuses to replace the result of another input."""
+    def _earlier(self, item: Input, fingerprint: str) -> InputResult | None:
+        """What an earlier run did of this; refuses to replace the result of another input."""
         if self.context.settings.overwrite:
-            return False
+            return None
         folder = self.work.out / item.relative
         summary = read_summary(folder)
         if summary is None:
-            return False
+            return None
         same = summary.key == self.context.key(fingerprint, summary)
         same = same and is_whole(folder, summary)
         path, other = str(item.path.absolute()), summary.input.path
@@ -246,11 +284,11 @@ class Run:
                 f"{item.path} would replace the result of {other} in {folder}; "
                 "choose another `out`, or add `overwrite`"
             )
-        if same:
-            if other != path:  # the input was moved since
-                move_summary(folder, path)
-            self._add(InputResult(item.path, item.kind, "skipped", summary=summary))
-        return same
+        if not same:
+            return None
+        if other != path:  # the input was moved since
+            move_summary(folder, path)
+        return InputResult(item.path, item.kind, "skipped", summary=summary)
 
     def _fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, empty; refuses to write where another run does."""

@@ -1,147 +1,249 @@
-"""One slide from its file to its results, in reference mode."""
+"""One slide under way: planned, computed unit by unit, finished."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.closing import Closing
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.machine.clock import Stages
-from sshr_deploy.runtime.machine.read_ahead import batches, read_ahead
-from sshr_deploy.runtime.masks import mask_rule
-from sshr_deploy.runtime.pipeline.assembling import MaskStore
-from sshr_deploy.runtime.pipeline.documents import slide_classes
+from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
+from sshr_deploy.runtime.pipeline.documents import Context, slide_classes
 from sshr_deploy.runtime.pipeline.file_names import (
     MASK_NAME,
     OVERLAY_NAME,
     REGIONS_NAME,
     SLIDE_RESULTS,
 )
-from sshr_deploy.runtime.pipeline.reporting import Reporter
+from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pipeline.results import (
     MaskFacts,
-    SlideClass,
     SlideFacts,
     SlideResult,
+    StageSeconds,
     Tiles,
 )
-from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
+from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
 from sshr_deploy.runtime.slides import SlideReader, open_slide
-from sshr_deploy.runtime.slides.grid import Tile
-from sshr_deploy.runtime.slides.plan import SlidePlan, plan_slide, read_tile
+from sshr_deploy.runtime.slides.handles import SlideHandles
+from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.stain import check_stain
 from sshr_deploy.runtime.writers.geojson import write_geojson
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
 from sshr_deploy.runtime.writers.overlay import write_overlay
 
+_T = TypeVar("_T")
 
-def segment_slide(
+
+class SlideWork(Closing):
+    """A slide that is planned, with its open handles and the store of its results.
+
+    `read` is for any thread; `keep` for one; `finish` for one, after the last `keep`; `result`,
+    `leave` and `close` when none of these is running. `leave` and `close` may come at any time
+    before, and end it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        fingerprint: str,
+        profile: Profile,
+        units: Units,
+        handles: SlideHandles,
+        store: UnitStore,
+        facts: SlideFacts,
+        stages: Stages,
+        ledger: Ledger,
+    ) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.units, self.ledger = units, ledger
+        self.todo = [unit for unit in units.places if unit not in store]
+        """Units that no earlier run computed."""
+        self._folder, self._profile = folder, profile
+        self._handles, self._store = handles, store
+        self._facts, self._stages = facts, stages
+        self._label_counts = np.zeros(profile.num_classes + 1, np.int64)
+        self._regions = 0
+        self._files: dict[str, int] = {}
+
+    @property
+    def unit_mm2(self) -> float:
+        """Area of what is kept of a unit."""
+        return (self.units.kept_px * self.units.plan.grid.mpp_um / 1000) ** 2
+
+    def read(self, unit: Unit) -> NDArray[np.uint8]:
+        """Pixels of a unit, RGB [side_px, side_px, 3].
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        with self.ledger.working("read"), self._handles.borrowed() as reader:
+            return self.units.read(reader, unit)
+
+    def keep(self, units: Sequence[Unit], output: Output) -> None:
+        """Keep what the network says of units.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        for index, unit in enumerate(units):
+            self._store.put(unit, self.units.record(output, index))
+
+    def finish(self, check_stop: Callable[[], None]) -> None:
+        """Write mask, overlay and regions; `check_stop` is called often, what it raises ends it.
+
+        Raises:
+            OutputError: a result cannot be written.
+        """
+        self._handles.close()
+        watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
+        self._write(check_stop)
+        self._files = file_sizes(self._folder, SLIDE_RESULTS)
+        self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
+
+    def result(self) -> SlideResult:
+        """Findings, once it is finished."""
+        plan, profile = self.units.plan, self._profile
+        classes = slide_classes(profile, self._label_counts.tolist(), plan.grid.mpp_um)
+        return SlideResult(
+            slide=self._facts,
+            mpp=plan.mpp,
+            mask=MaskFacts(
+                width_px=plan.grid.width_px,
+                height_px=plan.grid.height_px,
+                mpp_um=plan.grid.mpp_um,
+            ),
+            tiles=Tiles(computed=len(self.units.places), total=self.units.total),
+            stain_concern=plan.concern,
+            tissue_area_mm2=round(sum(c.area_mm2 for c in classes), 9),
+            classes=classes,
+            regions=self._regions,
+            files=self._files,
+            seconds=self._seconds(),
+            effort=self.ledger.effort(),
+        )
+
+    def leave(self) -> None:
+        """Close, but leave what was kept for the next run."""
+        self._handles.close()
+        self._store.keep()
+
+    def close(self) -> None:
+        """Close the slide, and delete what was kept of it."""
+        self._handles.close()
+        self._store.close()
+
+    def _seconds(self) -> StageSeconds:
+        """Of the slide's own time, one after the other; `Effort` has the work of all threads."""
+        ledger, stages = self.ledger, self._stages.seconds()
+        return {
+            "open": stages["open"],
+            "tissue": stages["tissue"],
+            "read": round(ledger.waited_s("read"), 4),
+            "infer": round(ledger.busy_s("infer"), 4),
+            "mask": round(ledger.busy_s("keep") + ledger.busy_s("labels"), 4),
+            "write": round(ledger.busy_s("write"), 4),
+            "total": stages["total"],
+        }
+
+    def _write(self, check_stop: Callable[[], None]) -> None:
+        mask = np.concatenate(list(self._checked(self.units.bands(self._store), check_stop)))
+        plan, profile = self.units.plan, self._profile
+        grid = plan.grid
+        self._label_counts += np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
+        classes = slide_classes(profile, self._label_counts.tolist(), grid.mpp_um)
+        self._regions = write_geojson(
+            self._folder / REGIONS_NAME, mask, profile=profile, l0_px_per_mask_px=grid.l0_px_per_px
+        )
+        write_overlay(
+            self._folder / OVERLAY_NAME,
+            plan.thumbnail,
+            mask,
+            profile=profile,
+            shares={c.name: c.share for c in classes},
+            title=self.path.name,
+            thumbnail_mpp_um=plan.thumbnail_mpp_um,
+        )
+        write_ome_tiff(
+            self._folder / MASK_NAME,
+            mask,
+            profile=profile,
+            mask_mpp_um=grid.mpp_um,
+            name=self.path.name,
+        )
+
+    def _checked(self, bands: Iterator[_T], check_stop: Callable[[], None]) -> Iterator[_T]:
+        while True:
+            check_stop()
+            with self.ledger.working("labels"):
+                band = next(bands, None)
+            if band is None:
+                return
+            yield band
+
+
+def begin_slide(
     path: Path,
     folder: Path,
-    session: Session,
-    profile: Profile,
-    settings: InferSettings,
-    reporter: Reporter,
-) -> SlideResult:
-    """Compute a slide's mask and write mask, overlay and regions into `folder`.
+    context: Context,
+    fingerprint: str,
+    run_ledger: Ledger,
+    check_stop: Callable[[], None],
+) -> SlideWork:
+    """Open a slide, find its tissue, and go on with what an interrupted run kept of it.
 
-    Memory holds one row of tiles, a few batches, a thumbnail, some hundred bytes a tile, and the
-    regions of 8192 x 8192 mask pixels.
+    Args:
+        path: the slide.
+        folder: of its results.
+        context: the session's inputs decide whether it is cut into tiles or fields.
+        fingerprint: of the slide, see `fingerprint_of`.
+        run_ledger: of the run.
+        check_stop: called often; what it raises ends it.
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
             is plainly not H&E.
-        OutputError: a result cannot be written.
-        SessionError: the engine fails.
+        OutputError: nothing can be written into `folder`.
     """
-    stages = Stages()
-    with stages.stage("open"):
-        reader = open_slide(path)
-    with reader:
-        with stages.stage("tissue"):
-            plan = _plan(path, reader, profile, settings)
-        reporter.input_started(path, len(plan.tissue))
-        with MaskStore(folder, plan.grid, profile.num_classes) as store:
-            # Closing ends the reading threads, which must not outlive the reader.
-            with closing(_read(plan, reader, ahead=2 * settings.batch)) as tiles:
-                for batch, labels in _label_maps(tiles, session, profile, settings.batch, stages):
-                    with stages.stage("mask"):
-                        _keep(batch, labels, store, profile.num_classes)
-                    reporter.tiles_done(path, len(batch))
-            mask = store.finish()
-            classes = slide_classes(profile, store.label_counts.tolist(), plan.grid.mpp_um)
-            with stages.stage("write"):
-                regions = _write(folder, path.name, mask, plan, profile, classes)
-            del mask
-        return _result(reader, plan, classes, regions, file_sizes(folder, SLIDE_RESULTS), stages)
-
-
-def _result(
-    reader: SlideReader,
-    plan: SlidePlan,
-    classes: tuple[SlideClass, ...],
-    regions: int,
-    files: dict[str, int],
-    stages: Stages,
-) -> SlideResult:
-    grid = plan.grid
-    return SlideResult(
-        slide=_slide_facts(reader),
-        mpp=plan.mpp,
-        mask=MaskFacts(width_px=grid.width_px, height_px=grid.height_px, mpp_um=grid.mpp_um),
-        tiles=Tiles(computed=len(plan.tissue), total=grid.rows * grid.columns),
-        stain_concern=plan.concern,
-        tissue_area_mm2=round(sum(c.area_mm2 for c in classes), 9),
-        classes=classes,
-        regions=regions,
-        files=files,
-        seconds=stages.seconds(),
+    profile, settings = context.profile, context.settings
+    geometry = context.session.geometry
+    stages, ledger = Stages(), Ledger(run_ledger)
+    with ExitStack() as undo:
+        with ledger.working("plan"):
+            with stages.stage("open"):
+                reader = open_slide(path)
+                handles = undo.enter_context(SlideHandles(reader))
+            with stages.stage("tissue"):
+                survey = survey_slide(
+                    reader,
+                    profile.mpp_um,
+                    mpp_um=settings.mpp_um,
+                    force_mpp=settings.force_mpp,
+                    tissue=settings.tissue,
+                    concern_of=partial(check_stain, path, any_stain=settings.any_stain),
+                    check_stop=check_stop,
+                )
+                units: Units
+                if geometry.is_patch:
+                    units = TileUnits(plan_tiles(survey), profile)
+                else:
+                    units = FieldUnits(plan_fields(survey, geometry), profile)
+        key = context.units_key(fingerprint, survey.mpp)
+        store = undo.enter_context(UnitStore(folder, units.record_shape, units.record_type, key))
+        facts = _slide_facts(reader)
+        undo.pop_all()
+    return SlideWork(
+        path, folder, fingerprint, profile, units, handles, store, facts, stages, ledger
     )
-
-
-def _plan(path: Path, reader: SlideReader, profile: Profile, settings: InferSettings) -> SlidePlan:
-    return plan_slide(
-        reader,
-        profile.mpp_um,
-        mpp_um=settings.mpp_um,
-        force_mpp=settings.force_mpp,
-        tissue=settings.tissue,
-        concern_of=partial(check_stain, path, any_stain=settings.any_stain),
-    )
-
-
-def _write(
-    folder: Path,
-    name: str,
-    mask: NDArray[np.uint8],
-    plan: SlidePlan,
-    profile: Profile,
-    classes: Sequence[SlideClass],
-) -> int:
-    """Write all files of a slide; returns the number of regions."""
-    grid = plan.grid
-    regions = write_geojson(
-        folder / REGIONS_NAME, mask, profile=profile, l0_px_per_mask_px=grid.l0_px_per_px
-    )
-    write_overlay(
-        folder / OVERLAY_NAME,
-        plan.thumbnail,
-        mask,
-        profile=profile,
-        shares={c.name: c.share for c in classes},
-        title=name,
-        thumbnail_mpp_um=plan.thumbnail_mpp_um,
-    )
-    write_ome_tiff(folder / MASK_NAME, mask, profile=profile, mask_mpp_um=grid.mpp_um, name=name)
-    return regions
 
 
 def _slide_facts(reader: SlideReader) -> SlideFacts:
@@ -152,40 +254,3 @@ def _slide_facts(reader: SlideReader) -> SlideFacts:
         height_px=height_px,
         levels=len(reader.level_sizes_px),
     )
-
-
-class _ReadTile(NamedTuple):
-    tile: Tile
-    patch: NDArray[np.uint8]  # RGB [224, 224, 3]
-    tissue: NDArray[np.bool_]  # [224, 224]
-
-
-def _read(plan: SlidePlan, reader: SlideReader, ahead: int) -> Generator[_ReadTile, None, None]:
-    """The tiles of a plan in order, read and resampled in threads."""
-
-    def read(tile: Tile) -> _ReadTile:
-        patch = read_tile(reader, plan.mpp, plan.grid, tile)
-        return _ReadTile(tile, patch, plan.tissue[tile].mask())
-
-    return read_ahead(plan.tissue, read, ahead=ahead)
-
-
-def _label_maps(
-    tiles: Iterable[_ReadTile], session: Session, profile: Profile, batch: int, stages: Stages
-) -> Iterator[tuple[list[_ReadTile], NDArray[np.uint8]]]:
-    """Tiles and their label maps [B, 224, 224], in order, `batch` at a time."""
-    read = stages.each("read", batches(tiles, batch))
-    keyed = ((read_tiles, np.stack([tile.patch for tile in read_tiles])) for read_tiles in read)
-    for read_tiles, masks in stages.each("infer", session.stream(keyed, mask_rule(profile))):
-        yield read_tiles, masks.labels
-
-
-def _keep(
-    batch: Sequence[_ReadTile],
-    labels: NDArray[np.uint8],  # [B, 224, 224]
-    store: MaskStore,
-    background: int,
-) -> None:
-    for read, mask in zip(batch, labels, strict=True):
-        mask[~read.tissue] = background
-        store.put(read.tile, mask)

@@ -1,4 +1,4 @@
-"""The plan of a slide: its pixel size, its tissue, and the tiles to compute."""
+"""The plan of a slide: its pixel size, its tissue, and the tiles or fields to compute."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.contract import PATCH_PX
+from sshr_deploy.geometry import BLOCK_PX, PATCH_PX, Geometry
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides.area import choose_level, read_area
+from sshr_deploy.runtime.slides.fields import Blocks, Field, place_fields, tissue_blocks
 from sshr_deploy.runtime.slides.grid import Tile, TileGrid, TileTissue
 from sshr_deploy.runtime.slides.mpp import Mpp, resolve_mpp
 from sshr_deploy.runtime.slides.reader import SlideReader
@@ -18,7 +19,7 @@ from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnai
 
 
 @dataclass(frozen=True)
-class SlidePlan:
+class SlideSurvey:
     """Of one slide for one model; holds no open file."""
 
     mpp: Mpp
@@ -27,12 +28,30 @@ class SlidePlan:
     thumbnail: NDArray[np.uint8]  # RGB [h, w, 3]
     thumbnail_mpp_um: float
     concern: str | None
-    """Reason to doubt that it is H&E; every tile counts then."""
+    """Reason to doubt that it is H&E; everything counts as tissue then."""
+    tissue_map: TissueMap
+
+
+@dataclass(frozen=True)
+class SlidePlan(SlideSurvey):
+    """The tiles of a slide that are to be computed."""
+
     tissue: dict[Tile, TileTissue]
     """The tiles to compute, row by row, and where tissue is in each."""
 
 
-def plan_slide(
+@dataclass(frozen=True)
+class FieldPlan(SlideSurvey):
+    """The fields of a slide that are to be computed."""
+
+    geometry: Geometry
+    blocks: Blocks
+    """Blocks of 56 px with tissue, [rows, columns]."""
+    fields: list[Field]
+    """By rows."""
+
+
+def survey_slide(
     reader: SlideReader,
     target_mpp_um: float,
     *,
@@ -40,17 +59,19 @@ def plan_slide(
     force_mpp: bool = False,
     tissue: TissueChoice = TissueChoice.AUTO,
     concern_of: Callable[[NDArray[np.uint8]], str | None] = lambda _: None,
-) -> SlidePlan:
-    """Find a slide's pixel size, its tissue, and the tiles to compute at `target_mpp_um`.
+    check_stop: Callable[[], None] = lambda: None,
+) -> SlideSurvey:
+    """Find a slide's pixel size and its tissue.
 
     Args:
         reader: an open slide.
         target_mpp_um: the model's pixel size in um.
         mpp_um: the user's pixel size, see `resolve_mpp`.
         force_mpp: likewise.
-        tissue: the tiles that count.
+        tissue: what counts as tissue.
         concern_of: looks at the thumbnail, RGB [h, w, 3], and says what speaks against H&E; tissue
-            is found by the colours of H&E, so every tile counts where it says something.
+            is found by the colours of H&E, so everything counts where it says something.
+        check_stop: called often; what it raises ends the survey.
 
     Raises:
         InputError: the file is damaged, its pixel size is not known (MissingMppError), or it is too
@@ -60,15 +81,27 @@ def plan_slide(
     mpp = resolve_mpp(reader, mpp_um, force=force_mpp)
     choose_level(reader, mpp, target_mpp_um)  # refuses a slide that is too coarse
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
-    picture, picture_mpp_um = thumbnail(reader, mpp)
+    picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)
     concern = concern_of(picture)
     if tissue is TissueChoice.ALL or concern is not None:
         mask = np.ones(picture.shape[:2], np.bool_)
     else:
         mask = detect_tissue(picture, picture_mpp_um)
     l0_px_per_px = picture_mpp_um / mpp.x_um, picture_mpp_um / mpp.y_um
-    found = grid.tissue_by_tile(TissueMap(mask, l0_px_per_px, picture_mpp_um))
-    return SlidePlan(mpp, grid, picture, picture_mpp_um, concern, found)
+    tissue_map = TissueMap(mask, l0_px_per_px, picture_mpp_um)
+    return SlideSurvey(mpp, grid, picture, picture_mpp_um, concern, tissue_map)
+
+
+def plan_tiles(survey: SlideSurvey) -> SlidePlan:
+    """The tiles with tissue."""
+    return SlidePlan(**vars(survey), tissue=survey.grid.tissue_by_tile(survey.tissue_map))
+
+
+def plan_fields(survey: SlideSurvey, geometry: Geometry) -> FieldPlan:
+    """The fields of `geometry` whose cores cover all tissue."""
+    blocks = tissue_blocks(survey.grid, survey.tissue_map)
+    fields = place_fields(blocks, geometry.core_px // BLOCK_PX)
+    return FieldPlan(**vars(survey), geometry=geometry, blocks=blocks, fields=fields)
 
 
 def read_tile(reader: SlideReader, mpp: Mpp, grid: TileGrid, tile: Tile) -> NDArray[np.uint8]:
@@ -77,12 +110,36 @@ def read_tile(reader: SlideReader, mpp: Mpp, grid: TileGrid, tile: Tile) -> NDAr
     Raises:
         InputError: the file is damaged there.
     """
+    return _read_square(reader, mpp, grid, tile.l0_x, tile.l0_y, PATCH_PX)
+
+
+def read_field(reader: SlideReader, plan: FieldPlan, field: Field) -> NDArray[np.uint8]:
+    """A field of a plan with its margins, RGB [side_px, side_px, 3]; white outside the slide.
+
+    Raises:
+        InputError: the file is damaged there.
+    """
+    x_scale, y_scale = plan.grid.l0_px_per_px
+    margin_px = plan.geometry.margin_px
+    return _read_square(
+        reader,
+        plan.mpp,
+        plan.grid,
+        (field.column * BLOCK_PX - margin_px) * x_scale,
+        (field.row * BLOCK_PX - margin_px) * y_scale,
+        plan.geometry.side_px,
+    )
+
+
+def _read_square(
+    reader: SlideReader, mpp: Mpp, grid: TileGrid, l0_x: float, l0_y: float, side_px: int
+) -> NDArray[np.uint8]:
     return read_area(
         reader,
         mpp,
         target_mpp_um=grid.mpp_um,
-        l0_x=tile.l0_x,
-        l0_y=tile.l0_y,
-        width_px=PATCH_PX,
-        height_px=PATCH_PX,
+        l0_x=l0_x,
+        l0_y=l0_y,
+        width_px=side_px,
+        height_px=side_px,
     )

@@ -11,6 +11,7 @@ Thresholds were set on lung, skin, artery, fat and kidney H&E from several scann
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -117,9 +118,46 @@ class TissueMap:
         ends_inside = bottom <= self.mask.shape[0] and right <= self.mask.shape[1]
         return True if ends_inside and around.all() else None
 
+    def even_rectangles(
+        self, l0_step: tuple[float, float], rows: int, columns: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """`is_even` of all rectangles of a raster from the slide's corner at once.
 
-def thumbnail(reader: SlideReader, mpp: Mpp) -> tuple[NDArray[np.uint8], float]:
+        Args:
+            l0_step: level-0 pixels along a rectangle, (x, y).
+            rows: rectangles from top to bottom.
+            columns: rectangles from left to right.
+
+        Returns:
+            Whether all of a rectangle is tissue, and whether it is all tissue or none, both
+            bool [rows, columns].
+        """
+        spans = [
+            _reach(count, step / scale, size)
+            for count, step, scale, size in zip(
+                (rows, columns),
+                l0_step[::-1],
+                self.l0_px_per_px[::-1],
+                self.mask.shape,
+                strict=True,
+            )
+        ]
+        sums = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
+        cv2.integral(self.mask.view(np.uint8), sum=sums)
+        (top, bottom, down), (left, right, across) = spans
+        counts = sums[bottom][:, right] - sums[top][:, right]
+        counts -= sums[bottom][:, left] - sums[top][:, left]
+        full = counts == np.multiply.outer(bottom - top, right - left)
+        full &= down[:, None] & across
+        return full, full | (counts == 0)
+
+
+def thumbnail(
+    reader: SlideReader, mpp: Mpp, check_stop: Callable[[], None] = lambda: None
+) -> tuple[NDArray[np.uint8], float]:
     """A picture of the whole slide, read in blocks so that memory stays small.
+
+    `check_stop` is called before each block; what it raises ends the reading.
 
     Returns:
         RGB [h, w, 3] and its pixel size in um: 2.0, or what makes the longest side 4096 px, or the
@@ -138,6 +176,7 @@ def thumbnail(reader: SlideReader, mpp: Mpp) -> tuple[NDArray[np.uint8], float]:
     step = max(16, int(math.sqrt(_BLOCK_SOURCE_PX) * downsample / max(l0_per_px)))
     for y in range(0, rows, step):
         for x in range(0, columns, step):
+            check_stop()
             high, wide = min(step, rows - y), min(step, columns - x)
             out[y : y + high, x : x + wide] = read_area(
                 reader,
@@ -258,6 +297,18 @@ def _spline_taps(
     weights = np.stack([(0.5 - offset) ** 2 / 2, 0.75 - offset**2, (0.5 + offset) ** 2 / 2])
     index = nearest.astype(np.intp) + np.arange(-1, 2)[:, None]
     return np.clip(index, 0, size - 1), weights.astype(np.float32)
+
+
+def _reach(
+    count: int, step: float, size: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """Pixels whose splines reach into each of `count` steps: the first, one past the last.
+
+    And whether the step ends within the mask.
+    """
+    starts, ends = np.arange(count) * step, np.arange(1, count + 1) * step
+    first = np.clip(starts.astype(np.intp) - 1, 0, size)
+    return first, np.clip(ends.astype(np.intp) + 2, first, size), ends <= size
 
 
 def _inside(positions: NDArray[np.floating], size: int) -> NDArray[np.bool_]:

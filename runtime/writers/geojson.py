@@ -2,27 +2,137 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
-import rasterio
-import rasterio.features
 from numpy.typing import NDArray
 
-from sshr_deploy.atomic import atomic_path
+from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.writers.bands import bands_of
+from sshr_deploy.runtime.writers.rings import Outlines, Ring, rings_of
+from sshr_deploy.runtime.writers.tracing import RegionTracer
 
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
 
-_BLOCK_PX = 8192
-"""8.2 mm at 1 um a pixel; tracing a block takes 25 MiB for smooth regions, 1 GiB at worst."""
+_CHUNK = 1 << 16
+"""Corners made text at a time; a region may have millions."""
 
-Ring = Sequence[tuple[float, float]]
+
+class RegionsSink:
+    """Writes the regions of a mask as soon as each is complete; see `regions_sink`."""
+
+    def __init__(
+        self,
+        path: Path,
+        file: BinaryIO,
+        size_px: tuple[int, int],
+        profile: Profile,
+        l0_px_per_mask_px: tuple[float, float],
+    ) -> None:
+        self.count = 0
+        """Regions written so far."""
+        self._path = path
+        self._file = file
+        self._profile_name = profile.name
+        self._properties = [_properties(profile, label) for label in range(profile.num_classes)]
+        self._rows_to_come = size_px[1]
+        self._tracer = RegionTracer(size_px[0], profile.num_classes)
+        self._x = [f"[{x}," for x in _l0_coordinates(size_px[0], l0_px_per_mask_px[0])]
+        self._y = [f"{y}]" for y in _l0_coordinates(size_px[1], l0_px_per_mask_px[1])]
+        file.write(b'{"type":"FeatureCollection","features":[')
+
+    def put(self, labels: NDArray[np.uint8]) -> None:
+        """Take the next rows of the mask, uint8 [rows, width_px].
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._rows_to_come -= len(labels)
+        with output_errors(self._path):
+            self._write(self._tracer.put(labels))
+
+    def finish(self) -> None:
+        """Write the regions that end with the mask."""
+        if self._rows_to_come:
+            raise ValueError(f"{self._rows_to_come} rows of the mask did not come")
+        self._write(self._tracer.finish())
+        self._file.write(b"\n]}\n")
+
+    def _write(self, complete: Iterable[Outlines]) -> None:
+        for outlines in complete:
+            for label, rings in rings_of(outlines):
+                self._file.write(b",\n" if self.count else b"\n")
+                self._file.writelines(self._feature(label, rings))
+                self.count += 1
+
+    def _feature(self, label: int, rings: list[Ring]) -> Iterator[bytes]:
+        coordinates = list(self._coordinates(rings))
+        # As uuid.uuid5, which wants all of the text at once.
+        name = hashlib.sha1(_ID_NAMESPACE.bytes, usedforsecurity=False)
+        name.update(f"{self._profile_name} {label} ".encode())
+        for text in coordinates:
+            name.update(text)
+        region_id = uuid.UUID(bytes=name.digest()[:16], version=5)
+        yield f'{{"type":"Feature","id":"{region_id}",'.encode()
+        yield b'"geometry":{"type":"Polygon","coordinates":'
+        yield from coordinates
+        yield f'}},"properties":{self._properties[label]}}}'.encode()
+
+    def _coordinates(self, rings: list[Ring]) -> Iterator[bytes]:
+        for index, ring in enumerate(rings):
+            yield b",[" if index else b"[["
+            for start in range(0, len(ring.x), _CHUNK):
+                x, y = (side[start : start + _CHUNK].tolist() for side in ring)
+                yield ",".join(
+                    [self._x[a] + self._y[b] for a, b in zip(x, y, strict=True)]
+                ).encode()
+                yield b","
+            yield f"{self._x[ring.x[0]]}{self._y[ring.y[0]]}]".encode()
+        yield b"]"
+
+
+@contextmanager
+def regions_sink(
+    path: Path,
+    size_px: tuple[int, int],
+    *,
+    profile: Profile,
+    l0_px_per_mask_px: tuple[float, float],
+) -> Iterator[RegionsSink]:
+    """Write every 4-connected region of one class as a polygon with holes, the background apart.
+
+    The rings follow the pixels' edges exactly, so that areas in mask pixels are pixel counts.
+    Coordinates are level-0 pixels from the slide's top left corner, with two decimals, which moves
+    whole pixel rows and columns only and so keeps every polygon valid. Each feature has the members
+    that QuPath 0.4 and later import: a UUID as `id` (the same for the same region in every run),
+    `objectType` "annotation" and a `classification` of name and colour. They come by their lowest
+    row, then by their first corner.
+
+    Regions are joined over all bands. Memory holds the corners of those that are not complete yet
+    (8 bytes each), and some 60 bytes a corner of the one that is written.
+
+    Args:
+        path: file to write; replaced when it exists, once all rows have come.
+        size_px: of the mask, (width, height).
+        profile: class names and colours.
+        l0_px_per_mask_px: level-0 pixels per mask pixel, (x, y).
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: the block was left before all rows had come.
+    """
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        sink = RegionsSink(path, file, size_px, profile, l0_px_per_mask_px)
+        yield sink
+        sink.finish()
 
 
 def write_geojson(
@@ -32,76 +142,12 @@ def write_geojson(
     profile: Profile,
     l0_px_per_mask_px: tuple[float, float],
 ) -> int:
-    """Write every 4-connected region of one class as a polygon with holes, the background apart.
-
-    The rings follow the pixels' edges exactly, so that areas in mask pixels are pixel counts.
-    Coordinates are level-0 pixels from the slide's top left corner, with two decimals, which moves
-    whole pixel rows and columns only and so keeps every polygon valid. Each feature has the members
-    that QuPath 0.4 and later import: a UUID as `id` (the same for the same region in every run),
-    `objectType` "annotation" and a `classification` of name and colour.
-
-    The mask is traced in blocks of 8192 x 8192 pixels, so that memory does not grow with it: a
-    region that crosses the border of two blocks is cut there in two.
-
-    Args:
-        path: file to write; replaced when it exists.
-        mask: [H, W] uint8, labels 0 to N-1, N background; may be a memory map, it is only read.
-        profile: class names and colours.
-        l0_px_per_mask_px: level-0 pixels per mask pixel, (x, y).
-
-    Returns:
-        The number of regions.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    count = 0
-    with (
-        atomic_path(path) as partial,
-        partial.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        file.write('{"type":"FeatureCollection","features":[')
-        for feature in _features(mask, profile, l0_px_per_mask_px):
-            file.write(",\n" if count else "\n")
-            file.write(feature)
-            count += 1
-        file.write("\n]}\n")
-    return count
-
-
-def _features(
-    mask: NDArray[np.uint8], profile: Profile, l0_px_per_mask_px: tuple[float, float]
-) -> Iterator[str]:
-    height, width = mask.shape
-    x_text = [f"[{x}," for x in _l0_coordinates(width, l0_px_per_mask_px[0])]
-    y_text = [f"{y}]" for y in _l0_coordinates(height, l0_px_per_mask_px[1])]
-    properties = [_properties(profile, label) for label in range(profile.num_classes)]
-    for geometry, label in _shapes(mask):
-        if label >= profile.num_classes:
-            continue
-        rings = (_ring_text(ring, x_text, y_text) for ring in geometry["coordinates"])
-        coordinates = f"[{','.join(rings)}]"
-        region_id = uuid.uuid5(_ID_NAMESPACE, f"{profile.name} {label} {coordinates}")
-        yield (
-            f'{{"type":"Feature","id":"{region_id}",'
-            f'"geometry":{{"type":"Polygon","coordinates":{coordinates}}},'
-            f'"properties":{properties[label]}}}'
-        )
-
-
-def _shapes(mask: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Polygons in mask pixels, and their labels; the background is traced too, and dropped.
-
-    GDAL's `mask` would take two more bytes a pixel to avoid that.
-    """
-    for y in range(0, mask.shape[0], _BLOCK_PX):
-        for x in range(0, mask.shape[1], _BLOCK_PX):
-            block = np.ascontiguousarray(mask[y : y + _BLOCK_PX, x : x + _BLOCK_PX])
-            corner = rasterio.Affine.translation(x, y)
-            for geometry, value in rasterio.features.shapes(
-                block, connectivity=4, transform=corner
-            ):
-                yield geometry, int(value)
+    """Write the regions of a whole mask, uint8 [H, W]; returns their number. See `regions_sink`."""
+    size_px = mask.shape[1], mask.shape[0]
+    with regions_sink(path, size_px, profile=profile, l0_px_per_mask_px=l0_px_per_mask_px) as sink:
+        for labels in bands_of(mask):
+            sink.put(labels)
+    return sink.count
 
 
 def _l0_coordinates(size_px: int, l0_px_per_mask_px: float) -> Iterator[str]:
@@ -110,10 +156,6 @@ def _l0_coordinates(size_px: int, l0_px_per_mask_px: float) -> Iterator[str]:
     for edge in range(size_px + 1):
         text = f"{edge * l0_px_per_mask_px:.{decimals}f}"
         yield text.rstrip("0").rstrip(".")
-
-
-def _ring_text(ring: Ring, x_text: list[str], y_text: list[str]) -> str:
-    return f"[{','.join([x_text[int(x)] + y_text[int(y)] for x, y in ring])}]"
 
 
 def _properties(profile: Profile, label: int) -> str:

@@ -18,6 +18,30 @@ _OPACITY = 0.45
 _BOUNDARY_SHADE = 0.55
 
 
+class LabelPicker:
+    """The labels of a mask at another size, picked as its rows come: the nearest pixel of each."""
+
+    def __init__(self, size_px: tuple[int, int], shape: tuple[int, int]) -> None:
+        """Pick from a mask of `size_px` (width, height) for a picture of `shape` (height, width).
+
+        Either may be the larger.
+        """
+        self.labels = np.zeros(shape, np.uint8)
+        """[height, width] of the picture; whole once all rows have come."""
+        self._rows, self._columns = (
+            ((np.arange(length) + 0.5) * length_px / length).astype(np.intp)
+            for length, length_px in zip(shape, reversed(size_px), strict=True)
+        )
+        self._y = 0
+
+    def put(self, labels: NDArray[np.uint8]) -> None:
+        """Take the next rows of the mask, uint8 [rows, width_px]."""
+        first, last = np.searchsorted(self._rows, [self._y, self._y + len(labels)])
+        rows = self._rows[first:last] - self._y
+        self.labels[first:last] = labels[rows[:, None], self._columns]
+        self._y += len(labels)
+
+
 def write_overlay(
     path: Path,
     thumbnail: NDArray[np.uint8],  # [h, w, 3]
@@ -31,7 +55,8 @@ def write_overlay(
 ) -> None:
     """Write a PNG: the thumbnail with the classes' colours over the tissue, a legend strip below.
 
-    The mask covers the same area as the thumbnail and is brought to its size (nearest pixel).
+    The mask covers the same area as the thumbnail and is brought to its size (nearest pixel), as
+    `LabelPicker` does it band by band.
     Background pixels keep the thumbnail's colours; a thin darker line runs along the classes'
     boundaries. The strip holds the title, a scale bar where the pixel size is known, and each
     class's name, colour and share. It is wider than the thumbnail where names need it.
@@ -107,9 +132,9 @@ def blend(
 
 
 def _resize_labels(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.intp)
-    return np.asarray(mask[rows[:, None], columns])
+    picker = LabelPicker((mask.shape[1], mask.shape[0]), (height, width))
+    picker.put(mask)
+    return picker.labels
 
 
 def _boundaries(labels: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:

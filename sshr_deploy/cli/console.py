@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -94,7 +93,7 @@ class QuietReporter:
     def run_started(self, inputs: int) -> None:
         """Nothing to say."""
 
-    def input_started(self, path: Path, tiles: int) -> None:
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """Nothing to say."""
 
     def tiles_done(self, path: Path, tiles: int) -> None:
@@ -111,10 +110,21 @@ class _UnderWay:
     """An input that has begun."""
 
     tiles: int
+    tile_mm2: float | None
+    """None where the area is not known."""
     watch: Stopwatch
     done: int = 0
     said_s: float = 0.0
     """When it was last spoken of, in seconds since it began."""
+
+    def progress(self, now_s: float) -> str:
+        """How far it is, how fast, and how long it will still take."""
+        rate = self.done / now_s
+        left = f"{(self.tiles - self.done) / rate:.0f} s left"
+        if self.tile_mm2 is None:
+            return f"{self.done}/{self.tiles} tiles, {rate:.1f} tiles/s, {left}"
+        done, whole, speed = (n * self.tile_mm2 for n in (self.done, self.tiles, rate))
+        return f"{done:.2f}/{whole:.2f} mm2, {speed:.3g} mm2/s, {left}"
 
 
 class PlainReporter(QuietReporter):
@@ -130,12 +140,14 @@ class PlainReporter(QuietReporter):
         self.finished = 0
         self.console.print("1 input" if inputs == 1 else f"{inputs} inputs")
 
-    def input_started(self, path: Path, tiles: int) -> None:
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """Say which input begins."""
         number = self.finished + len(self._under_way) + 1
-        self._under_way[path] = _UnderWay(tiles, Stopwatch())
-        count = "1 tile" if tiles == 1 else f"{tiles} tiles"
-        self.console.print(f"[{number}/{self.inputs}] {path}: {count}", markup=False)
+        self._under_way[path] = _UnderWay(tiles, tile_mm2, Stopwatch())
+        size = "1 tile" if tiles == 1 else f"{tiles} tiles"
+        if tile_mm2 is not None:
+            size = f"{size}, {tiles * tile_mm2:.2f} mm2"
+        self.console.print(f"[{number}/{self.inputs}] {path}: {size}", markup=False)
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """Say how far it is, at most every ten seconds; and which, where several are under way."""
@@ -144,11 +156,8 @@ class PlainReporter(QuietReporter):
         now_s = state.watch.seconds()
         if now_s - state.said_s >= _PLAIN_EVERY_S and state.done < state.tiles:
             state.said_s = now_s
-            rate = state.done / now_s
-            left = (state.tiles - state.done) / rate
             name = f"{path}: " if len(self._under_way) > 1 else ""
-            line = f"{name}{state.done}/{state.tiles} tiles, {rate:.1f} tiles/s, {left:.0f} s left"
-            self.console.print(f"  {line}", markup=False)
+            self.console.print(f"  {name}{state.progress(now_s)}", markup=False)
 
     def input_finished(self, result: InputResult) -> None:
         """Say how it ended."""
@@ -165,35 +174,53 @@ class PlainReporter(QuietReporter):
         self.console.print(f"  {result.path}: {took}", markup=False)
 
 
+class _DoneColumn(ProgressColumn):
+    """How much is done of how much: areas with decimals, all else counted."""
+
+    def render(self, task: Task) -> Text:
+        decimals = 2 if task.fields["unit"] == "mm2" else 0
+        whole = "?" if task.total is None else f"{task.total:.{decimals}f}"
+        return Text(f"{task.completed:.{decimals}f}/{whole}", style="progress.download")
+
+
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+        unit = task.fields["unit"]
+        return Text("" if speed is None else f"{speed:.{3 if unit == 'mm2' else 1}f} {unit}/s")
 
 
 class BarReporter(QuietReporter):
-    """A bar for the inputs of the run, and one for the tiles of each that is under way."""
+    """A bar for the inputs of the run, and one for the area or tiles of each that is under way."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress.console)
         self.progress = progress
         self.run = progress.add_task("inputs", total=None, unit="inputs")
         self._bars: dict[Path, TaskID] = {}
+        self._mm2: dict[Path, float] = {}  # of a tile; 1 where tiles are counted
         self._idle = [self._add_bar()]
 
     def run_started(self, inputs: int) -> None:
         """Set the length of the first bar."""
         self.progress.update(self.run, total=inputs)
 
-    def input_started(self, path: Path, tiles: int) -> None:
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """Begin a bar: that of an input which has ended, or another."""
         bar = self._idle.pop() if self._idle else self._add_bar()
         self._bars[path] = bar
-        self.progress.reset(bar, total=max(tiles, 1), description=escape(path.name), visible=True)
+        self._mm2[path] = tile_mm2 or 1.0
+        self.progress.reset(
+            bar,
+            total=max(tiles, 1) * self._mm2[path],
+            description=escape(path.name),
+            visible=True,
+            unit="tiles" if tile_mm2 is None else "mm2",
+        )
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """Move the input's bar."""
-        self.progress.advance(self._bars[path], tiles)
+        self.progress.advance(self._bars[path], tiles * self._mm2[path])
 
     def input_finished(self, result: InputResult) -> None:
         """Move the first bar; the input's own stays as it is until another input takes it."""
@@ -254,7 +281,7 @@ def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _DoneColumn(),
         _RateColumn(),
         TimeRemainingColumn(),
         console=console,

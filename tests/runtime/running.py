@@ -30,7 +30,7 @@ class Recorder:
     def run_started(self, inputs: int) -> None:
         self.inputs = inputs
 
-    def input_started(self, path: Path, tiles: int) -> None:
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         self.announced += tiles
 
     def tiles_done(self, path: Path, tiles: int) -> None:

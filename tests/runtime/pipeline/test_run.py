@@ -86,7 +86,7 @@ def test_a_defect_is_recorded_with_its_traceback(
     def defect(*args: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(slide_job, "segment_slide", defect)
+    monkeypatch.setattr(slide_job, "begin_slide", defect)
     result = infer(demo_slide, tmp_path / "out")
     assert result.exit_code == 1
     assert "defect of sshr-deploy (ZeroDivisionError)" in result.results[0].reason

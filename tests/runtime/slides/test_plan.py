@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides import open_slide
-from sshr_deploy.runtime.slides.plan import plan_slide, read_tile
+from sshr_deploy.runtime.slides.plan import plan_tiles, read_tile, survey_slide
 from sshr_deploy.runtime.slides.tissue import detect_tissue, thumbnail
 
 
 def test_the_tiles_of_the_demo_slide(demo_slide: Path) -> None:
     with open_slide(demo_slide) as reader:
-        plan = plan_slide(reader, 1.0)
+        plan = plan_tiles(survey_slide(reader, 1.0))
         picture, mpp_um = thumbnail(reader, plan.mpp)
         tile = next(iter(plan.tissue))
         assert read_tile(reader, plan.mpp, plan.grid, tile).shape == (224, 224, 3)
@@ -37,8 +37,8 @@ def test_every_tile_counts_where_all_are_asked_for_or_colours_are_not_those_of_h
         return "it is blue"
 
     with open_slide(demo_slide) as reader:
-        everything = plan_slide(reader, 1.0, tissue=TissueChoice.ALL)
-        plan = plan_slide(reader, 1.0, concern_of=concern)
+        everything = plan_tiles(survey_slide(reader, 1.0, tissue=TissueChoice.ALL))
+        plan = plan_tiles(survey_slide(reader, 1.0, concern_of=concern))
     assert len(everything.tissue) == len(plan.tissue) == 35
     assert (everything.concern, plan.concern) == (None, "it is blue")
     assert seen[0] is plan.thumbnail
@@ -51,4 +51,4 @@ def test_a_slide_that_is_too_coarse_is_refused_before_its_thumbnail(
 ) -> None:
     monkeypatch.setattr("sshr_deploy.runtime.slides.plan.thumbnail", None)
     with open_slide(demo_slide) as reader, pytest.raises(InputError, match="too coarse"):
-        plan_slide(reader, 0.1)
+        survey_slide(reader, 0.1)

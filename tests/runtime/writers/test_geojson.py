@@ -1,9 +1,10 @@
-"""Regions against shapely (validity, areas, pixels) and OpenCV (their number)."""
+"""Regions against shapely (validity, areas, pixels), OpenCV (their number) and GDAL (rings)."""
 
 from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rasterio.features
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import load_profile
-from sshr_deploy.runtime.writers import geojson
-from sshr_deploy.runtime.writers.geojson import write_geojson
+from sshr_deploy.runtime.writers import geojson, tracing
+from sshr_deploy.runtime.writers.geojson import regions_sink, write_geojson
 
 PROFILE = load_profile("luad")
 BACKGROUND = PROFILE.num_classes
@@ -27,11 +29,16 @@ NAMES = [c.name for c in PROFILE.classes]
 Labels = NDArray[np.uint8]
 
 
-def _write(path: Path, mask: Labels, scale: tuple[float, float] = (1.0, 1.0)) -> list[Any]:
-    count = write_geojson(path, mask, profile=PROFILE, l0_px_per_mask_px=scale)
+def _write(
+    path: Path, mask: Labels, scale: tuple[float, float] = (1.0, 1.0), band_px: int = 4
+) -> list[Any]:
+    size_px = mask.shape[1], mask.shape[0]
+    with regions_sink(path, size_px, profile=PROFILE, l0_px_per_mask_px=scale) as sink:
+        for y in range(0, mask.shape[0], band_px):
+            sink.put(mask[y : y + band_px])
     collection = json.loads(path.read_text("utf-8"))
     assert collection["type"] == "FeatureCollection"
-    assert len(collection["features"]) == count
+    assert len(collection["features"]) == sink.count
     features: list[Any] = collection["features"]
     return features
 
@@ -93,10 +100,52 @@ def test_shapes_with_traps(tmp_path: Path, mask: Labels) -> None:
 @given(
     mask=hnp.arrays(
         np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4)
-    )
+    ),
+    band_px=st.integers(1, 12),
 )
-def test_random_masks_are_exact(tmp_path_factory: pytest.TempPathFactory, mask: Labels) -> None:
-    assert_exact(_write(tmp_path_factory.getbasetemp() / "random.geojson", mask), mask)
+def test_random_masks_are_exact(
+    tmp_path_factory: pytest.TempPathFactory, mask: Labels, band_px: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "random.geojson"
+    assert_exact(_write(path, mask, band_px=band_px), mask)
+
+
+def _gdal(mask: Labels) -> list[tuple[int, Any]]:
+    """Label and rings of each region, as GDAL traces a whole mask."""
+    shapes = rasterio.features.shapes(mask, connectivity=4)
+    return [(int(label), shape["coordinates"]) for shape, label in shapes if label < BACKGROUND]
+
+
+@pytest.mark.parametrize("tissue", [0.3, 0.6, 0.9])
+def test_rings_and_their_first_corners_are_gdals(tmp_path: Path, tissue: float) -> None:
+    rng = np.random.default_rng(7)
+    for band_px in (1, 3, 50):
+        mask = np.where(rng.random((50, 40)) < tissue, rng.integers(0, 2, (50, 40)), BACKGROUND)
+        mask = mask.astype(np.uint8)
+        features = _write(tmp_path / "r.geojson", mask, band_px=band_px)
+        rings = [(_label(f), f["geometry"]["coordinates"]) for f in features]
+        expected = [
+            (label, [[list(corner) for corner in ring] for ring in polygon])
+            for label, polygon in _gdal(mask)
+        ]
+        assert sorted(rings) == sorted(expected)
+        order = [(max(y for _, y in polygon[0]), polygon[0][0][::-1]) for _, polygon in rings]
+        assert order == sorted(order)
+
+
+def test_a_region_of_many_bands_is_one_polygon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "_STRIP_PX", 1500)  # some strips a band
+    mask = np.full((70, 90), BACKGROUND, np.uint8)
+    for turn in range(0, 34, 4):  # a spiral whose two arms meet in the middle alone
+        mask[turn : 70 - turn, turn : 90 - turn] = 1
+        mask[turn + 2 : 68 - turn, turn + 2 : 88 - turn] = BACKGROUND
+        mask[turn + 2 : turn + 4, turn + 10 : turn + 12] = 1
+    mask[3, 40] = 2
+    features = _write(tmp_path / "r.geojson", mask, band_px=32)
+    assert_exact(features, mask)
+    assert len(features) == 2
 
 
 def test_noise_is_exact(tmp_path: Path) -> None:
@@ -153,26 +202,53 @@ def test_memory_map_and_strided_view(tmp_path: Path) -> None:
     assert_exact(_write(tmp_path / "r.geojson", mapped[::2, ::-1]), mask[::2, ::-1])
 
 
-def test_blocks_cut_regions_and_lose_nothing(
+def test_whole_masks_and_bands_give_one_file(tmp_path: Path) -> None:
+    mask = np.random.default_rng(5).integers(0, 5, (520, 30)).astype(np.uint8)
+    whole = tmp_path / "whole.geojson"
+    count = write_geojson(whole, mask, profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0))
+    assert count == len(_write(tmp_path / "bands.geojson", mask, band_px=33))
+    assert whole.read_bytes() == (tmp_path / "bands.geojson").read_bytes()
+
+
+def test_ids_are_those_of_the_coordinates_whatever_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(5)
-    mask = np.kron(rng.choice([0, 1, BACKGROUND], (7, 9)), np.ones((6, 5))).astype(
-        np.uint8
-    )  # 42 x 45
-    monkeypatch.setattr(geojson, "_BLOCK_PX", 16)
-    features = _write(tmp_path / "r.geojson", mask)
-    for label in range(2):
-        union = shapely.unary_union(
-            [shapely.geometry.shape(f["geometry"]) for f in features if _label(f) == label]
-        )
-        pixels = [shapely.box(x, y, x + 1, y + 1) for y, x in np.argwhere(mask == label)]
-        assert union.symmetric_difference(shapely.unary_union(pixels)).area == 0
-        total = sum(
-            shapely.geometry.shape(f["geometry"]).area for f in features if _label(f) == label
-        )
-        assert total == (mask == label).sum(), "blocks must not overlap"
-    for feature in features:
-        west, north, east, south = shapely.geometry.shape(feature["geometry"]).bounds
-        assert west // 16 == (east - 1) // 16
-        assert north // 16 == (south - 1) // 16
+    mask = _nested()
+    expected = _write(tmp_path / "a.geojson", mask)
+    monkeypatch.setattr(geojson, "_CHUNK", 3)
+    assert _write(tmp_path / "b.geojson", mask) == expected
+    for line in (tmp_path / "a.geojson").read_text("utf-8").splitlines()[1:-1]:
+        feature = json.loads(line.rstrip(","))
+        coordinates = json.dumps(feature["geometry"]["coordinates"], separators=(",", ":"))
+        name = f"{PROFILE.name} {_label(feature)} {coordinates}"
+        assert feature["id"] == str(uuid.uuid5(geojson._ID_NAMESPACE, name))
+
+
+def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.geojson"
+    rows = np.zeros((3, 5), np.uint8)
+    with (
+        pytest.raises(ValueError, match="4 rows of the mask did not come"),
+        regions_sink(path, (5, 7), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)) as sink,
+    ):
+        sink.put(rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_mask(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    spots = np.kron(rng.choice([0, 1, BACKGROUND], (8, 32)), np.ones((64, 64))).astype(np.uint8)
+    peaks = []
+    for bands in (3, 15):
+        tracemalloc.start()
+        try:
+            with regions_sink(
+                tmp_path / "r.geojson", (2048, 512 * bands), profile=PROFILE,
+                l0_px_per_mask_px=(1.0, 1.0),
+            ) as sink:  # fmt: skip
+                for band in range(bands):
+                    sink.put(spots if band % 2 else np.full_like(spots, BACKGROUND))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

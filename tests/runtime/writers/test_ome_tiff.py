@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import uuid
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.writers import ome_tiff
-from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
+from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink, write_ome_tiff
 
 PROFILE = load_profile("luad")
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
@@ -101,6 +102,40 @@ def test_bigtiff_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(tiff.series[0].levels[0].asarray(), mask)
     with openslide.OpenSlide(path) as slide:
         assert slide.dimensions == (700, 600)
+
+
+@pytest.mark.parametrize("band_px", [1, 100, 1024])
+def test_any_bands_give_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, band_px: int
+) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=1))
+    mask = np.full((1300, 1900), PROFILE.num_classes, np.uint8)
+    mask[200:900, 700:800] = 2
+    mask[1299, 1899] = 1
+    whole = _write(tmp_path / "whole.ome.tif", mask).read_bytes()
+    with ome_tiff_sink(
+        tmp_path / "m.ome.tif", (1900, 1300), profile=PROFILE, mask_mpp_um=1.25, name="s"
+    ) as sink:
+        for y in range(0, 1300, band_px):
+            sink.put(mask[y : y + band_px])
+    assert (tmp_path / "m.ome.tif").read_bytes() == whole
+    with tifffile.TiffFile(tmp_path / "m.ome.tif") as tiff:
+        levels = [level.asarray() for level in tiff.series[0].levels]
+    for k, level in enumerate(levels):
+        offset = 2**k // 2
+        expected = mask[offset :: 2**k, offset :: 2**k][: 1300 >> k, : 1900 >> k]
+        np.testing.assert_array_equal(level, expected)
+
+
+def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="88 rows of the mask did not come"),
+        ome_tiff_sink(
+            tmp_path / "m.ome.tif", (40, 600), profile=PROFILE, mask_mpp_um=1.0, name="s"
+        ) as sink,
+    ):
+        sink.put(np.zeros((512, 40), np.uint8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_does_not_grow_with_the_mask(tmp_path: Path) -> None:

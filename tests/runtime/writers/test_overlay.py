@@ -19,6 +19,7 @@ from sshr_deploy.runtime.writers.legend import (
     nice_length_um,
 )
 from sshr_deploy.runtime.writers.overlay import (
+    LabelPicker,
     blend,
     write_label_png,
     write_overlay,
@@ -62,6 +63,19 @@ def test_overlay_keeps_background_and_tints_tissue(tmp_path: Path) -> None:
     np.testing.assert_allclose(shown[inner], expected, atol=0.51)
     for tissue_class in PROFILE.classes:
         assert _has_color(shown[300:], tissue_class.rgb)
+
+
+@pytest.mark.parametrize("shape", [(70, 50), (700, 300), (1234, 900), (1, 1), (200, 2000)])
+def test_labels_picked_from_bands_are_those_nearest(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).integers(0, 5, (700, 600)).astype(np.uint8)
+    picker = LabelPicker((600, 700), shape)
+    for y in range(0, 700, 64):
+        picker.put(mask[y : y + 64])
+    rows, columns = (
+        np.floor((np.arange(length) + 0.5) * length_px / length).astype(int)
+        for length, length_px in zip(shape, mask.shape, strict=True)
+    )
+    np.testing.assert_array_equal(picker.labels, mask[np.ix_(rows, columns)])
 
 
 def test_boundaries_are_darker_and_one_pixel_wide() -> None:

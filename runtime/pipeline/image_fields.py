@@ -1,0 +1,123 @@
+"""Large images as fields that share their context, mirrored at the image's edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.geometry import CELL_PX, Geometry
+from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch
+from sshr_deploy.runtime.field_labels import (
+    LevelScales,
+    cell_scores,
+    field_rule,
+    labels_of,
+    stacked_cams,
+    to_halves,
+)
+from sshr_deploy.runtime.masks import gate
+from sshr_deploy.runtime.pipeline.image_work import ImageWork, K, OnError, OpenImage, Part
+from sshr_deploy.runtime.slides.area import resample
+
+_STRIPE_CELLS = 64
+"""Rows of cells that are labelled at once."""
+
+
+class FieldImages(ImageWork[K]):
+    """Images as fields of `geometry`, at the model's scale."""
+
+    def __init__(
+        self, profile: Profile, scale: float, on_error: OnError[K], geometry: Geometry
+    ) -> None:
+        super().__init__(profile, scale, on_error)
+        self.geometry = geometry
+
+    def open(
+        self, key: K, rgb: NDArray[np.uint8]
+    ) -> tuple[OpenImage[K], Iterator[tuple[Part, NDArray[np.uint8]]]]:
+        """See `ImageWork.open`; parts are cores, in cells."""
+        height, width = rgb.shape[:2]
+        scaled = max(1, round(height * self.scale)), max(1, round(width * self.scale))
+        cells = -(-scaled[0] // CELL_PX), -(-scaled[1] // CELL_PX)
+        cores = list(_cores(cells, self.geometry.core_cells))
+        image = _FieldImage(key, (height, width), self.profile, scaled, len(cores))
+        return image, self._fields(rgb, scaled, cores)
+
+    def _fields(
+        self, rgb: NDArray[np.uint8], scaled: tuple[int, int], cores: list[Part]
+    ) -> Iterator[tuple[Part, NDArray[np.uint8]]]:
+        side, margin = self.geometry.side_px, self.geometry.margin_px
+        rgb = resample(rgb, scaled[1], scaled[0])
+        bottom, right = cores[-1].top * CELL_PX, cores[-1].left * CELL_PX
+        padded = cv2.copyMakeBorder(
+            rgb,
+            margin,
+            max(0, bottom + side - margin - scaled[0]),
+            margin,
+            max(0, right + side - margin - scaled[1]),
+            cv2.BORDER_REFLECT_101,
+        )
+        for core in cores:
+            y, x = core.top * CELL_PX, core.left * CELL_PX
+            yield core, np.ascontiguousarray(padded[y : y + side, x : x + side], np.uint8)
+
+
+class _FieldImage(OpenImage[K]):
+    def __init__(
+        self,
+        key: K,
+        size_px: tuple[int, int],
+        profile: Profile,
+        scaled_px: tuple[int, int],
+        parts: int,
+    ) -> None:
+        super().__init__(key, size_px, profile, parts)
+        self._scaled_px = scaled_px
+        cells = (-(-side // CELL_PX) for side in scaled_px)
+        # The three CAMs and the probabilities, which take a fifth of the image's own memory.
+        self._maps = np.zeros((len(CAM_NAMES) + 1, profile.num_classes, *cells), np.float16)
+
+    def put(self, place: Part, cams: CamBatch, index: int) -> None:
+        """See `OpenImage.put`."""
+        target = self._maps[:, :, place.top : place.bottom, place.left : place.right]
+        height, width = target.shape[2:]
+        target[:-1] = stacked_cams(cams, index)[:, :, :height, :width]
+        prob = cams.prob[index][:, :height, :width]
+        target[-1] = to_halves(prob)
+        np.maximum(self.prob, prob.max((1, 2)), out=self.prob)
+        on = gate(np.moveaxis(prob, 0, -1), field_rule(self.profile).threshold)
+        self.on |= on.any((0, 1))
+
+    def mask(self) -> NDArray[np.uint8]:
+        """See `OpenImage.mask`; each level is scaled over the whole image."""
+        rule, scales = field_rule(self.profile), LevelScales()
+        scales.add(self._maps[:-1])
+        scores = cell_scores(self._maps[:-1], self._maps[-1], scales.scales(rule.percentile), rule)
+        height, width = self._scaled_px
+        labels = np.empty((height, width), np.uint8)
+        for top in range(0, scores.shape[1], _STRIPE_CELLS):
+            halo = min(top, 1)
+            stripe = labels_of(scores[:, top - halo : top + _STRIPE_CELLS + 1])
+            part = labels[top * CELL_PX : (top + _STRIPE_CELLS) * CELL_PX]
+            part[:] = stripe[halo * CELL_PX :][: len(part), :width]
+        if self.size_px == self._scaled_px:
+            return labels
+        sized = cv2.resize(labels, self.size_px[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return sized.astype(np.uint8, copy=False)
+
+
+def _cores(cells: tuple[int, int], core: int) -> Iterator[Part]:
+    """Cores that cover so many rows and columns of cells; the last ones end where the image does.
+
+    Of an image smaller than a core there is one, which reaches past it.
+    """
+    tops, lefts = (
+        [min(start, max(0, side - core)) for start in range(0, side, core)] for side in cells
+    )
+    for top in tops:
+        for left in lefts:
+            yield Part(top, top + core, left, left + core)
