@@ -11,8 +11,10 @@ from sshr_deploy.precision import Precision
 
 
 class Mode(Choice):
-    """How tiles of a slide are put together."""
+    """How a slide or a large image is taken."""
 
+    SEAMLESS = "seamless"
+    """As fields that share their context, without borders of tiles."""
     REFERENCE = "reference"
     """Each tile alone, as published; no overlap."""
 

@@ -34,8 +34,8 @@ class Evaluation:
     samples: tuple[Sample, ...]
     """A few images for `write_sheet`."""
     seams: Seams
-    """At the borders of the parts that images are cut into (`parts_of`), where the truth is no
-    background."""
+    """At the borders of the parts that reference mode cuts images into (`parts_of`), where the
+    truth is no background."""
     seconds: float
     """Reading, network and post-processing together."""
 
@@ -45,6 +45,7 @@ def evaluate_split(
     session: Session,
     profile: Profile,
     *,
+    fields: Session | None = None,
     large: LargeImages = LargeImages.TILES,
     batch: int | None = None,
     samples: int = 6,
@@ -52,6 +53,7 @@ def evaluate_split(
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
 
+    With a session of `fields`, large images go through that one (seamless mode, `predict_images`).
     `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
     grows with it, not with the number of images. `samples` images, evenly spaced, are
     kept small for a picture. `on_image` is called after each image.
@@ -70,7 +72,9 @@ def evaluate_split(
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []
     with closing(read_ahead(images, read, ahead=_AHEAD)) as truths:
-        predictions = predict_images(((t, t.rgb) for t in truths), session, profile, large, batch)
+        predictions = predict_images(
+            ((t, t.rgb) for t in truths), session, profile, large, batch, fields=fields
+        )
         for index, ((item, rgb, truth), prediction) in enumerate(predictions):
             confusion = confusion_matrix(truth, prediction.mask, profile.num_classes)
             tally += Tally.of_image(confusion, labels_of(item, truth, profile), prediction.prob)

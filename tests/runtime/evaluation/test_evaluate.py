@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from sshr_deploy.errors import DatasetError
+from sshr_deploy.geometry import Geometry
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.report import report
 from sshr_deploy.runtime.evaluation.seams import Seams
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split, read_truth
-from sshr_deploy.runtime.pipeline.images import parts_of
-from sshr_deploy.runtime.settings import LargeImages
-from sshr_deploy.scores import Tally
+from sshr_deploy.runtime.pipeline.images import parts_of, predict_images
+from sshr_deploy.runtime.settings import LargeImages, Mode
+from sshr_deploy.scores import Tally, confusion_matrix
 from tests.runtime.colour_images import TILES, WHOLE, ColourSession, picture, predict_image
 
 
@@ -76,6 +77,40 @@ def test_shares_of_two_processes_add_up(split: tuple[TruthImage, ...], profile: 
     assert nothing.samples == ()
 
 
+def test_large_images_are_scored_as_fields(split: tuple[TruthImage, ...], profile: Profile) -> None:
+    fields = ColourSession(Geometry(448, 56))
+    seamless = evaluate_split(split, ColourSession(), profile, fields=fields)
+    reference = evaluate_split(split, ColourSession(), profile)
+    images = [(item, read_truth(item, 3)) for item in split]
+    expected, seams = np.zeros((3, 4), np.int64), Seams()
+    predictions = predict_images(
+        ((truth, rgb) for _, (rgb, truth) in images), ColourSession(), profile, fields=fields
+    )
+    for truth, (mask, *_) in predictions:
+        expected += confusion_matrix(truth, mask, 3)
+        parts = parts_of(*mask.shape, TILES)
+        rows, columns = [p.top for p in parts], [p.left for p in parts]
+        scored = np.where(truth == 3, truth, mask)
+        seams += Seams.of_mask(scored, 3, rows=rows, columns=columns)
+    assert np.array_equal(seamless.tally.confusion, expected)
+    assert seamless.seams == seams
+    assert seamless.seams.border_pairs == reference.seams.border_pairs > 0
+    assert not np.array_equal(reference.tally.confusion, expected)
+    document, alone = (
+        report(
+            evaluation, profile, fields.info, {},
+            split="val", mode=mode, large=TILES, batch=8, reference=beside,
+        )
+        for evaluation, mode, beside in (
+            (seamless, Mode.SEAMLESS, reference),
+            (reference, Mode.REFERENCE, None),
+        )
+    )  # fmt: skip
+    assert document["scores"]["mean_iou"] == seamless.tally.scores().mean_iou
+    for key in ("scores", "classes", "confusion", "seconds"):
+        assert document["reference"][key] == alone[key]
+
+
 @pytest.mark.parametrize(("engine", "batch"), [("pytorch-cpu", 8), ("pytorch-cuda", 32)])
 def test_the_batch_is_that_of_the_device(
     split: tuple[TruthImage, ...], profile: Profile, engine: str, batch: int
@@ -91,8 +126,9 @@ def test_the_report_is_json_and_consistent(split: tuple[TruthImage, ...], profil
     session = ColourSession()
     evaluation = evaluate_split(split, session, profile)
     document = report(
-        evaluation, profile, session.info, {"kind": "test"}, split="val", large=TILES, batch=8
-    )
+        evaluation, profile, session.info, {"kind": "test"},
+        split="val", mode=Mode.REFERENCE, large=TILES, batch=8,
+    )  # fmt: skip
     document["engine"] |= {"notes": list(document["engine"]["notes"])}  # JSON has no tuples
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     scores = evaluation.tally.scores()
@@ -102,7 +138,8 @@ def test_the_report_is_json_and_consistent(split: tuple[TruthImage, ...], profil
     assert [c["name"] for c in document["classes"]] == ["tumour", "stroma", "normal"]
     assert sum(c["truth_share"] for c in document["classes"]) == pytest.approx(1)
     assert document["split"]["scored_pixels"] == np.sum(document["confusion"]["pixels"])
-    assert document["settings"] == {"large": "tiles", "batch": 8, "label_threshold": 0.5}
+    settings = {"mode": "reference", "large": "tiles", "batch": 8, "label_threshold": 0.5}
+    assert document["settings"] == settings
     assert document["engine"]["engine"] == "colours"
 
 
@@ -116,4 +153,7 @@ def test_masks_of_background_only_are_an_error(
     session = ColourSession()
     evaluation = evaluate_split(split, session, profile)
     with pytest.raises(DatasetError, match="background only"):
-        report(evaluation, profile, session.info, {}, split="val", large=TILES, batch=8)
+        report(
+            evaluation, profile, session.info, {},
+            split="val", mode=Mode.REFERENCE, large=TILES, batch=8,
+        )  # fmt: skip
