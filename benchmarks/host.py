@@ -6,7 +6,6 @@ threads. The ways take turns, so that a busy moment of the machine falls on all 
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -105,11 +104,6 @@ def measure_host(
         "rows": rows,
         "gpu_needs_cores": rows["null"]["cpu_s_per_unit"] / gpu_unit_s,
     }  # fmt: skip
-
-
-def keeps_up(report: dict[str, Any]) -> int:
-    """Cores on which this host would keep up with the GPU: whole ones, one spare for its driver."""
-    return math.ceil(report["gpu_needs_cores"]) + 1
 
 
 class _Host:

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.errors import SessionError
 from sshr_deploy.geometry import Geometry
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch, MaskRule, SessionInfo
 from sshr_deploy.runtime.sessions.base import BaseSession, Finish, output_shape
+from sshr_deploy.version import __version__
 
 _REGION_CELLS = 20
 """Side of the patches of one class in its answers, about."""
@@ -32,10 +34,10 @@ class StandInSession(BaseSession):
     ahead = 1
 
     def __init__(self, num_classes: int, geometry: Geometry, unit_s: float = 0.0) -> None:
-        self.info = SessionInfo("stand-in", "none", "none", "none")
+        self.info = SessionInfo("stand-in", "none", "none", f"sshr-deploy {__version__}")
         self.geometry = geometry
         self._classes, self._unit_s = num_classes, unit_s
-        self._free_at = 0.0
+        self._free_at, self._closed = 0.0, False
         self._inputs = np.empty(0, np.uint8)
         self._answers = {name: self._answer(name) for name in OUTPUT_NAMES}
 
@@ -44,6 +46,8 @@ class StandInSession(BaseSession):
         patches: NDArray[np.uint8],
         rule: MaskRule | None,  # noqa: ARG002
     ) -> Finish:
+        if self._closed:
+            raise SessionError("the stand-in is closed")
         count = len(patches)
         if self._inputs.size < patches.size:
             self._inputs = np.empty(patches.size, np.uint8)
@@ -71,4 +75,5 @@ class StandInSession(BaseSession):
         return np.ascontiguousarray(cells, np.float32)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """There is nothing to free; what is asked of it afterwards is refused."""
+        self._closed = True
