@@ -7,13 +7,13 @@ from sshr_deploy.export.graph.external_data import share_weights
 from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.graph.typed import write_typed_graph
 from sshr_deploy.export.int8.artifacts import int8_artifacts
-from sshr_deploy.export.job import CPU_ENGINE, MODEL_NAME, ExportJob, artifact
+from sshr_deploy.export.job import CPU_ENGINE, ExportJob, artifact
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
 
 
 def make_artifacts(job: ExportJob) -> list[Artifact]:
-    """Write the graphs into the bundle's folder, each qualified if it can run here.
+    """Write the graphs for patches into the bundle's folder, each qualified if it can run here.
 
     Raises:
         ExportError: a graph could not be made, or misses its tolerance.
@@ -28,32 +28,47 @@ def make_artifacts(job: ExportJob) -> list[Artifact]:
     return artifacts
 
 
-def _fp32(job: ExportJob) -> list[Artifact]:
+def make_field_artifacts(job: ExportJob, patches: ExportJob) -> list[Artifact]:
+    """Write graphs for the fields of `job`'s reference, on the weights of those for `patches`.
+
+    Raises:
+        ExportError: a graph could not be made, or misses its tolerance.
+        OSError: the folder cannot be written.
+    """
+    return _fp32(job, patches)
+
+
+def _fp32(job: ExportJob, patches: ExportJob | None = None) -> list[Artifact]:
+    """The FP32 graphs of `job`, for fields on the weights of those for `patches`."""
     made = []
-    for name, engines in job.options.fp32_graphs().items():
-        form = job.options.form_for(engines)
-        job.on_step(f"writing the ONNX graph, HFRM {form}, for {', '.join(engines)}")
+    geometry = job.reference.geometry
+    for ending, engines in job.options.fp32_graphs().items():
+        form, graph = job.options.form_for(engines), job.graph(ending)
+        what = "the ONNX graph" if geometry.is_patch else f"that for {geometry.inputs}"
+        job.on_step(f"writing {what}, HFRM {form}, for {', '.join(engines)}")
         try:
-            write_onnx(job.model, job.folder / name, form=form)
+            write_onnx(job.model, graph, form=form, geometry=geometry)
         except OSError:
             raise
         except Exception as error:  # the exporter raises many kinds
             why = first_line(error)
             raise ExportError(f"PyTorch could not export the network: {why}") from error
         shared: tuple[str, ...] = ()
-        if name != MODEL_NAME:
-            shared = share_weights(job.folder / name, job.folder / MODEL_NAME)
-        made.append(artifact(job, name, Precision.FP32, engines, weights=shared))
+        if patches is not None:
+            shared = share_weights(graph, patches.graph(ending))
+        elif ending:
+            shared = share_weights(graph, job.graph())
+        made.append(artifact(job, graph, Precision.FP32, engines, weights=shared))
     return made
 
 
 def _typed(job: ExportJob, precision: Precision) -> Artifact:
-    file = f"model-{precision}.onnx"
+    graph = job.graph(f"-{precision}")
     job.on_step(f"writing the {precision.upper()} graph")
-    opset = write_typed_graph(job.gpu_graph, job.folder / file, precision)
+    opset = write_typed_graph(job.gpu_graph, graph, precision)
     engines = [
         engine
         for engine in job.options.engines()
         if precision is not Precision.BF16 or engine != CPU_ENGINE
     ]
-    return artifact(job, file, precision, engines, opset)
+    return artifact(job, graph, precision, engines, opset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from sshr_deploy.bundle import (
     write_manifest,
 )
 from sshr_deploy.errors import ExportError, UsageError
-from sshr_deploy.export.artifacts import make_artifacts
+from sshr_deploy.export.artifacts import make_artifacts, make_field_artifacts
 from sshr_deploy.export.calibration import check_calibration
+from sshr_deploy.export.field_reference import field_reference
 from sshr_deploy.export.graph.onnx_from_network import flop_per_input
 from sshr_deploy.export.int8.search_state import check_state, clear_state
 from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from
-from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, ModelFacts
+from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, FieldGraphs, Manifest, ModelFacts
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
@@ -35,7 +37,11 @@ from sshr_deploy.model.checkpoint import (
 )
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.engines.reference import REFERENCE_NAME, write_reference
+from sshr_deploy.runtime.engines.reference import (
+    FIELD_REFERENCE_NAME,
+    REFERENCE_NAME,
+    write_reference,
+)
 from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
@@ -88,7 +94,7 @@ def export_bundle(
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
             job = ExportJob(model, profile, reference, partial, scratch, state, options, on_step)
-            _fill(job, checkpoint, carried)
+            _fill(job, patches, checkpoint, carried)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
                 clear_state(state)
@@ -159,16 +165,37 @@ def _difference(carried: Profile, profile: Profile) -> str:
     )
 
 
-def _fill(job: ExportJob, checkpoint: Path, carried: Profile | None) -> None:
+def _fill(job: ExportJob, patches: PatchSet, checkpoint: Path, carried: Profile | None) -> None:
     """Write all files of the bundle into the job's folder, and prove them."""
     write_reference(job.folder / REFERENCE_NAME, job.reference)
     artifacts = make_artifacts(job)
-    write_manifest(job.folder, _manifest(checkpoint, carried, job, artifacts))
+    fields = _field_graphs(job, patches)
+    write_manifest(job.folder, _manifest(checkpoint, carried, job, artifacts, fields))
     prove_here(load_bundle(job.folder), job.on_step)
 
 
+def _field_graphs(job: ExportJob, patches: PatchSet) -> FieldGraphs | None:
+    """The graphs for fields, written and qualified; None where none are wanted."""
+    geometry = job.options.fields()
+    if geometry is None:
+        return None
+    job.on_step(f"computing {geometry.inputs} with PyTorch, to compare with")
+    on_fields = replace(job, reference=field_reference(job.model, patches, geometry))
+    write_reference(job.folder / FIELD_REFERENCE_NAME, on_fields.reference)
+    return FieldGraphs(
+        geometry=geometry,
+        gflop_per_field=flop_per_input(job.model, geometry) / 1e9,
+        reference_file=FIELD_REFERENCE_NAME,
+        artifacts=make_field_artifacts(on_fields, job),
+    )
+
+
 def _manifest(
-    checkpoint: Path, carried: Profile | None, job: ExportJob, artifacts: list[Artifact]
+    checkpoint: Path,
+    carried: Profile | None,
+    job: ExportJob,
+    artifacts: list[Artifact],
+    fields: FieldGraphs | None,
 ) -> Manifest:
     model = job.model
     return Manifest(
@@ -193,5 +220,6 @@ def _manifest(
         reference_file=REFERENCE_NAME,
         engine_options=job.options.engine_options,
         artifacts=artifacts,
+        fields=fields,
         files={p.name: file_entry(p) for p in sorted(job.folder.iterdir())},
     )

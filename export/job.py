@@ -11,20 +11,28 @@ import numpy as np
 from sshr_deploy.errors import ExportError, SessionError, UsageError
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.onnx_from_network import OPSET
+from sshr_deploy.geometry import BLOCK_PX, MAX_SIDE_PX, Geometry, field_geometry
 from sshr_deploy.manifest import Artifact, EngineOptions, Qualification, Tolerance
 from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.engines.kinds import KINDS, ONNX_CPU, TARGETS, TENSORRT
-from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
+from sshr_deploy.runtime.engines.qualification import (
+    TOLERANCES,
+    misses,
+    passes_for,
+    qualify,
+    tolerance_on,
+)
 from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
 MODEL_NAME = "model.onnx"
-GPU_MODEL_NAME = "model-gpu.onnx"
 CPU_ENGINE = ONNX_CPU.name
+CPU_FIELD_PX, GPU_FIELD_PX = 896, 1344
+"""Sides of fields, where only processors are targets and where GPUs are. Larger ones compute less
+twice (1.31 and 1.19 pixels for each that is kept) and need more memory."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class ExportOptions:
     tolerances: dict[Precision, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
     threads: int | None = None
     """CPU threads; None chooses by width and cores."""
+    field_px: int | None = None
+    """Side of the fields that graphs are made for; 0 for none, None for what the targets like."""
 
     def engines(self) -> tuple[str, ...]:
         """Names of the engines that the bundle is for."""
@@ -56,11 +66,42 @@ class ExportOptions:
         return self.form or usual
 
     def fp32_graphs(self) -> dict[str, tuple[str, ...]]:
-        """The FP32 graphs by name, that for processors first, and the engines that run each."""
+        """The FP32 graphs by the ending of their names, that for processors first, and the engines
+        that run each."""
         gpu = tuple(engine for engine in self.engines() if engine != CPU_ENGINE)
         if self.form_for(gpu) is self.form_for((CPU_ENGINE,)):
-            return {MODEL_NAME: self.engines()}
-        return {MODEL_NAME: (CPU_ENGINE,), GPU_MODEL_NAME: gpu}
+            return {"": self.engines()}
+        return {"": (CPU_ENGINE,), "-gpu": gpu}
+
+    def fields(self) -> Geometry | None:
+        """The fields that graphs are made for; None for none.
+
+        Raises:
+            UsageError: there are none of that side.
+        """
+        usual = GPU_FIELD_PX if set(self.targets) - {ONNX_CPU.target} else CPU_FIELD_PX
+        side_px = usual if self.field_px is None else self.field_px
+        if side_px == 0:
+            return None
+        try:
+            return field_geometry(side_px)
+        except ValueError as error:
+            near = sorted(_sides(), key=lambda side: abs(side - side_px))[:2]
+            raise UsageError(
+                f"no fields with `field` {side_px}: {error}; "
+                f"choose {' or '.join(map(str, sorted(near)))}, or 0 for none"
+            ) from error
+
+
+def _sides() -> list[int]:
+    """Sides that fields may have, in pixels."""
+    found = []
+    for side_px in range(BLOCK_PX, MAX_SIDE_PX + 1, BLOCK_PX):
+        try:
+            found.append(field_geometry(side_px).side_px)
+        except ValueError:
+            continue
+    return found
 
 
 def int8_tolerances(
@@ -80,13 +121,14 @@ def check_options(options: ExportOptions) -> None:
 
     Raises:
         ExportError: the form `FUSED`.
-        UsageError: no such target, or options for engines that are no targets.
+        UsageError: no such target or fields, or options for engines that are no targets.
     """
     if options.form is HfrmForm.FUSED:
         raise ExportError(
             "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
             "export form depthwise or separable"
         )
+    options.fields()
     if unknown := [target for target in options.targets if target not in TARGETS]:
         raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(sorted(TARGETS))}")
     wanted = options.engine_options
@@ -105,7 +147,10 @@ def check_options(options: ExportOptions) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ExportJob:
-    """One export: what its artefacts are made of, and where they are written."""
+    """One export: what its artefacts are made of, and where they are written.
+
+    The graphs are for inputs as its reference has them: patches, or fields.
+    """
 
     model: SSHR
     profile: Profile
@@ -119,15 +164,24 @@ class ExportJob:
     options: ExportOptions
     on_step: OnStep
 
+    def graph(self, ending: str = "") -> Path:
+        """The graph that is called so: "" for processors, "-gpu", "-fp16" and so on."""
+        stem = "model" if self.reference.geometry.is_patch else "field"
+        return self.folder / f"{stem}{ending}.onnx"
+
     @property
     def gpu_graph(self) -> Path:
         """The FP32 graph that GPUs run."""
-        return self.folder / list(self.options.fp32_graphs())[-1]
+        return self.graph(list(self.options.fp32_graphs())[-1])
+
+    def tolerance(self, precision: Precision) -> Tolerance:
+        """That its graphs of a precision have to keep."""
+        return tolerance_on(self.options.tolerances[precision], self.reference.geometry)
 
 
 def artifact(
     job: ExportJob,
-    file: str,
+    graph: Path,
     precision: Precision,
     engines: Sequence[str],
     opset: int = OPSET,
@@ -140,7 +194,7 @@ def artifact(
     """
     found, reason = None, None
     try:
-        found = qualified(job, job.folder / file, precision)
+        found = qualified(job, graph, precision)
     except SessionError as error:
         if precision is not Precision.BF16:  # which no processor's ONNX Runtime computes
             raise ExportError(f"the exported graph does not run: {error}") from error
@@ -149,11 +203,11 @@ def artifact(
     return Artifact(
         engines=tuple(engines),
         precision=precision,
-        file=file,
+        file=graph.name,
         opset=opset,
         hfrm_form=job.options.form_for(engines).value,
         weights=tuple(weights),
-        tolerance=job.options.tolerances[precision],
+        tolerance=job.tolerance(precision),
         qualification=found,
         not_qualified_because=reason,
     )
@@ -166,16 +220,27 @@ def qualified(job: ExportJob, graph: Path, precision: Precision) -> Qualificatio
         SessionError: it cannot run here.
         ExportError: it misses the tolerance; every figure that does is named.
     """
-    job.on_step(
-        f"comparing the {precision.upper()} graph with PyTorch on {len(job.reference)} patches"
-    )
-    classes = job.profile.num_classes
-    with OnnxRuntimeSession(graph, classes, precision=precision.value) as session:
-        session.infer(np.zeros((2, PATCH_PX, PATCH_PX, 3), np.uint8))  # the batch is dynamic
-        found = qualify(session, job.reference, job.profile)
-    if said := misses(found, job.options.tolerances[precision]):
+    reference = job.reference
+    inputs = f"{len(reference)} {reference.geometry.inputs}"
+    job.on_step(f"comparing the {precision.upper()} graph with PyTorch on {inputs}")
+    with open_graph(job, graph, precision) as session:
+        if reference.geometry.is_patch:
+            session.infer(np.zeros_like(reference.patches[:1].repeat(2, 0)))  # the batch is dynamic
+        passes = passes_for((), reference.geometry)
+        found = qualify(session, reference, job.profile, passes=passes)
+    if said := misses(found, job.tolerance(precision)):
         raise ExportError(
             f"the exported {precision.upper()} graph does not equal the checkpoint: "
             f"{'; '.join(said)}; nothing was written"
         )
     return found
+
+
+def open_graph(job: ExportJob, graph: Path, precision: Precision) -> OnnxRuntimeSession:
+    """A graph of the job in ONNX Runtime on this processor.
+
+    Raises:
+        SessionError: it cannot run here.
+    """
+    classes, geometry = job.profile.num_classes, job.reference.geometry
+    return OnnxRuntimeSession(graph, classes, precision=precision.value, geometry=geometry)

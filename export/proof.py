@@ -36,6 +36,12 @@ def prove_here(bundle: Bundle, on_step: OnStep) -> None:
         ExportError: an engine cannot be built, has layers of another type, or is slower in 8 bits.
         SessionError: an engine does not run, or does not equal the reference.
     """
+    _prove(bundle, on_step)
+    if bundle.manifest.fields is not None:
+        _prove(bundle.on_fields(), on_step)
+
+
+def _prove(bundle: Bundle, on_step: OnStep) -> None:
     for artifact in bundle.artifacts(ONNX_CPU.name):
         open_session(bundle, ONNX_CPU.name, OpenOptions(artifact.precision)).close()
     for kind in KINDS:
@@ -82,7 +88,7 @@ def check_int8_faster(sessions: dict[Precision, Session], engine: str) -> None:
     if Precision.INT8 not in sessions or wide not in sessions:
         return
     pair = [sessions[wide], sessions[Precision.INT8]]
-    for batch in (1, default_batch(engine)):
+    for batch in (1, default_batch(engine, pair[0].geometry)):
         wide_calls, int8_calls = time_until_told_apart(pair, rounds=_ROUNDS, batch=batch)
         if not int8_calls.below(wide_calls):
             clearly = "" if wide_calls.below(int8_calls) else "clearly "

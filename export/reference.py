@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,18 @@ MAX_PATCHES = 64
 MAX_PARTS = 128
 """Patches with label maps: mean IoU needs many pixels of every class. All travel in the bundle, so
 that every machine judges by what the export judged by."""
+MAX_WHOLE = 8
+"""Images that fields are made of."""
 _BATCH = 8
+
+T = TypeVar("T")
+
+
+class Whole(NamedTuple):
+    """An image as it is, and its label map."""
+
+    image: NDArray[np.uint8]  # RGB [H, W, 3]
+    truth: NDArray[np.uint8] | None  # labels [H, W]
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,15 @@ class PatchSet:
     images: Sequence[NDArray[np.uint8]]  # each RGB [H, W, 3]
     source: str
     truth: Sequence[NDArray[np.uint8]] | None = None  # each labels [H, W], N is background
+    whole: Sequence[Whole] | None = None
+    """Some of the images that the patches are parts of, to make fields of; None where fields are
+    to be composed of the patches."""
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def shipped_patches() -> PatchSet:
@@ -67,7 +88,10 @@ def patches_from_folder(folder: Path, profile: Profile, *, relabel: bool = False
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PATCH_SUFFIXES)[:MAX_PATCHES]
     if not paths:
         raise UsageError(f"{folder} holds no PNG or JPEG image; give a folder of patches")
-    return PatchSet([read_image(p) for p in paths], folder.name)
+    images = [read_image(p) for p in paths]
+    return PatchSet(
+        images, folder.name, whole=[Whole(image, None) for image in evenly(images, MAX_WHOLE)]
+    )
 
 
 def reference_from(model: SSHR, patches: PatchSet) -> ReferenceSet:
@@ -100,16 +124,22 @@ def torch_cams(model: SSHR, patches: NDArray[np.uint8]) -> CamBatch:
 def _patches_from_split(folder: Path, profile: Profile, *, relabel: bool) -> PatchSet:
     images: list[NDArray[np.uint8]] = []
     truth: list[NDArray[np.uint8]] = []
+    whole: list[Whole] = []
     items = read_split(folder, profile)
     if not relabel:
         refuse_other_classes(folder, items, profile)
-    for item in items:
+    of_fields = set(evenly(range(len(items)), MAX_WHOLE))
+    for number, item in enumerate(items):
         rgb, mask = read_truth(item, profile.num_classes)
+        if number in of_fields:
+            whole.append(Whole(rgb, mask))
         for part in parts_of(mask.shape[0], mask.shape[1], LargeImages.TILES):
             area = slice(part.top, part.bottom), slice(part.left, part.right)
             images.append(rgb[area])
             truth.append(mask[area])
-    keep = np.linspace(0, len(images) - 1, min(MAX_PARTS, len(images))).round().astype(int)
     return PatchSet(
-        [images[i] for i in keep], f"{folder.name}, with label maps", [truth[i] for i in keep]
+        evenly(images, MAX_PARTS),
+        f"{folder.name}, with label maps",
+        evenly(truth, MAX_PARTS),
+        whole,
     )

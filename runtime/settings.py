@@ -11,10 +11,10 @@ from sshr_deploy.precision import Precision
 
 
 class Mode(Choice):
-    """How a slide or a large image is taken."""
+    """How a slide or large image is labelled."""
 
     SEAMLESS = "seamless"
-    """As fields that share their context, without borders of tiles."""
+    """As fields that share their context, all of them scaled alike: no borders show."""
     REFERENCE = "reference"
     """Each tile alone, as published; no overlap."""
 
@@ -42,6 +42,9 @@ CPU_BATCH, GPU_BATCH = 8, 32
 reads 225 MB of FP16 weights a call, and few patches do not fill its units."""
 
 
+MAX_READERS = 256
+
+
 class RunOptions(TypedDict, total=False):
     """Options of a run in the Python API: those of `sshr-deploy infer`, and `InferSettings`."""
 
@@ -54,20 +57,26 @@ class RunOptions(TypedDict, total=False):
     """A name of `LargeImages`."""
     any_stain: bool
     overwrite: bool
+    mode: str
+    """A name of `Mode`; without it seamless, where the bundle has graphs for fields."""
+    readers: int | None
+    """`InferSettings.readers`."""
 
 
 @dataclass(frozen=True)
 class InferSettings:
     """Settings of one run of `sshr-deploy infer`."""
 
-    mode: Mode = Mode.REFERENCE
+    mode: Mode | None = None
+    """None for seamless where the bundle has graphs for fields, else reference."""
     mpp_um: float | None = None
     """Level-0 pixel size for slides whose file states none, and of all images, in um."""
     force_mpp: bool = False
     """Use `mpp_um` even where the file has its own."""
     tissue: TissueChoice = TissueChoice.AUTO
     batch: int = CPU_BATCH
-    """Patches in one call of the engine; see `engines.kinds.default_batch`."""
+    """Patches in one call of the engine, or fields of as many pixels; see
+    `engines.kinds.default_batch`."""
     overwrite: bool = False
     """Compute again what an earlier run finished."""
     large: LargeImages = LargeImages.TILES
@@ -87,19 +96,22 @@ class InferSettings:
         if unknown := sorted(set(options) - set(RunOptions.__annotations__)):
             names = ", ".join(RunOptions.__annotations__)
             raise UsageError(f"there is no option {unknown[0]!r}; there are {names}")
+        mode = options.get("mode")
         return replace(
             self,
+            mode=self.mode if mode is None else Mode.of(mode),
             mpp_um=_number("mpp", options.get("mpp", self.mpp_um)),
             tissue=TissueChoice.of(options.get("tissue", self.tissue)),
             large=LargeImages.of(options.get("large", self.large)),
             force_mpp=_flag("force_mpp", options.get("force_mpp", self.force_mpp)),
             any_stain=_flag("any_stain", options.get("any_stain", self.any_stain)),
             overwrite=_flag("overwrite", options.get("overwrite", self.overwrite)),
+            readers=options.get("readers", self.readers),
         )
 
-    def key(self) -> dict[str, str]:
-        """The settings that change every result; `mpp_um` and `large` change only some."""
-        return {"mode": self.mode.value, "tissue": self.tissue.value}
+    def __post_init__(self) -> None:
+        if self.readers is not None:
+            check_count("readers", self.readers, MAX_READERS)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ More examples are in `docs/python-api.md`. Errors are those of `sshr_deploy.erro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import UsageError
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.contract import CamBatch, SessionInfo
+from sshr_deploy.runtime.contract import CamBatch, Session, SessionInfo
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
@@ -35,27 +35,55 @@ from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
-from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
 
 AnyPath = str | Path
+OnOpen = Callable[[SessionInfo], SessionInfo]
 
 
 class Model(Closing):
     """A bundle with a proven engine, for one thread at a time; a context manager, see `load`."""
 
-    def __init__(self, spec: RunSpec, bundle: Bundle | None, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        bundle: Bundle | None,
+        on_step: OnStep,
+        *,
+        on_open: OnOpen = lambda info: info,
+        for_slides: bool = False,
+    ) -> None:
+        """Open one engine; the one for fields and the one for patches follow as they are needed.
+
+        Args:
+            spec: of the bundle, the engine and the settings.
+            bundle: the bundle if it is there already.
+            on_step: told what is built.
+            on_open: given the facts of each engine that is opened; says how they stand in
+                documents.
+            for_slides: begin with the engine that slides need in the mode of the settings.
+        """
         self.spec, self.bundle = spec, bundle or load_bundle(spec.bundle)
         use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
-        self.session = open_session(self.bundle, spec.engine, spec.options, on_step=on_step)
+        self._on_step, self._on_open = on_step, on_open
+        mode = choose_mode(spec.settings.mode, self.bundle)
+        self.sessions = Sessions(self.bundle, self._open)
+        self._first = self.sessions.of_slides(mode) if for_slides else self.sessions.patches
         self.classes = self.bundle.manifest.profile.class_names
+
+    @property
+    def session(self) -> Session:
+        """The network of patches."""
+        return self.sessions.patches
 
     @property
     def info(self) -> SessionInfo:
         """Engine, precision, library and device, and why faster engines were not taken."""
-        return self.session.info
+        return self._first.info
 
     @property
     def settings(self) -> InferSettings:
@@ -64,17 +92,28 @@ class Model(Closing):
         return replace(self.spec.settings, batch=chosen or default_batch(self.info.engine))
 
     def __call__(
-        self, rgb: NDArray[np.uint8], *, mpp: float | None = None, large: str = "tiles"
+        self,
+        rgb: NDArray[np.uint8],
+        *,
+        mpp: float | None = None,
+        large: str = "tiles",
+        mode: str | None = None,
     ) -> Segmentation:
         """Segment an image, uint8 [H, W, 3] of any size, with pixels of `mpp` um, in memory.
 
         Raises:
             InputError, UsageError: unusable pixels, or `mpp` (see `check_pixels`).
+            BundleError: `mode` is seamless and the bundle has no graphs for it.
             SessionError: the engine fails.
         """
         profile, batch = self.bundle.manifest.profile, self.settings.batch
         images, cut = [(None, check_pixels(rgb, mpp, profile))], LargeImages.of(large)
-        ((_, found),) = predict_images(images, self.session, profile, cut, batch, mpp_um=mpp)
+        wish = self.spec.settings.mode if mode is None else Mode.of(mode)
+        seamless = choose_mode(wish, self.bundle) is Mode.SEAMLESS
+        fields = (lambda: self.sessions.fields) if seamless else None
+        ((_, found),) = predict_images(
+            images, self.session, profile, cut, batch, fields=fields, mpp_um=mpp
+        )
         return Segmentation(found.mask, found.prob, self.classes)
 
     def cams(self, patches: NDArray[np.uint8]) -> CamBatch:
@@ -100,6 +139,7 @@ class Model(Closing):
 
         Raises:
             UsageError: nothing to do at `source`, an impossible option, or an unusable `out`.
+            BundleError: `mode` is seamless and the bundle has no graphs for it.
             OutputError, SessionError: the disk or the engine fails; finished results are kept.
         """
         watcher = TileCounter(options.pop("on_tiles", no_tiles))
@@ -114,12 +154,25 @@ class Model(Closing):
     def start(
         self, work: Work, settings: InferSettings, reporter: Reporter, wording: Wording = str
     ) -> Run:
-        """A run that is done by iterating over it, for those who watch it themselves."""
-        return Run(work, Context(self.bundle, self.session, settings, wording), reporter)
+        """A run that is done by iterating over it, for those who watch it themselves.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
+        mode = choose_mode(settings.mode, self.bundle)
+        notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
+        settings = replace(settings, mode=mode)
+        return Run(work, Context(self.bundle, self.sessions, settings, wording, notes), reporter)
+
+    def _open(self, bundle: Bundle) -> Session:
+        spec = self.spec
+        session = open_session(bundle, spec.engine, spec.options, on_step=self._on_step)
+        session.info = self._on_open(session.info)
+        return session
 
     def close(self) -> None:
-        """Free the engine; safe to call twice."""
-        self.session.close()
+        """Free the engines; safe to call twice."""
+        self.sessions.close()
 
 
 def load(

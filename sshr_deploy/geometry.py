@@ -69,6 +69,11 @@ class Geometry:
         return self.windows == 1 and self.margin_px == 0
 
     @property
+    def inputs(self) -> str:
+        """Words for them: "patches", or "fields of 896 px"."""
+        return "patches" if self.is_patch else f"fields of {self.side_px} px"
+
+    @property
     def cells(self) -> int:
         """Along a side of the input."""
         return self.side_px // CELL_PX

@@ -68,7 +68,7 @@ class Qualification(Frozen):
     gates_equal: bool
     """The same classes are switched on in every patch, at the profile's threshold."""
     gate_agreement: Share
-    """Share of patches whose classes are all switched alike."""
+    """Share of patches, of fields' cells, whose classes are all switched alike."""
     mask_agreement: Share
     """Share of mask pixels with the same label, over all patches."""
     mask_agreement_worst: Share
@@ -88,6 +88,8 @@ class Tolerance(Frozen):
     """At most; None where masks alone decide."""
     gates_equal: bool = False
     """Every gate of every patch must be equal."""
+    gate_agreement: Share = 0.0
+    """Share of fields' cells whose gates are equal, at least."""
     miou_drop: float | None = None
     """Mean IoU may fall by this, where the patches have label maps."""
 

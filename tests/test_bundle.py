@@ -37,7 +37,8 @@ def test_a_whole_bundle_loads(bundle_dir: Path) -> None:
     (artifact,) = bundle.artifacts("onnx-cpu")
     assert artifact.precision == "fp32"
     assert bundle.artifacts("tensorrt") == []
-    assert set(bundle.manifest.files) == {"model.onnx", "model.onnx.data", "reference.npz"}
+    of_patches = {"model.onnx", "model.onnx.data", "reference.npz"}
+    assert set(bundle.manifest.files) == of_patches | {"field.onnx", "reference-fields.npz"}
 
 
 def test_reformatting_the_manifest_is_harmless(bundle_dir: Path) -> None:

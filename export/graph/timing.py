@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sshr_deploy.runtime.contract import PATCH_PX, Session
+from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.machine.spread import Spread, spread_of
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
@@ -57,7 +57,7 @@ def time_until_told_apart(
 def time_sessions(
     sessions: Sequence[Session], rounds: int = _ROUNDS, batch: int = 1
 ) -> list[list[float]]:
-    """Milliseconds of each of `rounds` calls, with `batch` patches of noise, for each session.
+    """Milliseconds of each of `rounds` calls, with `batch` inputs of noise, for each session.
 
     The sessions take turns, so that a busy moment of the machine falls on all of them. A turn
     begins with calls that are not counted, until a session runs as it would alone: the threads of
@@ -66,7 +66,8 @@ def time_sessions(
     Raises:
         SessionError: an engine fails.
     """
-    patches = np.random.default_rng(0).integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), np.uint8)
+    shape = (batch, *sessions[0].geometry.input_shape())
+    patches = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     samples: list[list[float]] = [[] for _ in sessions]
     while len(samples[-1]) < rounds:
         for session, times in zip(sessions, samples, strict=True):

@@ -35,7 +35,6 @@ from sshr_deploy.export.int8.verdicts import (
 )
 from sshr_deploy.export.job import (
     CPU_ENGINE,
-    MODEL_NAME,
     ExportJob,
     artifact,
 )
@@ -50,7 +49,7 @@ from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.version import __version__
 
-_CPU_NAME, _TENSORRT_NAME = "model-int8.onnx", "model-int8-tensorrt.onnx"
+_CPU_ENDING, _TENSORRT_ENDING = "-int8", "-int8-tensorrt"
 
 
 def int8_artifacts(job: ExportJob) -> list[Artifact]:
@@ -69,7 +68,7 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
         OSError: a folder cannot be written.
     """
     calibration = _calibration(job)
-    fp32 = job.folder / MODEL_NAME
+    fp32 = job.graph()
     engines = [
         e for target in job.options.targets if target != ONNX_CPU.target for e in TARGETS[target]
     ]
@@ -81,7 +80,7 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
     made = []
     try:
         mix = _search(job, calibration, CPU_SCHEMES, fp32, fp32, progress, timed=True)
-        made.append(_write(job, mix, calibration, _CPU_NAME, (CPU_ENGINE,)))
+        made.append(_write(job, mix, calibration, _CPU_ENDING, (CPU_ENGINE,)))
     except Int8RejectedError as error:
         if not engines:
             raise
@@ -92,7 +91,7 @@ def int8_artifacts(job: ExportJob) -> list[Artifact]:
         write_typed_graph(source, fp16, Precision.FP16)
         progress.next_search()
         mix = _search(job, calibration, TENSORRT_SCHEMES, source, fp16, progress, timed=False)
-        made.append(_write(job, mix, calibration, _TENSORRT_NAME, engines))
+        made.append(_write(job, mix, calibration, _TENSORRT_ENDING, engines))
     return made
 
 
@@ -197,10 +196,10 @@ def _choice(mix: Int8Mix) -> str:
 
 
 def _write(
-    job: ExportJob, mix: Int8Mix, calibration: CalibrationSet, file: str, engines: Sequence[str]
+    job: ExportJob, mix: Int8Mix, calibration: CalibrationSet, ending: str, engines: Sequence[str]
 ) -> Artifact:
-    wide_nodes = mix.write(job.folder / file)
-    made = artifact(job, file, Precision.INT8, engines)
+    wide_nodes = mix.write(job.graph(ending))
+    made = artifact(job, job.graph(ending), Precision.INT8, engines)
     return made.model_copy(
         update={
             "quantisation": Quantisation(

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from sshr_deploy.geometry import PATCH
+
 
 @dataclass(frozen=True)
 class EngineKey:
@@ -15,6 +17,8 @@ class EngineKey:
     engine: str
     """A name of `kinds.ENGINES`."""
     precision: str
+    inputs: str
+    """See `Geometry.inputs`."""
     model_sha256: str
     """Of the graph and its weights."""
     reference_sha256: str
@@ -36,6 +40,11 @@ class EngineKey:
     """How it was built, or what it was timed against; empty where neither was."""
     kernels_sha256: str | None
     """Of the precompiled kernels that the session launches; None where it launches none."""
+
+    @property
+    def for_patches(self) -> bool:
+        """Whether its inputs are patches, not fields."""
+        return self.inputs == PATCH.inputs
 
     @property
     def slot(self) -> str:

@@ -44,6 +44,7 @@ def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
     return EngineKey(
         engine=kind.name,
         precision=precision.value,
+        inputs=bundle.geometry.inputs,
         model_sha256=hashlib.sha256("".join(graph).encode()).hexdigest(),
         reference_sha256=files[bundle.reference_file].sha256,
         batches=tuple(sorted({1, batch})) if kind.has_static_batches else (),

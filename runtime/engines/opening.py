@@ -122,8 +122,9 @@ class Opener:
         )
 
     def _doing(self, candidate: Candidate) -> str:
-        patches = f"comparing it with the reference on {len(self.reference)} patches"
-        return patches if candidate.kind.library is None else f"building the engine and {patches}"
+        inputs = f"{len(self.reference)} {self.bundle.geometry.inputs}"
+        compared = f"comparing it with the reference on {inputs}"
+        return compared if candidate.kind.library is None else f"building the engine and {compared}"
 
     def _unproven(
         self, candidate: Candidate, key: EngineKey, entry: Entry | None, reason: str
@@ -211,13 +212,13 @@ class Opener:
         def on_patches(count: int) -> None:
             nonlocal done
             done += count
-            sparse(f"compared {done} patches, of {total} in each pass")
+            sparse(f"compared {done} {self.bundle.geometry.inputs}, of {total} in each pass")
 
         return qualify(
             session,
             self.reference,
             self.bundle.manifest.profile,
-            passes=passes_for(key.batches),
+            passes=passes_for(key.batches, self.bundle.geometry),
             fill=bool(key.batches),
             on_patches=on_patches,
         )

@@ -8,6 +8,7 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.manifest import IouComparison, Qualification, Tolerance
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
@@ -32,6 +33,16 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.INT8: Tolerance(mask_agreement=0.985, miou_drop=0.005),
 }
 """Bounds for an artefact of each precision, unless the export was told otherwise."""
+_GATES_OF_CELLS = 0.9995
+"""Share of a field's cells whose gates must be those of the reference, where all of a patch must.
+Among ten thousand probabilities one may be within rounding of the threshold."""
+
+
+def tolerance_on(tolerance: Tolerance, geometry: Geometry) -> Tolerance:
+    """Bounds for patches as they hold for inputs of this geometry."""
+    if geometry.is_patch or not tolerance.gates_equal:
+        return tolerance
+    return tolerance.model_copy(update={"gates_equal": False, "gate_agreement": _GATES_OF_CELLS})
 
 
 def qualify(
@@ -87,10 +98,13 @@ def qualify(
     )
 
 
-def passes_for(batches: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Passes that reach all that an engine of these static batch sizes has: each, and the tail."""
+def passes_for(batches: Sequence[int], geometry: Geometry = PATCH) -> tuple[tuple[int, ...], ...]:
+    """Passes that reach all that an engine of these static batch sizes has: each, and the tail.
+
+    An engine that takes any number gets fields one by one: a call of eight could fill the memory.
+    """
     if not batches:
-        return ((1, 8),)
+        return ((1, 8),) if geometry.is_patch else ((1,),)
     tail = max(max(batches) // 2, 1)
     return tuple((size,) for size in sorted({*batches, tail}))
 
@@ -106,6 +120,11 @@ def misses(found: Qualification, tolerance: Tolerance) -> list[str]:
         ]
     if tolerance.gates_equal and not found.gates_equal:
         said.append("a class gate differs")
+    if not found.gate_agreement >= tolerance.gate_agreement:
+        said.append(
+            f"class gates agree in {found.gate_agreement:.4%} of cells "
+            f"(at least {tolerance.gate_agreement:.2%})"
+        )
     for worst, share, least in (
         ("", found.mask_agreement, tolerance.mask_agreement),
         ("in the worst patch ", found.mask_agreement_worst, tolerance.mask_agreement_worst),
@@ -167,7 +186,7 @@ class _Comparison:
         self._gate_above = gate_threshold(reference, profile)
         self._classes = profile.num_classes
         self._equal: dict[int, tuple[int, int]] = {}  # by patch: equal pixels, pixels
-        self._gates: dict[int, bool] = {}
+        self._gates: dict[int, float] = {}  # by patch: share of its gates (of cells) that are equal
         # Of the session and of the reference.
         self._confusion = np.zeros((2, self._classes, self._classes + 1), np.int64)
         self.cam_errors = dict.fromkeys(CAM_NAMES, 0.0)
@@ -185,7 +204,7 @@ class _Comparison:
         mine, wanted = (
             gate(np.moveaxis(p, 0, -1), self._gate_above) for p in (got.prob[place], prob)
         )
-        equal_gate = np.array_equal(mine, wanted)
+        equal_gates = float((mine == wanted).all(-1).mean())  # of the patch, or of its cells
         masks = [self._label(got, place, index), self._label(reference.cams, index, index)]
         equal = int((masks[0] == masks[1]).sum())
         if index in self._equal:  # it filled a call: the worse one counts, once
@@ -195,11 +214,11 @@ class _Comparison:
             counts = [confusion_matrix(truth, mask, self._classes) for mask in masks]
             self._confusion += np.stack(counts)
         self._equal[index] = equal, masks[0].size
-        self._gates[index] = self._gates.get(index, True) and equal_gate
+        self._gates[index] = min(self._gates.get(index, 1.0), equal_gates)
 
     @property
     def gate_agreement(self) -> float:
-        """Share of patches whose gates are equal."""
+        """Share of patches, or of fields' cells, whose gates are equal."""
         return sum(self._gates.values()) / len(self._gates)
 
     @property

@@ -1,7 +1,8 @@
 """Patches or fields with what PyTorch FP32 says of them: what every artefact is compared with.
 
-It travels in the bundle (`reference.npz`), so that a workstation without PyTorch can qualify what
-it runs. The file is a plain, uncompressed .npz of arrays; nothing in it is executed.
+It travels in the bundle (`reference.npz`, `reference-fields.npz`), so that a workstation without
+PyTorch can qualify what it runs. The file is a plain, uncompressed .npz of arrays; nothing in it is
+executed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch
 
 REFERENCE_NAME = "reference.npz"
+FIELD_REFERENCE_NAME = "reference-fields.npz"
 _FIX = "export the bundle again"
 _MAX_SIDE_PX = 1 << 15
 

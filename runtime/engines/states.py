@@ -56,6 +56,10 @@ def _state(bundle: Bundle, entry: Entry) -> EngineState:
         return EngineState(entry, State.DAMAGED, entry.damage or "it has no record")
     key = entry.key
     kind = find_kind(key.engine)
+    if not key.for_patches:
+        if bundle.manifest.fields is None:
+            return EngineState(entry, State.STALE, "the bundle has no graphs for fields any more")
+        bundle = bundle.on_fields()
     candidates = candidates_for(bundle, kind, Precision(key.precision)) if kind else []
     if not candidates:
         reason = f"the bundle has no {key.precision} for {key.engine} any more"

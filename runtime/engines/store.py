@@ -85,11 +85,16 @@ class EngineStore:
         return read_entry(path) if path.is_dir() else None
 
     def nearest(self, key: EngineKey) -> Entry | None:
-        """The sound entry of the same engine and precision that differs from `key` least."""
+        """The sound entry that differs from `key` least.
+
+        It is of the same engine and precision, and like this for patches or for fields.
+        """
         same = [
             entry
             for entry in self.entries(check_files=False)
-            if entry.key and (entry.key.engine, entry.key.precision) == (key.engine, key.precision)
+            if entry.key
+            and (entry.key.engine, entry.key.precision) == (key.engine, key.precision)
+            and entry.key.for_patches is key.for_patches
         ]
         return min(same, key=lambda e: len(e.key.differences(key)) if e.key else 0, default=None)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import Session, SessionInfo
+from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.runtime.pipeline.image_work import Prediction
@@ -38,7 +38,8 @@ from sshr_deploy.runtime.pipeline.results import (
     Source,
     Summary,
 )
-from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.pipeline.sessions import Sessions
+from sshr_deploy.runtime.settings import InferSettings, Mode
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.version import __version__
 
@@ -65,15 +66,24 @@ class Context:
     """Model, engine and settings that all results of a run share."""
 
     bundle: Bundle
-    session: Session
+    sessions: Sessions
     settings: InferSettings
+    """With a mode."""
     wording: Wording = str
     """Of messages in documents; the command line names its options there."""
+    notes: tuple[str, ...] = ()
+    """For readers of the results, beside those of the engine."""
 
     @property
-    def engine(self) -> SessionInfo:
-        """Engine of the run; a session may find more to note while it runs."""
-        return self.session.info
+    def mode(self) -> Mode:
+        """Of the settings."""
+        assert self.settings.mode is not None
+        return self.settings.mode
+
+    def engine(self, kind: Kind) -> SessionInfo:
+        """Engine of inputs of a kind; a session may find more to note while it runs."""
+        info = self.sessions.info(kind, self.mode)
+        return replace(info, notes=(*info.notes, *map(self.wording, self.notes)))
 
     @property
     def profile(self) -> Profile:
@@ -87,11 +97,8 @@ class Context:
         are large.
         """
         settings = self.settings
-        key: Key = {
-            "input_fingerprint": fingerprint,
-            **self._engine_key(),
-            **settings.key(),
-        }
+        kind = result.input.kind if isinstance(result, Summary) else kind_of_result(result)
+        key = self._key(fingerprint, kind)
         source = None if result.mpp is None else result.mpp.source
         if source in (None, IMAGE_MPP_SOURCE):
             key["mpp_um"] = settings.mpp_um
@@ -103,33 +110,33 @@ class Context:
 
     def units_key(self, fingerprint: str, mpp: Mpp) -> str:
         """Identity of what the network says of a slide's tiles or fields."""
-        parts = {
-            "input_fingerprint": fingerprint,
-            **self._engine_key(),
-            **self.settings.key(),
-            "mpp_um": [mpp.x_um, mpp.y_um],
-            "geometry": asdict(self.session.geometry),
-        }
-        return json.dumps(parts)
+        geometry = self.sessions.of_slides(self.mode).geometry
+        parts = {"mpp_um": [mpp.x_um, mpp.y_um], "geometry": asdict(geometry)}
+        return json.dumps({**self._key(fingerprint, "slide"), **parts})
 
-    def _engine_key(self) -> Key:
+    def _key(self, fingerprint: str, kind: Kind) -> Key:
+        """What changes every result; `mpp_um` and `large` change only some."""
+        engine = self.engine(kind)
         return {
+            "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
             "sshr_deploy": __version__,
-            "engine": f"{self.engine.engine} {self.engine.precision}",
-            "library": self.engine.library,
-            "device": self.engine.device,
-            "qualified": self.engine.unqualified is None,
+            "engine": f"{engine.engine} {engine.precision}",
+            "library": engine.library,
+            "device": engine.device,
+            "qualified": engine.unqualified is None,
+            "mode": self.mode.value,
+            "tissue": self.settings.tissue.value,
         }
 
-    def provenance(self) -> Provenance:
-        """Engine, bundle and version, for each document."""
+    def provenance(self, kind: Kind) -> Provenance:
+        """Engine, bundle and version, for each document about inputs of a kind."""
         manifest = self.bundle.manifest
         return Provenance(
             sshr_deploy=__version__,
             profile=manifest.profile.name,
             relabelled_from=manifest.relabelled_from,
-            engine=self.engine,
+            engine=self.engine(kind),
             bundle=BundleFacts(
                 path=str(self.bundle.path),
                 manifest_sha256=self.bundle.manifest_sha256,
@@ -149,14 +156,14 @@ def summary_of(
     fingerprint: str,
 ) -> SlideSummary | PatchSummary:
     """Content of `summary.json`: a result, which file it is of, and all that decided it."""
-    kind: Kind = "slide" if isinstance(result, SlideResult) else "patch"
+    kind = kind_of_result(result)
     parts = {
         "schema_version": SCHEMA_VERSION,
         "input": Source(path=str(path.absolute()), kind=kind),
         "finished_utc": now_utc(),
         "folder": relative.as_posix(),
         **dict(result),
-        **dict(context.provenance()),
+        **dict(context.provenance(kind)),
         "key": context.key(fingerprint, result),
     }
     return SlideSummary(**parts) if kind == "slide" else PatchSummary(**parts)
@@ -172,8 +179,12 @@ def run_record(
     interrupted: bool,
     stopped_by: str | None,
     effort: RunEffort | None,
+    kind: Kind,
 ) -> RunRecord:
-    """The record of a run: settings, versions, and how each input ended."""
+    """The record of a run: settings, versions, and how each input ended.
+
+    Its engine is that of inputs of `kind`.
+    """
     statuses = [r.status for r in results]
     return RunRecord(
         schema_version=SCHEMA_VERSION,
@@ -188,7 +199,7 @@ def run_record(
             failed=statuses.count("failed"),
         ),
         left_out=dict(left_out),
-        **dict(context.provenance()),
+        **dict(context.provenance(kind)),
         settings=context.settings,
         machine=Machine(platform=platform.platform(), python=platform.python_version()),
         libraries=library_versions(_LIBRARIES),
@@ -196,6 +207,11 @@ def run_record(
         inputs=tuple(_ended(r) for r in results),
         failed_earlier=(),
     )
+
+
+def kind_of_result(result: SlideResult | PatchResult) -> Kind:
+    """Kind of the input that a result is of."""
+    return "slide" if isinstance(result, SlideResult) else "patch"
 
 
 def slide_classes(profile: Profile, counts: Sequence[int], mpp_um: float) -> tuple[SlideClass, ...]:

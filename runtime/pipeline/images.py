@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -40,7 +40,7 @@ def predict_images(
     large: LargeImages = LargeImages.TILES,
     batch: int = CPU_BATCH,
     *,
-    fields: Session | None = None,
+    fields: Callable[[], Session] | None = None,
     mpp_um: float | None = None,
     on_parts: OnParts[K] = lambda *_: None,
     on_error: OnError[K] = _raise,
@@ -51,7 +51,7 @@ def predict_images(
     part's own size, as published. `batch` patches go through the network at a time, of one image or
     of several: no more than `batch` images are held for each batch that the session has in flight.
 
-    With a session of `fields`, images that would be cut go through that one instead: at the model's
+    With `fields`, images that would be cut go through that one instead: at the model's
     scale, mirrored at their edges, each level of the CAMs scaled over the whole image (see
     `runtime.field_labels`).
 
@@ -61,7 +61,8 @@ def predict_images(
         profile: its classes, gate and pixel size.
         large: whether large images are cut.
         batch: patches a call of the engine; a field counts as so many as it holds.
-        fields: the network of fields, for large images in seamless mode.
+        fields: gives the network of fields, for large images in seamless mode; called where there
+            is one.
         mpp_um: pixel size of the images; None where it is not known, then their pixels are taken
             to be of the profile's size.
         on_parts: called with (key, parts done, all parts) of the first image that is not finished
@@ -76,14 +77,14 @@ def predict_images(
     patches = _PatchImages[K](profile, scale, on_error, large)
     if fields is None:
         return patches.predict(images, session, batch, on_parts)
-    work = FieldImages[K](profile, scale, on_error, fields.geometry)
-    return _in_turns(images, (patches, session), (work, fields), batch, on_parts)
+    return _in_turns(images, patches, session, fields, batch, on_parts)
 
 
 def _in_turns(
     images: Iterable[tuple[K, NDArray[np.uint8]]],
-    patches: tuple[_PatchImages[K], Session],
-    fields: tuple[FieldImages[K], Session],
+    patches: _PatchImages[K],
+    session: Session,
+    fields: Callable[[], Session],
     batch: int,
     on_parts: OnParts[K],
 ) -> Iterator[tuple[K, Prediction]]:
@@ -91,11 +92,15 @@ def _in_turns(
 
     def is_cut(image: tuple[K, NDArray[np.uint8]]) -> bool:
         height, width = image[1].shape[:2]
-        return len(parts_of(height, width, patches[0].large, patches[0].scale)) > 1
+        return len(parts_of(height, width, patches.large, patches.scale)) > 1
 
     for cut, group in groupby(images, is_cut):
-        work, session = fields if cut else patches
-        yield from work.predict(group, session, inputs_for(batch, session.geometry), on_parts)
+        if not cut:
+            yield from patches.predict(group, session, batch, on_parts)
+            continue
+        geometry = fields().geometry
+        work = FieldImages[K](patches.profile, patches.scale, patches.on_error, geometry)
+        yield from work.predict(group, fields(), inputs_for(batch, geometry), on_parts)
 
 
 def model_scale(profile: Profile, mpp_um: float | None) -> float:

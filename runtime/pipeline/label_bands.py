@@ -20,8 +20,8 @@ from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.slides.fields import Blocks, Field
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan
+from sshr_deploy.runtime.writers.bands import BAND_PX
 
-BAND_PX = 512
 _BAND_CELLS = BAND_PX // CELL_PX
 
 Band = NDArray[np.uint8]  # [at most 512, width]

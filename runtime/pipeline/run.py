@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError
+from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
@@ -38,6 +39,7 @@ from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, Slide
 from sshr_deploy.runtime.pipeline.run_folder import write_run
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.work import Work
+from sshr_deploy.runtime.settings import Mode
 
 _INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, WatcherError)
 
@@ -131,6 +133,7 @@ class Run:
             interrupted=isinstance(stopped_by, _INTERRUPTIONS),
             stopped_by=None if reason is None else context.wording(str(reason)),
             effort=self._effort(),
+            kind="slide" if any(i.kind == "slide" for i in work.found.inputs) else "patch",
         )
         written = write_run(
             work.out,
@@ -166,13 +169,14 @@ class Run:
 
     def _slides(self, items: Sequence[Input]) -> Iterator[None]:
         context = self.context
-        session, settings = context.session, context.settings
+        settings = context.settings
+        session = context.sessions.of_slides(context.mode)
         flow = Flow(
             items,
             self._plan,
             session,
             mask_rule(context.profile) if session.geometry.is_patch else None,
-            batch=settings.batch,
+            batch=inputs_for(settings.batch, session.geometry),
             readers=self._readers,
             ledger=self._ledger,
             reporter=self.reporter,
@@ -201,6 +205,7 @@ class Run:
 
     def _patches(self, items: Sequence[Input]) -> Iterator[None]:
         profile, settings = self.context.profile, self.context.settings
+        sessions = self.context.sessions
         progress = PartsProgress(self.reporter)
 
         def failed(image: _Image, error: Exception) -> None:
@@ -209,10 +214,11 @@ class Run:
 
         predictions = predict_images(
             self._readable(items),
-            self.context.session,
+            sessions.patches,
             profile,
             settings.large,
             settings.batch,
+            fields=(lambda: sessions.fields) if self.context.mode is Mode.SEAMLESS else None,
             mpp_um=settings.mpp_um,
             on_parts=lambda image, done, parts: progress(image.item.path, done, parts),
             on_error=failed,

@@ -25,6 +25,7 @@ from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pipeline.results import (
     MaskFacts,
+    SlideClass,
     SlideFacts,
     SlideResult,
     StageSeconds,
@@ -36,9 +37,10 @@ from sshr_deploy.runtime.slides import SlideReader, open_slide
 from sshr_deploy.runtime.slides.handles import SlideHandles
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.stain import check_stain
-from sshr_deploy.runtime.writers.geojson import write_geojson
-from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
-from sshr_deploy.runtime.writers.overlay import write_overlay
+from sshr_deploy.runtime.writers.bands import LabelCounts, feed
+from sshr_deploy.runtime.writers.geojson import regions_sink
+from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
+from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay
 
 _T = TypeVar("_T")
 
@@ -71,7 +73,7 @@ class SlideWork(Closing):
         self._folder, self._profile = folder, profile
         self._handles, self._store = handles, store
         self._facts, self._stages = facts, stages
-        self._label_counts = np.zeros(profile.num_classes + 1, np.int64)
+        self._counts = LabelCounts(background=profile.num_classes)
         self._regions = 0
         self._files: dict[str, int] = {}
 
@@ -112,8 +114,7 @@ class SlideWork(Closing):
 
     def result(self) -> SlideResult:
         """Findings, once it is finished."""
-        plan, profile = self.units.plan, self._profile
-        classes = slide_classes(profile, self._label_counts.tolist(), plan.grid.mpp_um)
+        plan, classes = self.units.plan, self._classes()
         return SlideResult(
             slide=self._facts,
             mpp=plan.mpp,
@@ -156,30 +157,41 @@ class SlideWork(Closing):
         }
 
     def _write(self, check_stop: Callable[[], None]) -> None:
-        mask = np.concatenate(list(self._checked(self.units.bands(self._store), check_stop)))
-        plan, profile = self.units.plan, self._profile
+        plan, profile, folder = self.units.plan, self._profile, self._folder
         grid = plan.grid
-        self._label_counts += np.bincount(mask.ravel(), minlength=profile.num_classes + 1)
-        classes = slide_classes(profile, self._label_counts.tolist(), grid.mpp_um)
-        self._regions = write_geojson(
-            self._folder / REGIONS_NAME, mask, profile=profile, l0_px_per_mask_px=grid.l0_px_per_px
-        )
+        size_px = grid.width_px, grid.height_px
+        picked = LabelPicker(size_px, plan.thumbnail.shape[:2])
+        with (
+            regions_sink(
+                folder / REGIONS_NAME,
+                size_px,
+                profile=profile,
+                l0_px_per_mask_px=grid.l0_px_per_px,
+            ) as regions,
+            ome_tiff_sink(
+                folder / MASK_NAME,
+                size_px,
+                profile=profile,
+                mask_mpp_um=grid.mpp_um,
+                name=self.path.name,
+            ) as mask,
+        ):
+            bands = self._checked(self.units.bands(self._store), check_stop)
+            feed(bands, [self._counts, picked, regions, mask])
+        self._regions = regions.count
         write_overlay(
-            self._folder / OVERLAY_NAME,
+            folder / OVERLAY_NAME,
             plan.thumbnail,
-            mask,
+            picked.labels,
             profile=profile,
-            shares={c.name: c.share for c in classes},
+            shares={c.name: c.share for c in self._classes()},
             title=self.path.name,
             thumbnail_mpp_um=plan.thumbnail_mpp_um,
         )
-        write_ome_tiff(
-            self._folder / MASK_NAME,
-            mask,
-            profile=profile,
-            mask_mpp_um=grid.mpp_um,
-            name=self.path.name,
-        )
+
+    def _classes(self) -> tuple[SlideClass, ...]:
+        counts: list[int] = self._counts.counts.tolist()
+        return slide_classes(self._profile, counts, self.units.plan.grid.mpp_um)
 
     def _checked(self, bands: Iterator[_T], check_stop: Callable[[], None]) -> Iterator[_T]:
         while True:
@@ -215,7 +227,7 @@ def begin_slide(
         OutputError: nothing can be written into `folder`.
     """
     profile, settings = context.profile, context.settings
-    geometry = context.session.geometry
+    geometry = context.sessions.of_slides(context.mode).geometry
     stages, ledger = Stages(), Ledger(run_ledger)
     with ExitStack() as undo:
         with ledger.working("plan"):

@@ -10,21 +10,34 @@ from sshr_deploy.cli.option_names import as_options
 if TYPE_CHECKING:
     from sshr_deploy.api import Model
     from sshr_deploy.bundle import Bundle
+    from sshr_deploy.runtime.contract import SessionInfo
     from sshr_deploy.runtime.pipeline.spec import RunSpec
 
 
-def open_model(spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = None) -> Model:
+def open_model(
+    spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = None, for_slides: bool = False
+) -> Model:
     """See `Model`; says on stderr what is built, and what runs though it is not proven."""
     from sshr_deploy.api import Model
     from sshr_deploy.cli.console import say
 
-    model = Model(spec, bundle, lambda text: None if quiet else say(text))
-    info = model.info
-    model.session.info = replace(  # which stands in documents too
-        info,
-        rejected={name: as_options(why) for name, why in info.rejected.items()},
-        notes=tuple(map(as_options, info.notes)),
-        unqualified=None if info.unqualified is None else as_options(info.unqualified),
+    def opened(info: SessionInfo) -> SessionInfo:
+        """Said of each engine; its words stand in documents too."""
+        if info.unqualified is not None:
+            say(f"warning: this network is not qualified here: {info.unqualified}")
+        return replace(
+            info,
+            rejected={name: as_options(why) for name, why in info.rejected.items()},
+            notes=tuple(map(as_options, info.notes)),
+            unqualified=None if info.unqualified is None else as_options(info.unqualified),
+        )
+
+    model = Model(
+        spec,
+        bundle,
+        lambda text: None if quiet else say(text),
+        on_open=opened,
+        for_slides=for_slides,
     )
     trained_on = model.bundle.manifest.relabelled_from
     if trained_on is not None:
@@ -32,6 +45,4 @@ def open_model(spec: RunSpec, *, quiet: bool = False, bundle: Bundle | None = No
             f"warning: the classes were renamed by the export (--relabel); the network was trained "
             f"on {', '.join(trained_on['classes'])}"
         )
-    if model.info.unqualified is not None:
-        say(f"warning: this network is not qualified here: {model.info.unqualified}")
     return model

@@ -121,8 +121,8 @@ def _print_table(states: list[EngineState]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("engine", "precision", "state", "agreement", "MB", "made")
-    for column in (3, 4):
+    table = Table("engine", "precision", "for", "state", "agreement", "MB", "made")
+    for column in (4, 5):
         table.columns[column].justify = "right"
     for item in states:
         record, key = item.entry.record, item.entry.key
@@ -131,6 +131,7 @@ def _print_table(states: list[EngineState]) -> None:
         table.add_row(
             escape(one_line(key.engine if key else engine)),
             escape(one_line(key.precision if key else precision)),
+            escape(one_line(key.inputs if key else "")),
             item.state.value,
             f"{record.qualification.mask_agreement:.3%}" if record else "",
             f"{size / 1e6:.1f}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,6 +34,9 @@ from sshr_deploy.runtime.settings import (
     TissueChoice,
 )
 
+if TYPE_CHECKING:
+    from sshr_deploy.runtime.pipeline.records import RunEffort
+
 
 def infer(
     source: Annotated[
@@ -48,8 +51,13 @@ def infer(
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
     mode: Annotated[
-        Mode, typer.Option(help="How tiles are put together; reference: each alone, as published.")
-    ] = Mode.REFERENCE,
+        Mode | None,
+        typer.Option(
+            help="seamless: large fields that share their context, so that no borders show; "
+            "reference: tiles of 224 px, each alone, as published.",
+            show_default="seamless, if the bundle has graphs for fields",
+        ),
+    ] = None,
     mpp: MppOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
@@ -62,6 +70,15 @@ def infer(
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
+    readers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Threads that read slides.",
+            show_default="as many as keep up with the engine, 2 to the number of cores",
+        ),
+    ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     overwrite: Annotated[
@@ -93,13 +110,15 @@ def infer(
         overwrite=overwrite,
         large=large,
         any_stain=any_stain,
+        readers=readers,
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
     with prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))
-        with open_model(spec, quiet=quiet) as opened:
+        slides = any(item.kind == "slide" for item in work.found.inputs)
+        with open_model(spec, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(
@@ -110,6 +129,8 @@ def infer(
             try:
                 with make_reporter(quiet=quiet) as reporter:
                     run = opened.start(work, opened.settings, reporter, as_options)
+                    for note in () if quiet else run.context.notes:
+                        say(note)
                     for _ in run:  # the reporter tells how each input ended
                         pass
             except KeyboardInterrupt:
@@ -123,7 +144,22 @@ def infer(
         typer.echo(json.dumps(result.document.model_dump(), indent=2))
     elif not quiet:
         print_results(result, out)
+        if (effort := result.document.effort) is not None:
+            say(_effort_line(effort))
     raise typer.Exit(result.exit_code)
+
+
+def _effort_line(effort: RunEffort) -> str:
+    """What limited a run, in one line."""
+    from sshr_deploy.errors import counted
+
+    computed, waited = effort.busy_s.get("infer", 0.0), effort.engine_waited_s
+    waits = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in waited.items())
+    return (
+        f"limited by: {effort.limited_by}; the engine computed {computed:.1f} s and waited "
+        f"{sum(waited.values()):.1f} s{f' ({waits})' if waits else ''}; "
+        f"{counted(effort.readers, 'reading thread')}"
+    )
 
 
 def _threads(count: int | None) -> str:

@@ -48,8 +48,10 @@ class HFRM(nn.Module):
 
     def gate(self, context: Tensor) -> Tensor:
         """Deep context [B, context_channels, ...] -> 1 + gamma_s w, [B, C, ...]."""
-        hidden = self.veto_mlp(context.movedim(1, -1)).movedim(-1, 1)
-        return 1 + self.gamma_veto * torch.sigmoid(hidden)
+        rows = context.movedim(1, -1)
+        # As a matrix, whatever the windows: ONNX then takes the weights of all as they are.
+        hidden = self.veto_mlp(rows.flatten(0, -2)).unflatten(0, rows.shape[:-1])
+        return 1 + self.gamma_veto * torch.sigmoid(hidden.movedim(-1, 1))
 
     def gate_map(self, context: Tensor, spread: Spread | None = None) -> Tensor:
         """1 + gamma_s w for each cell: [B, C, 1, 1] of one context, else [B, C, H, W]."""

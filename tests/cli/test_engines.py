@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.atomic import partial_name
+from tests.bundles import copy_without_field_engines
 
 
 @pytest.fixture
 def bundle_dir(small_bundle_dir: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    return copy_without_field_engines(small_bundle_dir, tmp_path / "bundle")
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:

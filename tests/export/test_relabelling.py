@@ -19,7 +19,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile, load_profile
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.spec import RunSpec
-from sshr_deploy.runtime.settings import InferSettings, OpenOptions
+from sshr_deploy.runtime.settings import InferSettings, Mode, OpenOptions
 
 
 @pytest.mark.usefixtures("exported_before")
@@ -44,7 +44,8 @@ def test_other_class_names_are_recorded_with_those_of_the_training(
     assert any(text.startswith(f"renaming the classes, which were {names[0]}") for text in said)
     spec = RunSpec(bundle.path, InferSettings(), "onnx-cpu", OpenOptions())
     with open_model(spec, quiet=True) as model:
-        provenance = Context(bundle, model.session, InferSettings()).provenance()
+        context = Context(bundle, model.sessions, InferSettings(Mode.REFERENCE))
+        provenance = context.provenance("slide")
     assert provenance.relabelled_from == bundle.manifest.relabelled_from
     assert f"the network was trained on {', '.join(names)}" in capsys.readouterr().err
 

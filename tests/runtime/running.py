@@ -14,8 +14,9 @@ from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run import Run, RunResult
+from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.settings import InferSettings, Mode
 
 
 @dataclass
@@ -42,6 +43,12 @@ class Recorder:
             raise KeyboardInterrupt
 
 
+def context_of(bundle: Bundle, session: Session, **settings: Any) -> Context:
+    """Of runs with one session: of patches for reference mode, of fields for seamless."""
+    mode = Mode.REFERENCE if session.geometry.is_patch else Mode.SEAMLESS
+    return Context(bundle, Sessions.of(bundle, session), InferSettings(mode, **settings))
+
+
 @dataclass
 class Runner:
     bundle: Bundle
@@ -50,7 +57,7 @@ class Runner:
     def __call__(
         self, source: Path, out: Path, *, reporter: Recorder | None = None, **settings: Any
     ) -> RunResult:
-        context = Context(self.bundle, self.session, InferSettings(**settings))
+        context = context_of(self.bundle, self.session, **settings)
         with prepare_run(source, out, context.settings) as work:
             run = Run(work, context, reporter or Recorder())
             for _ in run:

@@ -20,6 +20,7 @@ from sshr_deploy.export.graph.onnx_from_network import write_onnx
 from sshr_deploy.export.int8.search_state import search_keys
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches, torch_cams
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
@@ -40,7 +41,8 @@ def bundle(
 ) -> Bundle:
     """As exported by default, with FP16; the depthwise graph is taken from the small bundle."""
 
-    def write(model: object, path: Path, *, form: HfrmForm) -> None:
+    def write(model: object, path: Path, *, form: HfrmForm, geometry: Geometry) -> None:
+        assert geometry == PATCH
         if form is HfrmForm.SEPARABLE:
             write_onnx(model, path, form=form)  # type: ignore[arg-type]
             return
@@ -49,7 +51,7 @@ def bundle(
             shutil.copy(small_bundle_dir / name, path.with_name(name))
 
     patches = PatchSet(shipped_patches().images[:2], "two")
-    options = ExportOptions((Precision.FP16,), ("tensorrt-rtx",))
+    options = ExportOptions((Precision.FP16,), ("tensorrt-rtx",), field_px=0)
     out = tmp_path_factory.mktemp("gpu") / "bundle"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(artifacts, "write_onnx", write)

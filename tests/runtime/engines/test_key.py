@@ -11,6 +11,7 @@ from sshr_deploy.runtime.engines.key import EngineKey
 KEY = EngineKey(
     engine="tensorrt-rtx",
     precision="fp16",
+    inputs="patches",
     model_sha256="a" * 64,
     reference_sha256="b" * 64,
     batches=(1, 8),
@@ -27,6 +28,7 @@ KEY = EngineKey(
 CHANGES: dict[str, tuple[Any, str]] = {
     "engine": ("tensorrt", "engine tensorrt-rtx -> tensorrt"),
     "precision": ("int8", "precision fp16 -> int8"),
+    "inputs": ("fields of 896 px", "inputs patches -> fields of 896 px"),
     "model_sha256": ("c" * 64, "model_sha256 aaaaaaaaaaaa -> cccccccccccc"),
     "reference_sha256": ("c" * 64, "reference_sha256 bbbbbbbbbbbb -> cccccccccccc"),
     "batches": ((1, 16), r"batches 1\+8 -> 1\+16"),

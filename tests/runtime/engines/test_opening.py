@@ -28,13 +28,14 @@ from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.sessions.tensorrt import library
 from sshr_deploy.runtime.sessions.tensorrt import session as tensorrt_session
 from sshr_deploy.runtime.settings import OpenOptions
+from tests.bundles import copy_without_field_engines
 
 GPU = Gpu(0, "NVIDIA RTX 4000 Ada Generation", 89, "580.95.05", 20475)
 
 
 @pytest.fixture
 def bundle_dir(small_bundle_dir: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle"))
+    return copy_without_field_engines(small_bundle_dir, tmp_path / "bundle")
 
 
 class Told(list[str]):

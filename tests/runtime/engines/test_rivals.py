@@ -24,6 +24,7 @@ from sshr_deploy.runtime.engines.states import State, engine_states
 from sshr_deploy.runtime.engines.trial import Trial, not_faster
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.runtime.settings import OpenOptions
+from tests.bundles import copy_without_field_engines
 
 NOT_YET = {
     f"twin {precision}": "not compared with onnx-cpu here yet; run once with `engine` twin and "
@@ -87,7 +88,7 @@ class Bench:
 
 @pytest.fixture
 def bench(small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle")), monkeypatch)
+    return Bench(copy_without_field_engines(small_bundle_dir, tmp_path / "bundle"), monkeypatch)
 
 
 def test_precisions_come_from_the_graphs_of_the_other(small_bundle_dir: Path) -> None:

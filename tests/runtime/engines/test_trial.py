@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from sshr_deploy.runtime.machine import gpus as gpu_module
 from sshr_deploy.runtime.machine.gpus import Gpu
 from sshr_deploy.runtime.sessions.onnxruntime import cuda as onnxruntime_cuda
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from tests.bundles import copy_without_field_engines
 from tests.runtime.qualifying import KnownSession
 
 CARD = Gpu(0, "a card", 89, "580.95.05", 16384)
@@ -82,7 +82,7 @@ class Card:
 
 @pytest.fixture
 def card(small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
-    return Card(Path(shutil.copytree(small_bundle_dir, tmp_path / "bundle")), monkeypatch)
+    return Card(copy_without_field_engines(small_bundle_dir, tmp_path / "bundle"), monkeypatch)
 
 
 NHWC = {"prefer_nhwc": "1"}

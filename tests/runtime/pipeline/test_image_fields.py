@@ -43,7 +43,9 @@ class Remembering(ColourSession):
 
 def predicted(images: list[Pixels], profile: Profile, **options: Any) -> list[Any]:
     session = options.pop("fields", None) or ColourSession(GEOMETRY)
-    found = predict_images(enumerate(images), ColourSession(), profile, fields=session, **options)
+    found = predict_images(
+        enumerate(images), ColourSession(), profile, fields=lambda: session, **options
+    )
     return [prediction for _, prediction in found]
 
 
@@ -120,7 +122,7 @@ def test_an_image_that_fails_is_told_and_left_out(
             enumerate(images),
             ColourSession(),
             profile,
-            fields=ColourSession(GEOMETRY),
+            fields=lambda: ColourSession(GEOMETRY),
             on_error=lambda key, error: failed.append((key, str(error))),
         )
         assert [key for key, _ in found] == [0, 2]

@@ -1,0 +1,347 @@
+"""Threads of the flow: nothing waits without need, one slide's failure is its own, all end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.errors import InputError, OutputError, SessionError
+from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.contract import CamBatch
+from sshr_deploy.runtime.pipeline import slide as slide_job
+from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.slide import SlideWork
+from sshr_deploy.runtime.pipeline.unit_store import UnitStore
+from sshr_deploy.runtime.pipeline.units import FieldUnits
+from sshr_deploy.runtime.pipeline.work import prepare_run
+from tests.runtime.colour_images import ColourSession, Pixels
+from tests.runtime.running import Recorder, Runner, context_of, read_summary
+from tests.runtime.small_slides import small_picture, small_slide
+
+FIELDS = Geometry(224, 56, 14, 7)
+WAIT_S = 20.0
+"""Longer than anything here takes: a wait that ends so is a failure."""
+
+
+@pytest.fixture(scope="module")
+def bundle(small_bundle_dir: Path) -> Bundle:
+    return load_bundle(small_bundle_dir)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+class Session(ColourSession):
+    """Calls `before` ahead of each batch with the number of units that it has computed."""
+
+    def __init__(self, geometry: Geometry = FIELDS, ahead: int = 0) -> None:
+        super().__init__(geometry)
+        self.ahead = ahead
+        self.before: Callable[[int], None] = lambda _: None
+
+    def _compute(self, patches: Pixels) -> CamBatch:
+        self.before(sum(self.batches))
+        return super()._compute(patches)
+
+
+def slides(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        small_slide(folder / f"{index}.tif", seed=index)
+    return folder
+
+
+def mask_of(out: Path, name: str) -> Any:
+    return tifffile.imread(out / name / "mask.ome.tif")
+
+
+@pytest.mark.parametrize("geometry", [PATCH, FIELDS])
+def test_results_do_not_depend_on_how_units_are_grouped(
+    bundle: Bundle, tmp_path: Path, geometry: Geometry
+) -> None:
+    source = slides(tmp_path / "in", 3)
+    recorders = []
+    ways: list[dict[str, Any]] = [{"batch": 1, "readers": 1}, {"batch": 7, "readers": 3}]
+    for number, settings in enumerate(ways):
+        recorders.append(Recorder())
+        session = Session(geometry, ahead=2 * number)
+        result = Runner(bundle, session)(
+            source, tmp_path / str(number), reporter=recorders[-1], **settings
+        )
+        assert [r.status for r in result.results] == ["done"] * 3
+        effort = result.document.effort
+        assert effort is not None
+        assert (effort.readers, effort.readers_chosen_by) == (settings["readers"], "--readers")
+        assert {"plan", "read", "infer", "keep", "labels", "write"} == set(effort.busy_s)
+    for name in ("0.tif", "1.tif", "2.tif"):
+        one, other = (tmp_path / str(number) / name for number in range(2))
+        assert np.array_equal(mask_of(tmp_path / "0", name), mask_of(tmp_path / "1", name))
+        assert (one / "regions.geojson").read_bytes() == (other / "regions.geojson").read_bytes()
+        assert {path.name for path in one.iterdir()} == {
+            "mask.ome.tif", "overlay.png", "regions.geojson", "summary.json",
+        }  # fmt: skip
+        assert len(np.unique(mask_of(tmp_path / "0", name))) > 2
+    assert recorders[0].tiles == recorders[0].announced == recorders[1].tiles > 3
+
+
+def test_the_next_slide_is_read_while_one_is_computed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, session = slides(tmp_path / "in", 2), Session()
+    planned, second = threading.Event(), threading.Event()
+    read, plan = SlideWork.read, FieldUnits.__init__
+
+    def noted(work: SlideWork, unit: Any) -> Any:
+        if work.path.name == "1.tif":
+            second.set()
+        return read(work, unit)
+
+    def noted_plan(units: FieldUnits, survey: Any, *args: Any) -> None:
+        plan(units, survey, *args)
+        if survey.grid.width_px == 720:
+            planned.set()
+
+    def wait_for_the_second(done: int) -> None:
+        if done < units - 1:
+            assert planned.wait(WAIT_S)
+            time.sleep(0.02)  # the store is opened after the plan
+        else:
+            assert second.wait(WAIT_S), "the engine was drained between slides"
+
+    small_slide(source / "1.tif", small_picture(width=720))
+    monkeypatch.setattr(FieldUnits, "__init__", noted_plan)
+    monkeypatch.setattr(SlideWork, "read", noted)
+    Runner(bundle, Session())(source / "0.tif", tmp_path / "first")
+    units = read_summary(tmp_path / "first" / "0.tif")["tiles"]["computed"]
+    second.clear()
+    session.before = wait_for_the_second
+    assert Runner(bundle, session)(source, tmp_path / "out", batch=1).exit_code == 0
+
+
+def test_a_slide_is_finished_while_the_next_is_computed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, session = slides(tmp_path / "in", 2), Session()
+    finishing, computed = threading.Event(), threading.Event()
+    finish = SlideWork.finish
+
+    def beside(work: SlideWork, check_stop: Callable[[], None]) -> None:
+        finishing.set()
+        if work.path.name == "0.tif":
+            assert computed.wait(WAIT_S), "the engine waits for the files of the slide before"
+        finish(work, check_stop)
+
+    def note(_: int) -> None:
+        if finishing.is_set():
+            computed.set()
+
+    monkeypatch.setattr(SlideWork, "finish", beside)
+    session.before = note
+    result = Runner(bundle, session)(source, tmp_path / "out", batch=1)
+    assert [r.status for r in result.results] == ["done"] * 2
+
+
+def test_an_engine_that_fails_stops_the_run_and_keeps_what_is_done(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    source, out, session = slides(tmp_path / "in", 3), tmp_path / "out", Session(ahead=1)
+    Runner(bundle, Session())(source / "0.tif", tmp_path / "first")
+    units = read_summary(tmp_path / "first" / "0.tif")["tiles"]["computed"]
+
+    def fail(done: int) -> None:
+        if done == units + 3:
+            raise SessionError("out of memory")
+
+    session.before = fail
+    with pytest.raises(SessionError, match="out of memory"):
+        Runner(bundle, session)(source, out, batch=1)
+    document = json.loads((out / "run.json").read_text())
+    assert document["counts"] == {"done": 1, "skipped": 0, "failed": 1}
+    assert document["stopped_by"] == "out of memory"
+    assert [Path(entry["path"]).name for entry in document["inputs"]] == ["0.tif", "1.tif"]
+    assert not (out / "2.tif").exists()
+    again = Session()
+    result = Runner(bundle, again)(source, out, batch=1)
+    assert [r.status for r in result.results] == ["skipped", "done", "done"]
+    computed = (read_summary(out / f"{n}.tif")["tiles"]["computed"] for n in (1, 2))
+    assert sum(again.batches) < sum(computed), "some of the second slide was kept"
+
+
+def test_a_defect_of_an_engine_is_that_of_its_slide(bundle: Bundle, tmp_path: Path) -> None:
+    source, out, session = slides(tmp_path / "in", 3), tmp_path / "out", Session()
+
+    def fail(done: int) -> None:
+        if done == 2:
+            session.before = lambda _: None
+            raise ZeroDivisionError("oops")
+
+    session.before = fail
+    result = Runner(bundle, session)(source, out, batch=1)
+    assert [r.status for r in result.results] == ["failed", "done", "done"]
+    assert "defect of sshr-deploy (ZeroDivisionError)" in result.results[0].reason
+    assert [path.name for path in (out / "0.tif").iterdir()] == ["error.txt"]
+
+
+@pytest.mark.parametrize("geometry", [PATCH, FIELDS])
+def test_a_slide_that_is_damaged_in_the_middle_fails_alone(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry
+) -> None:
+    source, out = slides(tmp_path / "in", 3), tmp_path / "out"
+    read = SlideWork.read
+
+    def damaged(work: SlideWork, unit: Any) -> Any:
+        if work.path.name == "1.tif" and unit == work.todo[2]:
+            raise InputError(f"{work.path} cannot be read at level 0")
+        return read(work, unit)
+
+    monkeypatch.setattr(SlideWork, "read", damaged)
+    result = Runner(bundle, Session(geometry))(source, out, batch=2)
+    assert [r.status for r in result.results] == ["done", "failed", "done"]
+    assert result.results[1].reason == f"{source / '1.tif'} cannot be read at level 0"
+    assert not (out / "1.tif").exists()
+
+
+def test_a_slide_that_cannot_be_planned_fails_alone(bundle: Bundle, tmp_path: Path) -> None:
+    source = slides(tmp_path / "in", 3)
+    small_slide(source / "1.tif", np.full((300, 300, 3), (40, 200, 40), np.uint8))
+    result = Runner(bundle, Session())(source, tmp_path / "out")
+    assert [r.status for r in result.results] == ["done", "failed", "done"]
+    assert "`any_stain`" in result.results[1].reason
+
+
+@pytest.mark.parametrize("error", [InputError, OutputError])
+@pytest.mark.parametrize("step", ["keep", "write"])
+def test_what_cannot_be_kept_or_written_is_told(
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    step: str,
+) -> None:
+    """A full disk stops the run, as it always did; what is under way is left for the next."""
+    source, out = slides(tmp_path / "in", 3), tmp_path / "out"
+    put, overlay = UnitStore.put, slide_job.write_overlay
+
+    def full(store: UnitStore, *record: Any) -> None:
+        if step == "keep" and store._folder.name == "1.tif" and len(store) == 2:
+            raise error("no space")
+        put(store, *record)
+
+    def no_overlay(path: Path, *args: Any, **options: Any) -> None:
+        if step == "write" and path.parent.name == "1.tif":
+            raise error("no space")
+        overlay(path, *args, **options)
+
+    monkeypatch.setattr(UnitStore, "put", full)
+    monkeypatch.setattr(slide_job, "write_overlay", no_overlay)
+    result = Runner(bundle, Session())(source, out)
+    stops = error is OutputError
+    statuses = ["done", "failed"] if stops else ["done", "failed", "done"]
+    assert [r.status for r in result.results] == statuses
+    assert result.results[1].reason == "no space"
+    assert (str(result.stopped_by) == "no space") is stops
+    assert not (out / "1.tif").exists()
+    left = {path.name for path in (out / "2.tif").iterdir()} if (out / "2.tif").exists() else set()
+    assert left <= ({UNFINISHED_NAME} if stops else {p.name for p in (out / "0.tif").iterdir()})
+
+
+def test_leaving_the_iteration_ends_all_and_keeps_fields(bundle: Bundle, tmp_path: Path) -> None:
+    source, out = slides(tmp_path / "in", 4), tmp_path / "out"
+    context = context_of(bundle, Session(), batch=1)
+    with prepare_run(source, out, context.settings) as work:
+        run = Run(work, context, Recorder())
+        with closing(iter(run)) as results:
+            assert next(results).status == "done"
+    assert run.outcome.document.interrupted
+    assert [r.status for r in run.outcome.results] == ["done"]
+    again = Session()
+    result = Runner(bundle, again)(source, out, batch=1)
+    assert [r.status for r in result.results] == ["skipped", "done", "done", "done"]
+
+
+@pytest.mark.parametrize("geometry", [PATCH, FIELDS])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_ctrl_c_keeps_what_is_computed(
+    bundle: Bundle, tmp_path: Path, geometry: Geometry, ahead: int
+) -> None:
+    """A signal, at a moment that the session chooses."""
+    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
+    Runner(bundle, Session(geometry))(source, tmp_path / "whole", batch=1)
+    total = read_summary(tmp_path / "whole" / "0.tif")["tiles"]["computed"]
+    session, at = Session(geometry, ahead), total - 1
+    session.before = lambda done: signal.raise_signal(signal.SIGINT) if done == at else None
+    with pytest.raises(KeyboardInterrupt):
+        Runner(bundle, session)(source, out, batch=1)
+    assert [path.name for path in (out / "0.tif").iterdir()] == [UNFINISHED_NAME]
+    assert json.loads((out / "run.json").read_text())["interrupted"] is True
+
+    again, recorder = Session(geometry), Recorder()
+    assert Runner(bundle, again)(source, out, reporter=recorder, batch=4).exit_code == 0
+    assert sum(again.batches) == total - (at - ahead)
+    assert recorder.tiles == recorder.announced == total
+    assert not (out / "0.tif" / UNFINISHED_NAME).exists()
+    assert np.array_equal(mask_of(out, "0.tif"), mask_of(tmp_path / "whole", "0.tif"))
+
+
+@pytest.mark.parametrize("change", ["mode", "mpp", "input"])
+def test_what_was_kept_of_something_else_is_not_used(
+    bundle: Bundle, tmp_path: Path, change: str
+) -> None:
+    source, out, session = slides(tmp_path / "in", 1), tmp_path / "out", Session()
+    session.before = lambda done: signal.raise_signal(signal.SIGINT) if done == 4 else None
+    with pytest.raises(KeyboardInterrupt):
+        Runner(bundle, session)(source, out, batch=1)
+    if change == "input":
+        small_slide(source / "0.tif", seed=1)
+    again = Session(PATCH if change == "mode" else FIELDS)
+    settings = {"mpp_um": 1.1, "force_mpp": True} if change == "mpp" else {}
+    assert Runner(bundle, again)(source, out, **settings).exit_code == 0
+    assert sum(again.batches) == read_summary(out / "0.tif")["tiles"]["computed"]
+    assert not (out / "0.tif" / UNFINISHED_NAME).exists()
+
+
+def test_ctrl_c_while_files_are_written_keeps_all_fields(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
+    bands, main = FieldUnits.bands, threading.main_thread()
+
+    def interrupted(units: FieldUnits, store: UnitStore) -> Any:
+        assert main.ident is not None
+        signal.pthread_kill(main.ident, signal.SIGINT)
+        for band in bands(units, store):
+            stopped.wait(0.5)
+            yield band
+
+    stopped = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(FieldUnits, "bands", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Runner(bundle, Session())(source, out)
+    assert [path.name for path in (out / "0.tif").iterdir()] == [UNFINISHED_NAME]
+    again = Session()
+    assert Runner(bundle, again)(source, out).exit_code == 0
+    assert again.batches == [], "nothing was left to compute"
+
+
+def test_too_few_units_leave_the_number_of_readers_as_it_is(bundle: Bundle, tmp_path: Path) -> None:
+    result = Runner(bundle, Session())(small_slide(tmp_path / "a.tif"), tmp_path / "out", batch=64)
+    assert result.document.effort is not None
+    assert result.document.effort.readers == 2
+    assert "too little" in result.document.effort.readers_chosen_by
