@@ -45,7 +45,7 @@ def evaluate_split(
     session: Session,
     profile: Profile,
     *,
-    fields: Session | None = None,
+    fields: Callable[[], Session] | None = None,
     large: LargeImages = LargeImages.TILES,
     batch: int | None = None,
     samples: int = 6,
@@ -53,7 +53,7 @@ def evaluate_split(
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
 
-    With a session of `fields`, large images go through that one (seamless mode, `predict_images`).
+    With `fields`, large images go through the session that it gives (see `predict_images`).
     `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
     grows with it, not with the number of images. `samples` images, evenly spaced, are
     kept small for a picture. `on_image` is called after each image.

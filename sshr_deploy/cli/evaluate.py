@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -61,12 +61,14 @@ def evaluate(
     profile: CheckpointProfileOption = None,
     relabel: RelabelOption = False,
     mode: Annotated[
-        _EvaluatedMode,
+        _EvaluatedMode | None,
         typer.Option(
-            help="How large images are taken, as in infer: seamless, as fields that share their "
-            "context; reference, each part alone, as published; both, one beside the other."
+            help="How large images are taken, as in infer. seamless: fields that share their "
+            "context; reference: parts of about 224 px, each alone, as published; both: one beside "
+            "the other.",
+            show_default="seamless, but for bundles without graphs for fields",
         ),
-    ] = _EvaluatedMode.SEAMLESS,
+    ] = None,
     large: LargeOption = LargeImages.TILES,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
@@ -113,9 +115,8 @@ def evaluate(
     for path in outputs:
         check_writable(path)
     wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel, threads)
-    modes = [Mode.SEAMLESS, Mode.REFERENCE] if mode == _EvaluatedMode.BOTH else [Mode(mode.value)]
-    with _opened(model, profile, wanted, fields=Mode.SEAMLESS in modes) as opened:
-        session, fields, loaded, facts = opened
+    with _opened(model, profile, wanted) as (session, fields, loaded, facts):
+        modes = _modes(mode, model, seamless=fields is not None)
         size = batch or default_batch(session.info.engine)
         if not quiet:
             say(f"checking the images and masks of {split}")
@@ -138,7 +139,7 @@ def evaluate(
         document = report(
             found[modes[0]],
             loaded,
-            (fields or session).info,
+            session.info,
             facts,
             split=str(split),
             mode=modes[0],
@@ -156,6 +157,19 @@ def evaluate(
         print_scores(document)
         for path in outputs:
             typer.echo(str(path))
+
+
+def _modes(wish: _EvaluatedMode | None, model: Path, *, seamless: bool) -> list[Mode]:
+    """The modes to score, the first of which is that of the document."""
+    if not seamless and wish in (_EvaluatedMode.SEAMLESS, _EvaluatedMode.BOTH):
+        raise UsageError(
+            f"{model} has no graphs for fields; export it again, or choose --mode reference"
+        )
+    if wish == _EvaluatedMode.BOTH:
+        return [Mode.SEAMLESS, Mode.REFERENCE]
+    if wish is None:
+        return [Mode.SEAMLESS if seamless else Mode.REFERENCE]
+    return [Mode(wish.value)]
 
 
 def _check_outputs(outputs: list[Path], model: Path, split: Path) -> None:
@@ -185,17 +199,15 @@ class _Opened(NamedTuple):
     """A model that is scored."""
 
     session: Session
-    fields: Session | None
-    """For large images in seamless mode."""
+    fields: Callable[[], Session] | None
+    """Gives that of large images in seamless mode; None where the model has none."""
     profile: Profile
     facts: dict[str, Any]
     """For the report."""
 
 
 @contextmanager
-def _opened(
-    model: Path, profile: str | None, wanted: _Wanted, *, fields: bool
-) -> Iterator[_Opened]:
+def _opened(model: Path, profile: str | None, wanted: _Wanted) -> Iterator[_Opened]:
     if not model.exists():
         raise UsageError(f"--model {model} does not exist; give a bundle folder or a checkpoint")
     if not model.is_dir():
@@ -204,7 +216,7 @@ def _opened(
                 f"--engine and --precision are for bundles, {model} runs in PyTorch; "
                 "leave them out, or export it and give the bundle"
             )
-        yield _checkpoint(model, profile, wanted, fields=fields)
+        yield _checkpoint(model, profile, wanted)
         return
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.profiles import load_profile
@@ -231,16 +243,12 @@ def _opened(
         wanted.precision, wanted.batch, allow_unqualified=wanted.allow_unqualified
     )
     spec = RunSpec(model, InferSettings(), wanted.engine, options, wanted.threads)
-    views = [bundle, bundle.on_fields()] if fields else [bundle]
-    with ExitStack() as stack:
-        session, *others = (
-            stack.enter_context(open_model(spec, quiet=wanted.quiet, bundle=view)).session
-            for view in views
-        )
-        yield _Opened(session, others[0] if others else None, manifest.profile, facts)
+    with open_model(spec, quiet=wanted.quiet, bundle=bundle) as opened:
+        fields = None if manifest.fields is None else lambda: opened.sessions.fields
+        yield _Opened(opened.session, fields, manifest.profile, facts)
 
 
-def _checkpoint(path: Path, profile: str | None, wanted: _Wanted, *, fields: bool) -> _Opened:
+def _checkpoint(path: Path, profile: str | None, wanted: _Wanted) -> _Opened:
     try:
         import torch
 
@@ -273,5 +281,5 @@ def _checkpoint(path: Path, profile: str | None, wanted: _Wanted, *, fields: boo
     }
     if torch.cuda.is_available():
         network = network.cuda()
-    on_fields = ModelSession(network, field_geometry(_FIELD_PX)) if fields else None
-    return _Opened(ModelSession(network), on_fields, loaded, facts)
+    fields = ModelSession(network, field_geometry(_FIELD_PX))
+    return _Opened(ModelSession(network), lambda: fields, loaded, facts)

@@ -79,7 +79,7 @@ def test_shares_of_two_processes_add_up(split: tuple[TruthImage, ...], profile: 
 
 def test_large_images_are_scored_as_fields(split: tuple[TruthImage, ...], profile: Profile) -> None:
     fields = ColourSession(Geometry(448, 56))
-    seamless = evaluate_split(split, ColourSession(), profile, fields=fields)
+    seamless = evaluate_split(split, ColourSession(), profile, fields=lambda: fields)
     reference = evaluate_split(split, ColourSession(), profile)
     images = [(item, read_truth(item, 3)) for item in split]
     expected, seams = np.zeros((3, 4), np.int64), Seams()
