@@ -6,6 +6,8 @@ our kernels, then the compiler. Libraries are imported inside the functions.
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sshr_deploy.benchmarks.environment import describe_environment
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sshr_deploy.benchmarks.gpu_child import PartOutput
 
 _HERE = "sshr_deploy.benchmarks.gpu_parts"
+_FIELDS_PX = (1344, 896)
 DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 """Names the report; nothing else runs without it."""
 PARTS = (
@@ -25,10 +28,12 @@ PARTS = (
     CheckPart("network-compiled", f"{_HERE}:network_compiled", limit_s=120.0, least_s=40.0),
     CheckPart("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
     CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
-    CheckPart("training", f"{_HERE}:training", limit_s=60.0),
+    CheckPart("training", f"{_HERE}:training", limit_s=90.0),
+    CheckPart("fields", f"{_HERE}:fields", limit_s=120.0, least_s=40.0),
     CheckPart("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
     CheckPart("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
     CheckPart("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
+    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
     CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
     CheckPart("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
 )
@@ -81,6 +86,27 @@ def network_compiled(output: PartOutput) -> None:
     _network(output, "separable", "compiled")
 
 
+def fields(output: PartOutput) -> None:
+    """The network on fields, whose windows share the backbone, and on patches that cover one."""
+    from sshr_deploy.benchmarks.network import measure_inference
+    from sshr_deploy.geometry import PATCH, Geometry, field_geometry
+
+    shapes: list[tuple[Geometry, tuple[int, ...]]] = [
+        (field_geometry(side_px), (1, 2)) for side_px in _FIELDS_PX
+    ]
+    shapes.insert(1, (PATCH, ((_FIELDS_PX[0] // PATCH.side_px) ** 2,)))
+    for form in ("separable", "compiled"):  # what takes longest comes last
+        for geometry, batches in shapes:
+            measure_inference(
+                device=_cuda(),
+                geometry=geometry,
+                batches=batches,
+                forms=(form,),
+                on_step=output.on_step,
+                on_row=output.row,
+            )
+
+
 def _network(output: PartOutput, *forms: str) -> None:
     from sshr_deploy.benchmarks.network import measure_inference
 
@@ -113,6 +139,23 @@ def training(output: PartOutput) -> None:
     from sshr_deploy.benchmarks.training_kernels import measure_training_kernels
 
     measure_training_kernels(device=_cuda(), on_step=output.on_step, on_row=output.row)
+
+
+def sessions(output: PartOutput) -> None:
+    """`onnx-cuda` at full width; needs pydantic, ONNX and onnxruntime-gpu.
+
+    Raises:
+        MissingExtraError: this onnxruntime has no CUDA.
+    """
+    from sshr_deploy.benchmarks.gpu_sessions import check_provider, measure_sessions, write_graphs
+    from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
+
+    provider = ONNX_CUDA.provider
+    assert provider is not None
+    check_provider(provider)
+    with TemporaryDirectory() as folder:
+        graphs = write_graphs(Path(folder), output.on_step)
+        measure_sessions(graphs, provider=provider, on_step=output.on_step, on_row=output.row)
 
 
 def configs(output: PartOutput) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text
 
 _Rows = Sequence[dict[str, Any]]
@@ -41,8 +42,9 @@ def _network_lines(rows: _Rows) -> list[str]:
     lines = []
     for row in rows:
         share = row.get("share_of_product")
+        field = f"of {row['side_px']} px " if row.get("side_px", PATCH_PX) > PATCH_PX else ""
         lines.append(
-            f"network {row['precision']} batch {row['batch']:3} {row['form']:9} "
+            f"network {row['precision']} batch {row['batch']:3} {field}{row['form']:9} "
             f"{row['median_ms']:8.3f} ms {row['patches_per_s']:8.1f} patches/s"
             + (f" {row['tflop_per_s']:6.1f} TFLOP/s" if "tflop_per_s" in row else "")
             + (f", {share:.0%} of a matrix product" if share is not None else "")
@@ -103,6 +105,16 @@ def _stream_lines(rows: _Rows) -> list[str]:
     ]
 
 
+def _session_lines(rows: _Rows) -> list[str]:
+    return [
+        f"{row['form']} batch {row['batch']:3} {row['median_ms']:8.3f} ms, "
+        f"{row['patches_per_s']:8.1f} patches/s in a row, "
+        f"masks agree on {row['mask_agreement']:.3%}"
+        + ("" if row["labels_on_device"] else ", label maps by the processor")
+        for row in rows
+    ]
+
+
 def _other_lines(rows: _Rows) -> list[str]:
     del rows
     return []
@@ -110,9 +122,11 @@ def _other_lines(rows: _Rows) -> list[str]:
 
 _LINES: dict[str, Callable[[_Rows], list[str]]] = {
     "network": _network_lines,
+    "fields": _network_lines,
     "kernels": _kernel_lines,
     "masks": _mask_lines,
     "training": _training_lines,
     "configs": _config_lines,
     "streams": _stream_lines,
+    "sessions": _session_lines,
 }

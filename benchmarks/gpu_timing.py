@@ -185,10 +185,13 @@ def statistics(samples_ms: Sequence[float]) -> dict[str, Any]:
 
 
 @contextmanager
-def autotuned() -> Iterator[None]:
-    """cuDNN tries its algorithms on each new shape and keeps the fastest, inside the block."""
+def autotuned(on: bool = True) -> Iterator[None]:
+    """cuDNN tries its algorithms on each new shape and keeps the fastest, inside the block.
+
+    It takes seconds for 15x15 kernels in FP32; `on` is False for what is not timed.
+    """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = on
     try:
         yield
     finally:

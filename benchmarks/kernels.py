@@ -3,9 +3,10 @@
 Each row is one way to compute the CAM of one feature level from the feature and the semantic gate:
 
     plain       F * gate + gamma_c DWConv15x15(F), then the 1x1 head, as published
-    compiled    the same under torch.compile(max-autotune)
     separable   two dense convolutions and a matrix product (the ONNX graph's other form)
     fused_nchw, fused_nhwc   the kernel `hfrm_cam`, on features in either memory layout
+    compiled    the plain form under torch.compile(max-autotune), which takes minutes: it comes
+                after all sizes of the others
 
 No time is reported of a form that fails its check against FP64 operations on the same numbers.
 """
@@ -104,22 +105,23 @@ def measure_kernels(
     Raises:
         SshrDeployError: a form broke the CUDA context of this process.
     """
-    start = time.perf_counter()
+    end = time.perf_counter() + deadline_s
     ceilings = {name: measure_ceilings(device, DTYPES[name]) for name in dtypes}
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for batch, shape, dtype in product(batches, shapes, dtypes):
+    quick = [name for name in forms or FORMS if name != "compiled"]
+    slow = [name for name in forms or FORMS if name == "compiled"]
+    turns = [names for names in (quick, slow) if names]
+    for names, batch, shape, dtype in product(turns, batches, shapes, dtypes):
         what = f"{dtype} {batch} x {' x '.join(map(str, shape))}"
-        spent = time.perf_counter() - start
-        if spent > deadline_s:
+        if what in left_out:
+            continue
+        what = what if names is quick else f"compiled, {what}"
+        if time.perf_counter() > end:
             left_out.append(what)
             continue
         on_step(what)
-        wanted = list(forms or FORMS)
-        if spent > 0.6 * deadline_s and "compiled" in wanted:  # what takes longest goes first
-            wanted.remove("compiled")
-            left_out.append(f"compiled, {what}")
-        for row in _measure_size(device, shape, batch, dtype, wanted, seconds, ceilings[dtype]):
+        for row in _measure_size(device, shape, batch, dtype, names, seconds, ceilings[dtype]):
             rows.append(row)
             on_row(row)
     return {
@@ -244,10 +246,10 @@ def _fused(level: Level, feature: Tensor) -> Tensor:
 _NCHW, _NHWC = torch.contiguous_format, torch.channels_last
 FORMS: Mapping[str, tuple[Form, torch.memory_format]] = {
     "plain": (_plain, _NCHW),
-    "compiled": (_compiled, _NCHW),
     "separable": (_separable, _NHWC),
     "fused_nchw": (_fused, _NCHW),
     "fused_nhwc": (_fused, _NHWC),
+    "compiled": (_compiled, _NCHW),
 }
 
 

@@ -1,7 +1,7 @@
 """The whole network on a GPU, with each form of HFRM, and under torch.compile.
 
 FP16 and channels_last, from captured graphs, with the algorithms that cuDNN finds fastest; beside
-it the way of the authors' code, one patch at a time in FP32. Random weights and patches; CAMs and
+it the way of the authors' code, one patch at a time in FP32. Random weights and inputs; CAMs and
 probabilities are compared before and after the timing.
 """
 
@@ -31,6 +31,7 @@ from sshr_deploy.benchmarks.gpu_timing import (
 )
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 from sshr_deploy.runtime.progress import OnStep
 
@@ -75,9 +76,10 @@ def random_network(width: int, device: torch.device) -> SSHR:
     return model.eval()
 
 
-def random_patches(batch: int, device: torch.device) -> Tensor:
-    """uint8 [B, 224, 224, 3]."""
-    return torch.randint(0, 256, (batch, _PATCH_PX, _PATCH_PX, 3), dtype=torch.uint8, device=device)
+def random_patches(batch: int, device: torch.device, geometry: Geometry = PATCH) -> Tensor:
+    """uint8 [B, 224, 224, 3], or fields [B, side_px, side_px, 3]."""
+    side_px = _PATCH_PX if geometry.is_patch else geometry.side_px
+    return torch.randint(0, 256, (batch, side_px, side_px, 3), dtype=torch.uint8, device=device)
 
 
 @torch.inference_mode()
@@ -88,6 +90,7 @@ def measure_inference(
     width: int = 64,
     batches: Sequence[int] = BATCHES,
     forms: Sequence[str] = FORMS,
+    geometry: Geometry = PATCH,
     seconds: float = 1.0,
     on_step: OnStep = print,
     on_row: OnRow = keep_to_the_end,
@@ -97,8 +100,10 @@ def measure_inference(
     Args:
         device: a CUDA device; on a CPU (tests) FP32 is used, and Triton's interpreter has to run.
         width: of the network.
-        batches: sizes in patches.
-        forms: names of `FORMS`; those of one batch size take turns, but for "authors".
+        batches: sizes in patches, or in fields.
+        forms: names of `FORMS`; those of one batch size take turns, but for "authors". Of fields
+            neither that nor "fused".
+        geometry: of the input. A field counts as the patches that cover it, margins included.
         seconds: measuring time for each form at each size, in s.
         on_step: called with one line when the next part begins.
         on_row: called with each row.
@@ -123,27 +128,28 @@ def measure_inference(
         model = model.half()
     reference = copy.deepcopy(model).float()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    graphs = {form: _graph(model, form) for form in forms if form != "authors"}
+    graphs = {form: _graph(model, form, geometry) for form in forms if form != "authors"}
     ceilings = measure_ceilings(device, model.fc8.weight.dtype)
     for batch in batches:
         on_step(f"network, batch {batch}: {', '.join(graphs)}")
         torch.compiler.reset()
-        patches = random_patches(batch, device)
-        expected = _expected(model, reference, patches)
+        patches = random_patches(batch, device, geometry)
+        expected = _expected(model, reference, patches, geometry)
         _measure_batch(graphs, patches, expected, width, seconds, ceilings, add)
     return rows
 
 
-def _graph(model: SSHR, form: str) -> _Graph:
+def _graph(model: SSHR, form: str, geometry: Geometry) -> _Graph:
     """The network as `DeployGraph`; "fused" packs its weights when it is first called."""
     if form == "compiled":
-        graph: _Graph = torch.compile(DeployGraph(model, HfrmForm.SEPARABLE), dynamic=False)
+        module = DeployGraph(model, HfrmForm.SEPARABLE, geometry)
+        graph: _Graph = torch.compile(module, dynamic=False)
         return graph
     packed: list[DeployGraph] = []
 
     def call(patches: Tensor) -> _Outputs:
         if not packed:
-            packed.append(DeployGraph(model, HfrmForm(form)))
+            packed.append(DeployGraph(model, HfrmForm(form), geometry))
         outputs: _Outputs = packed[0](patches)
         return outputs
 
@@ -160,16 +166,19 @@ def _measure_batch(
     add: OnRow,
 ) -> None:
     precision = "fp16" if patches.is_cuda else "fp32"
+    batch, side_px = patches.shape[:2]
+    covered = batch * (side_px / _PATCH_PX) ** 2
     rows: dict[str, dict[str, Any]] = {}
     replays: dict[str, Replay] = {}
     for name, graph in graphs.items():
-        row = {"form": name, "precision": precision, "batch": len(patches), "width": width}
+        row = {"form": name, "precision": precision, "batch": batch, "width": width}
+        row["side_px"] = side_px
         try:
             row["relative_rms_error"] = _checked(name, graph(patches), expected)
             replays[name] = Replay([partial(graph, patches)])
         except Exception as failure:  # compilers and drivers raise anything; the other forms go on
             add(row | {"failed": first_line(failure)})
-            check_context(f"network, {name}, batch {len(patches)}")
+            check_context(f"network, {name}, batch {batch}")
             continue
         rows[name] = row
 
@@ -181,14 +190,17 @@ def _measure_batch(
         if name in wrong:
             add(row | {"failed": wrong[name]})
         else:
-            add(row | _figures(samples[name], len(patches), width, ceilings))
+            add(row | _figures(samples[name], covered, width, ceilings))
 
 
-def _expected(model: SSHR, reference: SSHR, patches: Tensor) -> dict[str, _Outputs]:
+def _expected(
+    model: SSHR, reference: SSHR, patches: Tensor, geometry: Geometry
+) -> dict[str, _Outputs]:
     """Outputs of the plain form for the first and last patch, by what they are computed in."""
-    with without_tf32():
-        in_fp32 = DeployGraph(reference, HfrmForm.PLAIN)(_ends(patches))
-    plain = DeployGraph(model, HfrmForm.PLAIN)(patches)
+    with autotuned(False):
+        with without_tf32():
+            in_fp32 = DeployGraph(reference, HfrmForm.PLAIN, geometry)(_ends(patches))
+        plain = DeployGraph(model, HfrmForm.PLAIN, geometry)(patches)
     return {_FP32: in_fp32, _PLAIN: tuple(_ends(output) for output in plain)}
 
 
@@ -225,11 +237,11 @@ def _authors_way(model: SSHR, device: torch.device, width: int, seconds: float) 
 
 
 def _figures(
-    samples: Sequence[float], batch: int, width: int, ceilings: Ceilings | None
+    samples: Sequence[float], patches: float, width: int, ceilings: Ceilings | None
 ) -> dict[str, Any]:
     """Times and rates, with the share of what a large matrix product reached in this run."""
     figures: dict[str, Any] = statistics(samples)
-    rate = batch / figures["median_ms"] * 1e3
+    rate = patches / figures["median_ms"] * 1e3
     figures["patches_per_s"] = rate
     if width == 64:
         figures["tflop_per_s"] = rate * GFLOP_A_PATCH / 1e3

@@ -1,8 +1,9 @@
 """The kernel `hfrm_pool` in training on a GPU: HFRM and heads alone, and whole steps.
 
 Three forms of the losses' logits: "plain" with the 15x15 convolutions, as published; "pooled" by
-PyTorch's operations; "fused" by the kernel. Nothing is captured in a graph: what is short is bound
-by the host's launches. `sshr-deploy benchmark training` compares recipes.
+PyTorch's operations; "fused" by the kernel. As in training, nothing is captured in a graph and
+cuDNN tries no algorithms: what is short is bound by the host's launches. `sshr-deploy benchmark
+training` compares recipes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from sshr_deploy.benchmarks.gpu_timing import (
     Call,
     OnRow,
     alternate,
-    autotuned,
     keep_to_the_end,
     relative_rms,
     statistics,
@@ -52,7 +52,6 @@ def _fused(model: SSHR, f: Features) -> Tensor:
 FORMS: Mapping[str, _Logits] = {"plain": _plain, "pooled": _pooled, "fused": _fused}
 
 
-@autotuned()
 def measure_training_kernels(
     *,
     device: torch.device,

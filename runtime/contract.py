@@ -27,7 +27,8 @@ K = TypeVar("K")
 class CamBatch:
     """Output of the network for B patches or fields and N classes; all float32 and finite.
 
-    C is the number of cells along the side that is kept of an input, 28 of a patch.
+    C is the number of cells along the side that is kept of an input, 28 of a patch. Fields of other
+    sides than their geometry's have as many rows and columns as are kept of them.
     """
 
     cam_28_1: NDArray[np.float32]  # [B, N, C, C], >= 0
@@ -102,6 +103,8 @@ class Session(Protocol):
     info: SessionInfo
     geometry: Geometry
     """Of its inputs: patches, or fields."""
+    any_side: bool
+    """It takes fields of all sides that `Geometry.fits` allows, also with two different ones."""
     labels_on_device: bool
     """Whether a GPU makes the label maps of `stream`; else they are made of its CAMs here."""
 
@@ -125,8 +128,8 @@ class Session(Protocol):
 
         Args:
             batches: a key of any kind, and uint8 RGB [B, side_px, side_px, 3] of the session's
-                `geometry`, any B >= 1. The key comes back with the result; a batch may hold
-                patches of several slides.
+                `geometry` (or other sides, see `any_side`), any B >= 1. The key comes back with
+                the result; a batch may hold patches of several slides.
             rule: how CAMs become label maps; for patches alone, as those of fields depend on all
                 of a slide.
 
@@ -154,19 +157,29 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def checked_patches(patches: NDArray[np.uint8], geometry: Geometry = PATCH) -> NDArray[np.uint8]:
+def checked_patches(
+    patches: NDArray[np.uint8], geometry: Geometry = PATCH, *, any_side: bool = False
+) -> NDArray[np.uint8]:
     """The same patches or fields, C-contiguous.
 
     Raises:
-        SessionError: not uint8 [B >= 1, side_px, side_px, 3].
+        SessionError: not uint8 [B >= 1, side_px, side_px, 3], or with `any_side` of other sides
+            than `Geometry.fits` allows.
     """
     shape = geometry.input_shape()
     if not isinstance(patches, np.ndarray):
         raise SessionError(f"patches must be a NumPy array, not {type(patches).__name__}")
-    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != shape:
+    fitting = patches.ndim == 4 and patches.dtype == np.uint8 and patches.shape[3] == 3
+    if any_side:
+        fitting = fitting and all(map(geometry.fits, patches.shape[1:3]))
+    else:
+        fitting = fitting and patches.shape[1:] == shape
+    if not fitting:
         wanted = ", ".join(map(str, shape))
+        smaller = f", or a side less by multiples of {geometry.step_px}" if any_side else ""
         raise SessionError(
-            f"patches must be uint8 [B, {wanted}], not {patches.dtype} {list(patches.shape)}"
+            f"patches must be uint8 [B, {wanted}]{smaller}, "
+            f"not {patches.dtype} {list(patches.shape)}"
         )
     if len(patches) == 0:
         raise SessionError("patches must hold at least one patch")

@@ -16,6 +16,9 @@ BLOCK_CELLS = 7
 mean of the means of blocks, and fields are laid on a raster of blocks."""
 BLOCK_PX = BLOCK_CELLS * CELL_PX
 MARGIN_PX = 56
+FIELD_WINDOW_CELLS = 2 * PATCH_CELLS
+"""Windows of two patch sides: on a trained network as good as one's, and labels depend less on
+where a field lies (`benchmarks/notes.md`)."""
 MAX_SIDE_PX = 8 * 1344
 """Of a field; features of more would not fit a workstation's memory."""
 
@@ -33,7 +36,7 @@ class Geometry:
     """
 
     side_px: int = PATCH_PX
-    """Height and width of the input."""
+    """Height and width of the input; of a graph that takes several, the largest."""
     margin_px: int = 0
     """Left out of the outputs on each side: what is seen there depends on where the field ends."""
     window_cells: int = PATCH_CELLS
@@ -60,7 +63,13 @@ class Geometry:
         if (self.cells - self.window_cells) % self.stride_cells:
             raise ValueError(
                 f"windows of {self.window_cells} cells at every {self.stride_cells} do not fit a "
-                f"field of {self.cells} cells"
+                f"field of {self.side_px} px; its side must be {self.window_px} px and any "
+                f"multiple of {self.step_px} px"
+            )
+        if (self.window_cells - self.stride_cells) % 2 or self.stride_cells > self.window_cells:
+            raise ValueError(
+                f"windows of {self.window_cells} cells cannot follow at every {self.stride_cells}: "
+                "the difference must be even and not negative"
             )
 
     @property
@@ -77,6 +86,21 @@ class Geometry:
     def cells(self) -> int:
         """Along a side of the input."""
         return self.side_px // CELL_PX
+
+    @property
+    def window_px(self) -> int:
+        """Along a side of a window: the least side of a field."""
+        return self.window_cells * CELL_PX
+
+    @property
+    def step_px(self) -> int:
+        """Sides of fields differ by multiples of this."""
+        return self.stride_cells * CELL_PX
+
+    def fits(self, side_px: int) -> bool:
+        """Whether a graph that takes several sides takes this one."""
+        least = max(self.window_px, 2 * self.margin_px + 1)
+        return least <= side_px <= self.side_px and (side_px - self.window_px) % self.step_px == 0
 
     @property
     def core_px(self) -> int:
@@ -126,4 +150,4 @@ def field_geometry(side_px: int) -> Geometry:
     Raises:
         ValueError: impossible, see `Geometry`.
     """
-    return Geometry(side_px, MARGIN_PX)
+    return Geometry(side_px, MARGIN_PX, FIELD_WINDOW_CELLS)

@@ -30,12 +30,14 @@ def write_onnx(
     *,
     form: HfrmForm = HfrmForm.DEPTHWISE,
     geometry: Geometry = PATCH,
+    any_side: bool = False,
 ) -> None:
     """Write `model` as ONNX (opset 20, dynamic batch); weights go to `<path>.data` beside it.
 
     Input `patches` uint8 [B, side_px, side_px, 3]; outputs float32 `cam_28_1`, `cam_28_2`,
     `cam_deep` [B, N, core_cells, core_cells] (after ReLU) and `prob`, the same, or [B, N] of
-    patches.
+    patches. With `any_side` the graph takes fields of all sides that `Geometry.fits` allows: none
+    of its nodes depends on them, only the shapes that it states.
 
     Raises:
         OSError: the folder cannot be written.
@@ -44,6 +46,8 @@ def write_onnx(
     if form is HfrmForm.FUSED:
         raise ValueError("ONNX has no operator for form fused; write_fused_onnx is for the plugin")
     write_graph(DeployGraph(model, form, geometry), path)
+    if any_side:
+        _free_sides(path)
 
 
 def write_graph(
@@ -113,6 +117,19 @@ def flop_per_input(model: SSHR, geometry: Geometry = PATCH) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         graph(patch)
     return int(counter.get_total_flops())
+
+
+def _free_sides(path: Path) -> None:
+    """Take the sides of the field that was traced out of a graph's stated shapes."""
+    proto = onnx.load(path, load_external_data=False)
+    graph = proto.graph
+    del graph.value_info[:]
+    for tensors, first in ((graph.input, 1), (graph.output, 2)):
+        for tensor in tensors:
+            for offset, name in enumerate(("rows", "columns")):
+                side = tensor.type.tensor_type.shape.dim[first + offset]
+                side.dim_param = name if first == 1 else f"kept_{name}"
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _strip_debug_info(path: Path) -> None:

@@ -50,7 +50,6 @@ _LIBRARIES = (
     "openslide-bin",
     "tifffile",
     "pillow",
-    "rasterio",
 )
 
 

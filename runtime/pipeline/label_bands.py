@@ -17,7 +17,7 @@ from sshr_deploy.geometry import BLOCK_CELLS, BLOCK_PX, CELL_PX, PATCH_PX
 from sshr_deploy.runtime.contract import CAM_NAMES, FieldRule
 from sshr_deploy.runtime.field_labels import LevelScales, Scales, cell_scores, labels_of
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
-from sshr_deploy.runtime.slides.fields import Blocks, Field
+from sshr_deploy.runtime.slides.fields import Field
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan
 from sshr_deploy.runtime.writers.bands import BAND_PX
@@ -156,9 +156,8 @@ class FieldBands:
 
     def _tissue_parts(self, y: int) -> list[int]:
         """Left edges of the parts of a band that have tissue."""
-        blocks: Blocks = self.plan.blocks[y // BLOCK_PX : (y + BAND_PX - 1) // BLOCK_PX + 1].any(
-            axis=0
-        )
+        band = self.plan.blocks[y // BLOCK_PX : (y + BAND_PX - 1) // BLOCK_PX + 1]
+        blocks = np.asarray(band.any(axis=0))
         return [
             x
             for x in range(0, self.plan.grid.width_px, BAND_PX)

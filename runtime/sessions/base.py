@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class BaseSession(Closing):
 
     info: SessionInfo
     geometry: Geometry = PATCH
+    any_side = False
     labels_on_device = False
     ahead = 0
     """Batches that are started before the result of one is waited for."""
@@ -59,7 +60,7 @@ class BaseSession(Closing):
             raise SessionError("label maps of fields are made of all of a slide; ask for CAMs")
         started: deque[tuple[K, int, Finish]] = deque()
         for key, patches in batches:
-            checked = checked_patches(patches, self.geometry)
+            checked = checked_patches(patches, self.geometry, any_side=self.any_side)
             started.append((key, len(checked), self._start(checked, rule)))
             if len(started) > self.ahead:
                 yield _result(*started.popleft(), rule)
@@ -107,8 +108,9 @@ def output_shape(name: str, classes: int, geometry: Geometry) -> tuple[int, ...]
     return geometry.prob_shape(classes) if name == "prob" else geometry.cam_shape(classes)
 
 
-Tensors = Mapping[str, tuple[str, list[int]]]
-"""Type, in the library's words, and shape without the batch, by name."""
+Tensors = Mapping[str, tuple[str, list[Any]]]
+"""Type, in the library's words, and shape without the batch, by name; a side of the input that is
+not fixed is no number there."""
 
 
 def check_tensors(
@@ -119,8 +121,10 @@ def check_tensors(
     outputs: Tensors,
     *,
     types: tuple[str, str],
-) -> None:
+) -> bool:
     """Check that a graph has the inputs and outputs of SSHR for those classes and that geometry.
+
+    Returns whether it takes fields of any side.
 
     `types` are the library's words for uint8 and float32.
 
@@ -131,8 +135,20 @@ def check_tensors(
     wanted_outputs = {
         name: (types[1], list(output_shape(name, num_classes, geometry))) for name in OUTPUT_NAMES
     }
+    _, sides = inputs.get(INPUT_NAME, ("", []))
+    any_side = not geometry.is_patch and not any(isinstance(side, int) for side in sides[:2])
+    if any_side:  # of the outputs the classes are fixed alone
+        inputs = {
+            INPUT_NAME: (inputs[INPUT_NAME][0], [*wanted_inputs[INPUT_NAME][1][:2], *sides[2:]])
+        }
+        outputs = {
+            name: (kind, [*shape[:1], *wanted_outputs[name][1][1:]])
+            for name, (kind, shape) in outputs.items()
+            if name in wanted_outputs
+        }
     if inputs != wanted_inputs or outputs != wanted_outputs:
         raise SessionError(
             f"{path} holds a graph with inputs {inputs} and outputs {outputs}; "
             f"an SSHR graph of {num_classes} classes has {wanted_inputs} and {wanted_outputs}"
         )
+    return any_side

@@ -74,7 +74,7 @@ class OpenVinoSession(BaseSession):
             if device == _CPU and threads is not None:
                 options["INFERENCE_NUM_THREADS"] = str(threads.count)
             network = _compiled(core, model_path, device, options, compiled)
-            _check_graph(network, model_path, num_classes, geometry)
+            self.any_side = _check_graph(network, model_path, num_classes, geometry)
             self.geometry = geometry
             self._lock = threading.Lock()
             self._request: Any = network.create_infer_request()
@@ -198,7 +198,7 @@ def _compiled(
     return network
 
 
-def _check_graph(network: Any, path: Path, num_classes: int, geometry: Geometry) -> None:
+def _check_graph(network: Any, path: Path, num_classes: int, geometry: Geometry) -> bool:
     inputs, outputs = (
         {
             tensor.any_name: (tensor.element_type.get_type_name(), _shape(tensor))
@@ -206,12 +206,13 @@ def _check_graph(network: Any, path: Path, num_classes: int, geometry: Geometry)
         }
         for tensors in (network.inputs, network.outputs)
     )
-    check_tensors(path, num_classes, geometry, inputs, outputs, types=("u8", "f32"))
+    return check_tensors(path, num_classes, geometry, inputs, outputs, types=("u8", "f32"))
 
 
-def _shape(tensor: Any) -> list[int]:
-    """Without the batch."""
-    return [side.get_length() for side in list(tensor.partial_shape)[1:]]
+def _shape(tensor: Any) -> list[int | None]:
+    """Without the batch; None for a side that is not fixed."""
+    sides = list(tensor.partial_shape)[1:]
+    return [side.get_length() if side.is_static else None for side in sides]
 
 
 @contextmanager

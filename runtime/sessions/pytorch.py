@@ -59,6 +59,7 @@ class PyTorchSession(BaseSession):
         geometry: Geometry = PATCH,
     ) -> None:
         self.geometry = geometry
+        self.any_side = mode == "eager" and not geometry.is_patch
         module = module.eval()
         self._device = next(module.parameters()).device
         self._size = None if mode == "eager" else batch

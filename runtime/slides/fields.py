@@ -83,7 +83,7 @@ def _fill(tissue: Blocks, core_blocks: int) -> Iterator[Field]:
         if not band[0].any():
             row += 1
             continue
-        needed: Blocks = band.any(axis=0)
+        needed = np.asarray(band.any(axis=0))
         column = 0
         while needed[column:].any():
             column += int(needed[column:].argmax())

@@ -22,6 +22,7 @@ from sshr_deploy.benchmarks import (
 )
 from sshr_deploy.cli import app
 from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.geometry import field_geometry
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam as right
 from sshr_deploy.runtime.kernels.hfrm_cam.op import run
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config, choose_config, padded_classes
@@ -118,6 +119,19 @@ def test_network_rows() -> None:
     for row in rows:
         assert row["patches_per_s"] == pytest.approx(1e3 / row["median_ms"])
     for row in rows[1:]:
+        assert 0 <= row["relative_rms_error"] < (1e-4 if DEVICE == "cpu" else 6e-2)
+
+
+def test_a_field_counts_as_the_patches_that_cover_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    settings = NETWORK | {"forms": ("separable", "compiled"), "geometry": field_geometry(336)}
+    rows = network.measure_inference(**settings)
+    assert [(row["form"], row["side_px"]) for row in rows] == [
+        ("separable", 336),
+        ("compiled", 336),
+    ]
+    for row in rows:
+        assert row["patches_per_s"] == pytest.approx((336 / 224) ** 2 * 1e3 / row["median_ms"])
         assert 0 <= row["relative_rms_error"] < (1e-4 if DEVICE == "cpu" else 6e-2)
 
 

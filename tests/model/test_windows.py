@@ -12,9 +12,9 @@ from torch import Tensor
 from sshr_deploy.export.graph.deploy import DeployGraph, HfrmForm
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.model import SSHR, Inference, ModelConfig, predict
-from sshr_deploy.model.windows import Windows, hat_matrix
+from sshr_deploy.model.windows import Windows
 
-FIELD = Geometry(side_px=448, margin_px=56, window_cells=28, stride_cells=7)
+FIELD = Geometry(side_px=448, margin_px=56)
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,19 @@ def centres(geometry: Geometry) -> list[float]:
 def test_means_are_those_of_each_window() -> None:
     values = torch.randn(2, 3, 56, 56)
     means = Windows(FIELD).means(values)
-    assert means.shape == (2, 3, 5, 5)
-    for row, column in [(0, 0), (4, 4), (2, 1)]:
-        window = values[:, :, 7 * row : 7 * row + 28, 7 * column : 7 * column + 28]
+    assert means.shape == (2, 3, 3, 3)
+    for row, column in [(0, 0), (2, 2), (2, 1)]:
+        window = values[:, :, 14 * row : 14 * row + 28, 14 * column : 14 * column + 28]
         torch.testing.assert_close(means[:, :, row, column], window.mean((2, 3)))
 
 
-@pytest.mark.parametrize("stride", [7, 14, 28])
-def test_spread_interpolates_between_the_centres(stride: int) -> None:
-    geometry = Geometry(448, 0, 28, stride)
-    places, hat = centres(geometry), hat_matrix(geometry).numpy()
-    cells = np.arange(56) + 0.5
-    for window in range(len(places)):
-        one = np.eye(len(places))[window]
-        np.testing.assert_allclose(hat[:, window], np.interp(cells, places, one), atol=1e-6)
-    np.testing.assert_allclose(hat.sum(1), 1, atol=1e-6)
+@pytest.mark.parametrize(("window", "stride"), [(28, 14), (28, 28), (42, 14), (21, 7)])
+def test_spread_interpolates_between_the_centres(window: int, stride: int) -> None:
+    geometry = Geometry(896, 0, window, stride)
+    places = centres(geometry)
+    values = torch.randn(1, 2, len(places), len(places))
+    spread = Windows(geometry).spread(values)
+    np.testing.assert_allclose(spread, _interpolated(values, places, geometry), atol=1e-5)
 
 
 def test_what_is_linear_over_the_windows_stays_so() -> None:
@@ -100,11 +98,11 @@ def test_a_field_is_the_formula_cell_by_cell(model: SSHR, field: np.ndarray) -> 
     with torch.inference_mode():
         f = model.features(Inference(model).normalised(torch.tensor(field)))
         deep = model.fc8(f.deep)
-        # Odd strides put centres on cells' edges: the mean of two cells is that of the edge.
-        for row, column in [(1, 1), (2, 3)]:
-            window = (..., slice(7 * row, 7 * row + 28), slice(7 * column, 7 * column + 28))
+        # Centres lie on cells' edges: the mean of the cells around is that of the corner.
+        for row, column in [(1, 1), (2, 1)]:
+            window = (..., slice(14 * row, 14 * row + 28), slice(14 * column, 14 * column + 28))
             prob = torch.sigmoid(deep[window].mean((2, 3)))[0]
-            y, x = 7 * row + 14 - 7, 7 * column + 14 - 7  # on the core
+            y, x = 14 * row + 14 - 7, 14 * column + 14 - 7  # on the core
             around = torch.logit(torch.tensor(found.prob[0, :, y - 1 : y + 1, x - 1 : x + 1]))
             # Two straight lines meet there, so that the mean is off by their change of slope.
             torch.testing.assert_close(torch.sigmoid(around.mean((1, 2))), prob, atol=0.02, rtol=0)
@@ -117,17 +115,17 @@ def test_gates_of_a_field_rectify_each_cell_by_its_own(model: SSHR, field: np.nd
         f = model.features(network.normalised(torch.tensor(field)))
         contexts = network.windows.means(f.deep)
         gates = torch.stack(
-            [hfrm.gate(contexts[:, :, r, c]) for r in range(5) for c in range(5)], -1
-        ).reshape(1, -1, 5, 5)
-        at_cells = _interpolated(gates, centres(geometry))
+            [hfrm.gate(contexts[:, :, r, c]) for r in range(3) for c in range(3)], -1
+        ).reshape(1, -1, 3, 3)
+        at_cells = _interpolated(gates, centres(geometry), geometry)
         rectified = f.f28_1 * at_cells + hfrm.gamma_context * hfrm.context_conv(f.f28_1)
         expected = torch.relu(head(rectified))[:, :, 7:-7, 7:-7]
     found = predict(model, field, geometry)
     np.testing.assert_allclose(found.cam_28_1, expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def _interpolated(gates: Tensor, places: list[float]) -> Tensor:
-    cells = np.arange(FIELD.cells) + 0.5
+def _interpolated(gates: Tensor, places: list[float], geometry: Geometry) -> Tensor:
+    cells = np.arange(geometry.cells) + 0.5
     values = gates.numpy()
     rows = np.apply_along_axis(lambda v: np.interp(cells, places, v), 2, values)
     both = np.apply_along_axis(lambda v: np.interp(cells, places, v), 3, rows)
@@ -156,7 +154,9 @@ def test_the_fused_kernel_is_for_patches(model: SSHR) -> None:
         ({"side_px": 448, "margin_px": 60}, "margin_px is 60"),
         ({"side_px": 448, "margin_px": 224}, "leaves nothing"),
         ({"window_cells": 35}, "no window of 35"),
-        ({"side_px": 280}, "do not fit"),
+        ({"side_px": 280}, "must be 224 px and any multiple of 112"),
+        ({"side_px": 280, "stride_cells": 7}, "must be even"),
+        ({"side_px": 504, "stride_cells": 35}, "not negative"),
         ({"side_px": 112_000}, "above"),
     ],
 )
@@ -167,6 +167,8 @@ def test_impossible_geometries_are_refused(sides: dict[str, int], said: str) -> 
 
 def test_geometry_of_a_patch_and_of_a_field() -> None:
     assert PATCH.is_patch and PATCH.windows == 1 and PATCH.work == 1
-    assert (FIELD.cells, FIELD.core_cells, FIELD.windows, FIELD.core_px) == (56, 42, 5, 336)
+    assert (FIELD.cells, FIELD.core_cells, FIELD.windows, FIELD.core_px) == (56, 42, 3, 336)
     assert FIELD.cam_shape(3) == FIELD.prob_shape(3) == (3, 42, 42)
     assert PATCH.prob_shape(3) == (3,)
+    fitting = [side for side in range(8, 600, 8) if FIELD.fits(side)]
+    assert fitting == [224, 336, 448]

@@ -102,7 +102,8 @@ def test_parts_with_a_cell_around_them_join_without_a_seam() -> None:
 def test_a_field_by_itself_takes_its_own_scales() -> None:
     values = np.maximum(np.random.default_rng(7).normal(0, 3, (3, 1, 4, 6, 6)), 0)
     prob = np.random.default_rng(8).random((1, 4, 6, 6), np.float32)
-    batch = CamBatch(*values.astype(np.float32), prob)
+    first, second, deep = values.astype(np.float32)
+    batch = CamBatch(first, second, deep, prob)
     halves, scales = stacked_cams(batch, 0), LevelScales()
     scales.add(halves)
     expected = labels_of(cell_scores(halves, prob[0], scales.scales(99.0), RULE))

@@ -73,7 +73,7 @@ class OnnxRuntimeSession(BaseSession):
             number_by_bus()
         options = {**provider_options(provider, batch, cache, geometry), **(more_options or {})}
         session = open_graph(ort, model_path, provider, precision, options)
-        _check_graph(session, model_path, num_classes, geometry)
+        self.any_side = _check_graph(session, model_path, num_classes, geometry)
         self._session = session
         self.geometry = geometry
         self._classes = num_classes
@@ -159,10 +159,10 @@ def _threads(provider: Provider) -> int | None:
     return in_use.count if in_use is not None and provider.name == CPU_PROVIDER else None
 
 
-def _check_graph(session: Any, path: Path, num_classes: int, geometry: Geometry) -> None:
+def _check_graph(session: Any, path: Path, num_classes: int, geometry: Geometry) -> bool:
     inputs, outputs = (
         {tensor.name: (tensor.type, list(tensor.shape)[1:]) for tensor in tensors}
         for tensors in (session.get_inputs(), session.get_outputs())
     )
     types = ("tensor(uint8)", "tensor(float)")
-    check_tensors(path, num_classes, geometry, inputs, outputs, types=types)
+    return check_tensors(path, num_classes, geometry, inputs, outputs, types=types)

@@ -26,6 +26,7 @@ from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.writers.overlay import write_overlay
 from tests.runtime.colour_images import ColourSession, Pixels
 from tests.runtime.running import Recorder, Runner, context_of, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
@@ -236,7 +237,7 @@ def test_what_cannot_be_kept_or_written_is_told(
 ) -> None:
     """A full disk stops the run, as it always did; what is under way is left for the next."""
     source, out = slides(tmp_path / "in", 3), tmp_path / "out"
-    put, overlay = UnitStore.put, slide_job.write_overlay
+    put, overlay = UnitStore.put, write_overlay
 
     def full(store: UnitStore, *record: Any) -> None:
         if step == "keep" and store._folder.name == "1.tif" and len(store) == 2:
@@ -310,7 +311,7 @@ def test_what_was_kept_of_something_else_is_not_used(
     if change == "input":
         small_slide(source / "0.tif", seed=1)
     again = Session(PATCH if change == "mode" else FIELDS)
-    settings = {"mpp_um": 1.1, "force_mpp": True} if change == "mpp" else {}
+    settings: dict[str, Any] = {"mpp_um": 1.1, "force_mpp": True} if change == "mpp" else {}
     assert Runner(bundle, again)(source, out, **settings).exit_code == 0
     assert sum(again.batches) == read_summary(out / "0.tif")["tiles"]["computed"]
     assert not (out / "0.tif" / UNFINISHED_NAME).exists()
