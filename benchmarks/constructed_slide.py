@@ -119,10 +119,8 @@ class _Pattern:
         cells = factor // CELL_TILES  # along a side of the tile
         first_row, first_column = row * cells, column * cells
         here = tissue[first_row : first_row + cells, first_column : first_column + cells]
-        phase = (
-            n % count for n, count in zip((first_row, first_column), _PATTERN_CELLS, strict=True)
-        )
-        return self._encoded(factor, *phase, here)
+        rows, columns = _PATTERN_CELLS
+        return self._encoded(factor, first_row % rows, first_column % columns, here)
 
     def _encoded(self, factor: int, row: int, column: int, tissue: NDArray[np.bool_]) -> bytes:
         """A tile of cells, the first of which is the pattern's at `row`, `column`."""

@@ -63,7 +63,7 @@ class Watched:
                 yield key, pixels
 
         results: Iterator[tuple[K, CamBatch | MaskBatch]]
-        results = self._session.stream(counted(), rule)  # type: ignore[call-overload]
+        results = self._session.stream(counted(), rule)
         return results
 
 

@@ -97,7 +97,8 @@ def _seams(
     background: int,
     large: LargeImages,
 ) -> Seams:
-    parts = parts_of(*mask.shape, large)
+    height, width = mask.shape
+    parts = parts_of(height, width, large)
     scored = np.where(truth == background, truth, mask)
     rows, columns = {part.top for part in parts}, {part.left for part in parts}
     return Seams.of_mask(scored, background, rows=rows, columns=columns)

@@ -39,7 +39,7 @@ def test_tiles_are_the_published_patches_of_the_image_s_own_scale(
     for index in range(2):
         rgb = np.asarray(Image.open(split / "img" / f"{index}.png"))
         truth = np.asarray(Image.open(split / "mask" / f"{index}.png"))
-        large = cv2.copyMakeBorder(rgb, 0, 448, 0, 448, cv2.BORDER_REFLECT)
+        large = np.asarray(cv2.copyMakeBorder(rgb, 0, 448, 0, 448, cv2.BORDER_REFLECT), np.uint8)
         labels = np.zeros((448, 448), np.uint8)
         for top in (0, 224):
             for left in (0, 224):

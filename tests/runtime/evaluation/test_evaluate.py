@@ -54,7 +54,7 @@ def test_a_split_is_scored_pixel_by_pixel(
         right = [(prob[c] > 0.5) == (c in truth) for c in range(3)]
         hits += right
         exact += all(right)
-        parts = parts_of(*mask.shape, large)
+        parts = parts_of(len(mask), mask.shape[1], large)
         mask[truth == 3] = 3
         rows, columns = [p.top for p in parts], [p.left for p in parts]
         seams += Seams.of_mask(mask, 3, rows=rows, columns=columns)
@@ -91,7 +91,7 @@ def test_large_images_are_scored_as_fields(split: tuple[TruthImage, ...], profil
     )
     for truth, (mask, *_) in predictions:
         expected += confusion_matrix(truth, mask, 3)
-        parts = parts_of(*mask.shape, TILES)
+        parts = parts_of(len(mask), mask.shape[1], TILES)
         rows, columns = [p.top for p in parts], [p.left for p in parts]
         scored = np.where(truth == 3, truth, mask)
         seams += Seams.of_mask(scored, 3, rows=rows, columns=columns)
