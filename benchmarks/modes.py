@@ -21,21 +21,23 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from sshr_deploy.api import Model
 from sshr_deploy.atomic import write_json
 from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.runtime.contract import CamBatch, K, MaskBatch, MaskRule, Session
+from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kinds import default_batch
 from sshr_deploy.runtime.evaluation.seams import Seams
 from sshr_deploy.runtime.machine.clock import Stopwatch
+from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.file_names import MASK_NAME
 from sshr_deploy.runtime.pipeline.reporting import TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.sessions import Sessions
-from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from sshr_deploy.runtime.settings import InferSettings, Mode, OpenOptions
+from sshr_deploy.runtime.settings import InferSettings, Mode
 
 Sizes = Counter[tuple[int, int]]
 """Inputs by height and width, in px."""
@@ -71,10 +73,10 @@ def measure(
     bundle: Path,
     slide: Path,
     *,
-    engine: str,
-    threads: int | None,
-    rounds: int,
-    mpp_um: float | None,
+    engine: str = "onnx-cpu",
+    threads: int | None = None,
+    rounds: int = 1,
+    mpp_um: float | None = None,
 ) -> dict[str, Any]:
     """Work, seconds and seams of both modes, and the ratios of seamless over reference.
 
@@ -83,20 +85,25 @@ def measure(
         InputError: the slide cannot be read.
     """
     environment = describe_environment()
-    spec = RunSpec(bundle, InferSettings(), engine, OpenOptions(), threads)
-    with Model(spec, None, lambda _: None) as model:
-        modes = {mode: _Way(model, slide, mode, mpp_um) for mode in (Mode.REFERENCE, Mode.SEAMLESS)}
+    loaded = load_bundle(bundle)
+    use_threads(choose_threads(loaded.manifest.model.width, threads))
+    with Sessions(loaded, lambda view: open_session(view, engine)) as sessions:
+        modes = {
+            mode: _Way(loaded, sessions.of_slides(mode), slide, mode, mpp_um)
+            for mode in (Mode.REFERENCE, Mode.SEAMLESS)
+        }
         for _ in range(rounds):
             for way in modes.values():
                 way.run()
         rows = {mode.value: way.row() for mode, way in modes.items()}
+        info = sessions.patches.info
     one, other = rows["seamless"], rows["reference"]
     return {
         "benchmark": "modes",
         "environment": environment,
         "slide": slide.name,
-        "bundle": {"width": model.bundle.manifest.model.width},
-        "engine": {"engine": model.info.engine, "threads": model.info.threads},
+        "bundle": {"width": loaded.manifest.model.width},
+        "engine": {"engine": info.engine, "threads": info.threads},
         "modes": rows,
         "seamless_over_reference": {
             "gflop_per_mm2": one["gflop_per_mm2"] / other["gflop_per_mm2"],
@@ -108,10 +115,12 @@ def measure(
 class _Way:
     """One mode on one slide."""
 
-    def __init__(self, model: Model, slide: Path, mode: Mode, mpp_um: float | None) -> None:
-        self.bundle, self.slide = model.bundle, slide
-        self.session = Watched(model.sessions.of_slides(mode))
-        batch = model.settings.batch
+    def __init__(
+        self, bundle: Bundle, session: Session, slide: Path, mode: Mode, mpp_um: float | None
+    ) -> None:
+        self.bundle, self.slide = bundle, slide
+        self.session = Watched(session)
+        batch = default_batch(session.info.engine)
         self.settings = InferSettings(mode, mpp_um, batch=batch, overwrite=True)
         self.seconds: list[float] = []
         self.facts: dict[str, Any] = {}
