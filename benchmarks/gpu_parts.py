@@ -89,9 +89,11 @@ def network_compiled(output: PartOutput) -> None:
 def fields(output: PartOutput) -> None:
     """The network on fields, whose windows share the backbone, and on patches that cover one."""
     from sshr_deploy.benchmarks.network import measure_inference
-    from sshr_deploy.geometry import PATCH, field_geometry
+    from sshr_deploy.geometry import PATCH, Geometry, field_geometry
 
-    shapes = [(field_geometry(side_px), (1, 2)) for side_px in _FIELDS_PX]
+    shapes: list[tuple[Geometry, tuple[int, ...]]] = [
+        (field_geometry(side_px), (1, 2)) for side_px in _FIELDS_PX
+    ]
     shapes.insert(1, (PATCH, ((_FIELDS_PX[0] // PATCH.side_px) ** 2,)))
     for form in ("separable", "compiled"):  # what takes longest comes last
         for geometry, batches in shapes:

@@ -67,13 +67,17 @@ def test_a_slide_is_what_the_command_wrote(
 ) -> None:
     tiles: list[tuple[str, int, int]] = []
     result = model.slide(
-        str(demo_slide), tmp_path / "api", on_tiles=lambda p, n, of: tiles.append((p.name, n, of))
+        str(demo_slide),
+        tmp_path / "api",
+        mode="reference",
+        on_tiles=lambda p, n, of: tiles.append((p.name, n, of)),
     )
     assert result.status == "done" and result.reason == ""
     assert tiles[0] == (demo_slide.name, 0, 26) and tiles[-1] == (demo_slide.name, 26, 26)
     again = run_here(
-        "infer", demo_slide, "--model", small_bundle_dir, "--out", tmp_path / "api", "--quiet"
-    )
+        "infer", demo_slide, "--model", small_bundle_dir, "--out", tmp_path / "api", "--quiet",
+        "--mode", "reference",
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     record = json.loads((tmp_path / "api" / "run.json").read_text())
     assert record["counts"] == {"done": 0, "skipped": 1, "failed": 0}, "the same key"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "openslide", "tifffile", "rasterio")
+HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "openslide", "tifffile")
 
 # Run in a fresh interpreter: None in sys.modules makes an import fail as if nothing were there.
 IMPORT_ALL = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.model import SSHR, Inference
 from sshr_deploy.runtime.sessions.pytorch import PyTorchSession
 
@@ -9,5 +10,5 @@ from sshr_deploy.runtime.sessions.pytorch import PyTorchSession
 class ModelSession(PyTorchSession):
     """Runs `model` in FP32 where its weights are, after setting it to evaluation mode."""
 
-    def __init__(self, model: SSHR) -> None:
-        super().__init__(Inference(model))
+    def __init__(self, model: SSHR, geometry: Geometry = PATCH) -> None:
+        super().__init__(Inference(model, geometry), geometry=geometry)

@@ -26,7 +26,7 @@ ORT_PACKAGES = (
     "onnxruntime-windowsml",
 )  # fmt: skip
 """Packages that own the module `onnxruntime`."""
-INFER_MODULES = ("PIL", "cv2", "imagecodecs", "openslide", "pydicom", "rasterio", "tifffile")
+INFER_MODULES = ("PIL", "cv2", "imagecodecs", "openslide", "pydicom", "tifffile")
 """Packages that every run needs; installed with sshr-deploy itself."""
 EXTRA_PACKAGES = ("safetensors", "onnx", "ml-dtypes", "onnxscript", "tensorboard", "matplotlib")
 """Packages of `export` and `train` beside torch; their modules have "_" for "-"."""

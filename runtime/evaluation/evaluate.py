@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.kinds import default_batch
+from sshr_deploy.runtime.evaluation.seams import Seams
 from sshr_deploy.runtime.evaluation.sheet import Sample, make_sample
 from sshr_deploy.runtime.evaluation.split import TruthImage, labels_of, read_truth
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.machine.read_ahead import read_ahead
-from sshr_deploy.runtime.pipeline.images import predict_images
+from sshr_deploy.runtime.pipeline.images import parts_of, predict_images
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally, confusion_matrix
 
@@ -32,6 +33,9 @@ class Evaluation:
     tally: Tally
     samples: tuple[Sample, ...]
     """A few images for `write_sheet`."""
+    seams: Seams
+    """At the borders of the parts that reference mode cuts images into (`parts_of`), where the
+    truth is no background."""
     seconds: float
     """Reading, network and post-processing together."""
 
@@ -41,6 +45,7 @@ def evaluate_split(
     session: Session,
     profile: Profile,
     *,
+    fields: Callable[[], Session] | None = None,
     large: LargeImages = LargeImages.TILES,
     batch: int | None = None,
     samples: int = 6,
@@ -48,6 +53,7 @@ def evaluate_split(
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
 
+    With `fields`, large images go through the session that it gives (see `predict_images`).
     `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
     grows with it, not with the number of images. `samples` images, evenly spaced, are
     kept small for a picture. `on_image` is called after each image.
@@ -62,21 +68,36 @@ def evaluate_split(
 
     watch = Stopwatch()
     batch = batch or default_batch(session.info.engine)
-    tally = Tally.empty(profile.num_classes)
+    tally, seams = Tally.empty(profile.num_classes), Seams()
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []
     with closing(read_ahead(images, read, ahead=_AHEAD)) as truths:
-        predictions = predict_images(((t, t.rgb) for t in truths), session, profile, large, batch)
+        predictions = predict_images(
+            ((t, t.rgb) for t in truths), session, profile, large, batch, fields=fields
+        )
         for index, ((item, rgb, truth), prediction) in enumerate(predictions):
             confusion = confusion_matrix(truth, prediction.mask, profile.num_classes)
             tally += Tally.of_image(confusion, labels_of(item, truth, profile), prediction.prob)
+            seams += _seams(truth, prediction.mask, profile.num_classes, large)
             if index in shown:
                 kept.append(make_sample(item.name, rgb, truth, prediction.mask, confusion))
             on_image(item)
-    return Evaluation(tally, tuple(kept), watch.seconds())
+    return Evaluation(tally, tuple(kept), seams, watch.seconds())
 
 
 class _Truth(NamedTuple):
     item: TruthImage
     rgb: NDArray[np.uint8]  # [H, W, 3]
     labels: NDArray[np.uint8]  # [H, W]
+
+
+def _seams(
+    truth: NDArray[np.uint8],  # [H, W]
+    mask: NDArray[np.uint8],  # [H, W]
+    background: int,
+    large: LargeImages,
+) -> Seams:
+    parts = parts_of(*mask.shape, large)
+    scored = np.where(truth == background, truth, mask)
+    rows, columns = {part.top for part in parts}, {part.left for part in parts}
+    return Seams.of_mask(scored, background, rows=rows, columns=columns)

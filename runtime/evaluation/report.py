@@ -12,7 +12,7 @@ from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.evaluation.evaluate import Evaluation
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import LargeImages, Mode
 from sshr_deploy.scores import LABEL_THRESHOLD, Tally
 from sshr_deploy.version import __version__
 
@@ -33,19 +33,24 @@ def report(
     model: dict[str, Any],
     *,
     split: str,
+    mode: Mode,
     large: LargeImages,
     batch: int,
+    reference: Evaluation | None = None,
 ) -> dict[str, Any]:
     """All figures and what they were taken with, ready for JSON; fractions 0 to 1.
 
+    `reference` is an evaluation of the same images in reference mode, whose figures then stand
+    beside those of `mode`.
+
     `model` says which network it was. A class's "iou" and "dice" are None where it occurs neither
-    in the truth nor in the prediction.
+    in the truth nor in the prediction; for "seam_ratio" see `Seams.ratio`.
 
     Raises:
         DatasetError: the split's masks hold background only.
     """
     tally = evaluation.tally
-    names = [tissue.name for tissue in profile.classes]
+    beside = {} if reference is None else {"reference": _figures(reference, profile)}
     return {
         "evaluated_utc": now_utc(),
         "sshr_deploy": __version__,
@@ -57,25 +62,35 @@ def report(
         "model": model,
         "profile": profile.model_dump(mode="json"),
         "settings": {
+            "mode": mode.value,
             "large": large.value,
             "batch": batch,
             "label_threshold": LABEL_THRESHOLD,
         },
-        "scores": _score_entries(tally),
+        **_figures(evaluation, profile),
+        **beside,
+        "engine": asdict(engine),
+        "machine": _machine(),
+        "libraries": library_versions(_LIBRARIES),
+    }
+
+
+def _figures(evaluation: Evaluation, profile: Profile) -> dict[str, Any]:
+    tally, names = evaluation.tally, [tissue.name for tissue in profile.classes]
+    return {
+        "scores": _score_entries(evaluation),
         "classes": _class_entries(tally, names),
         "confusion": {
             "rows_truth": names,
             "columns_prediction": [*names, "background"],
             "pixels": tally.confusion.tolist(),
         },
-        "engine": asdict(engine),
-        "machine": _machine(),
-        "libraries": library_versions(_LIBRARIES),
         "seconds": round(evaluation.seconds, 3),
     }
 
 
-def _score_entries(tally: Tally) -> dict[str, float | None]:
+def _score_entries(evaluation: Evaluation) -> dict[str, float | None]:
+    tally = evaluation.tally
     scores = tally.scores()
     return {
         "mean_iou": scores.mean_iou,
@@ -85,6 +100,7 @@ def _score_entries(tally: Tally) -> dict[str, float | None]:
         "frequency_weighted_iou": scores.frequency_weighted_iou,
         "label_accuracy": tally.label_accuracy,
         "exact_match": tally.exact_match,
+        "seam_ratio": evaluation.seams.ratio,
     }
 
 

@@ -30,6 +30,7 @@ _SWATCH_PX = 34  # with the gap behind it
 _INK = (34, 34, 34)
 _PALE_INK = (110, 110, 110)
 _COLUMNS = ("image", "truth", "prediction")
+_COLUMNS_OF_BOTH = ("image", "truth", "seamless", "reference")
 _NOTE = "Background of the truth is not scored and is left bare."
 _RULE = (214, 214, 214)
 _Entry = tuple[str, tuple[int, int, int]]
@@ -75,17 +76,26 @@ def make_sample(
     )
 
 
-def write_sheet(path: Path, samples: Sequence[Sample], profile: Profile, title: str) -> None:
+def write_sheet(
+    path: Path,
+    samples: Sequence[Sample],
+    profile: Profile,
+    title: str,
+    *,
+    reference: Sequence[Sample] = (),
+) -> None:
     """Write a PNG with a row for each sample: image, truth, prediction; a legend below.
 
     Truth and prediction are the image tinted by class (`blend`). Above a row stand the file's name,
-    pixel accuracy and mean IoU of that image.
+    pixel accuracy and mean IoU of that image. With samples of the same images in reference mode, a
+    fourth column shows these beside those of seamless mode.
 
     Raises:
         OutputError: the file cannot be written.
     """
     cell = max([_MIN_CELL_PX, *(s.rgb.shape[1] for s in samples)])
-    width = 3 * cell + 4 * _GAP_PX
+    columns = _COLUMNS_OF_BOTH if reference else _COLUMNS
+    width = len(columns) * (cell + _GAP_PX) + _GAP_PX
     names = [c.name for c in profile.classes] + [s.name for s in samples]
     lettering, title_lettering = lettering_for(names, _FONT_PX), lettering_for([title], _TITLE_PX)
     font = lettering.font
@@ -98,12 +108,13 @@ def write_sheet(path: Path, samples: Sequence[Sample], profile: Profile, title: 
     top = _GAP_PX
     draw.text((_GAP_PX, top + _LINE_PX // 2), shown, _INK, title_lettering.font, anchor="lm")
     top += _LINE_PX
-    for column, text in enumerate(_COLUMNS):
+    for column, text in enumerate(columns):
         left = _GAP_PX + column * (cell + _GAP_PX)
         draw.text((left, top + _LINE_PX // 2), text, _PALE_INK, font, anchor="lm")
     top += _LINE_PX
-    for sample in samples:
-        _draw_sample(sheet, draw, lettering, sample, profile, top, cell)
+    for index, sample in enumerate(samples):
+        shown_of = [sample, *reference[index : index + 1]]
+        _draw_sample(sheet, draw, lettering, shown_of, profile, top, cell)
         top += _row_px(sample)
     _draw_legend(draw, font, legend, top + _GAP_PX)
     note_y = top + _GAP_PX + _LINE_PX * len(legend) + _LINE_PX // 2
@@ -120,17 +131,20 @@ def _draw_sample(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
     lettering: Lettering,
-    sample: Sample,
+    predictions: Sequence[Sample],  # of one image
     profile: Profile,
     top: int,
     cell: int,
 ) -> None:
-    """A line across the sheet, the caption, the three pictures."""
+    """A line across the sheet, the caption, the pictures."""
     right = sheet.width - _GAP_PX
     draw.line((_GAP_PX, top, right - 1, top), _RULE)
+    sample = predictions[0]
     caption = "background only"
     if sample.pixel_accuracy is not None:
-        caption = f"pixel accuracy {sample.pixel_accuracy:.3f}   mean IoU {sample.mean_iou:.3f}"
+        accuracy = " / ".join(f"{s.pixel_accuracy:.3f}" for s in predictions)
+        mean_iou = " / ".join(f"{s.mean_iou:.3f}" for s in predictions)
+        caption = f"pixel accuracy {accuracy}   mean IoU {mean_iou}"
     font, middle = lettering.font, top + _LINE_PX // 2
     draw.text((right, middle), caption, _INK, font, anchor="rm")
     room = right - font.getlength(caption) - 3 * _GAP_PX
@@ -140,7 +154,7 @@ def _draw_sample(
     pictures = (
         sample.rgb,
         blend(sample.rgb, sample.truth, profile),
-        blend(sample.rgb, sample.prediction, profile),
+        *(blend(sample.rgb, s.prediction, profile) for s in predictions),
     )
     for column, picture in enumerate(pictures):
         left = _GAP_PX + column * (cell + _GAP_PX)

@@ -50,7 +50,6 @@ _LIBRARIES = (
     "openslide-bin",
     "tifffile",
     "pillow",
-    "rasterio",
 )
 
 
@@ -110,8 +109,8 @@ class Context:
 
     def units_key(self, fingerprint: str, mpp: Mpp) -> str:
         """Identity of what the network says of a slide's tiles or fields."""
-        geometry = self.sessions.of_slides(self.mode).geometry
-        parts = {"mpp_um": [mpp.x_um, mpp.y_um], "geometry": asdict(geometry)}
+        session = self.sessions.of_slides(self.mode)
+        parts = {"mpp_um": [mpp.x_um, mpp.y_um], "geometry": asdict(session.geometry)}
         return json.dumps({**self._key(fingerprint, "slide"), **parts})
 
     def _key(self, fingerprint: str, kind: Kind) -> Key:

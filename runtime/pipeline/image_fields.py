@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.geometry import CELL_PX, Geometry
+from sshr_deploy.geometry import BLOCK_CELLS, CELL_PX, Geometry
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch
 from sshr_deploy.runtime.field_labels import (
@@ -28,13 +28,18 @@ _STRIPE_CELLS = 64
 
 
 class FieldImages(ImageWork[K]):
-    """Images as fields of `geometry`, at the model's scale."""
+    """Images as fields of `geometry`, at the model's scale; of `sides` in blocks, ascending."""
 
     def __init__(
-        self, profile: Profile, scale: float, on_error: OnError[K], geometry: Geometry
+        self,
+        profile: Profile,
+        scale: float,
+        on_error: OnError[K],
+        geometry: Geometry,
+        sides: Sequence[int],
     ) -> None:
         super().__init__(profile, scale, on_error)
-        self.geometry = geometry
+        self.geometry, self._sides = geometry, [side * BLOCK_CELLS for side in sides]
 
     def open(
         self, key: K, rgb: NDArray[np.uint8]
@@ -43,27 +48,28 @@ class FieldImages(ImageWork[K]):
         height, width = rgb.shape[:2]
         scaled = max(1, round(height * self.scale)), max(1, round(width * self.scale))
         cells = -(-scaled[0] // CELL_PX), -(-scaled[1] // CELL_PX)
-        cores = list(_cores(cells, self.geometry.core_cells))
+        cores = list(_cores(cells, self._sides))
         image = _FieldImage(key, (height, width), self.profile, scaled, len(cores))
         return image, self._fields(rgb, scaled, cores)
 
     def _fields(
         self, rgb: NDArray[np.uint8], scaled: tuple[int, int], cores: list[Part]
     ) -> Iterator[tuple[Part, NDArray[np.uint8]]]:
-        side, margin = self.geometry.side_px, self.geometry.margin_px
+        margin = self.geometry.margin_px
+        below, right = (
+            end * CELL_PX + margin - side
+            for end, side in zip((cores[-1].bottom, cores[-1].right), scaled, strict=True)
+        )
         rgb = resample(rgb, scaled[1], scaled[0])
-        bottom, right = cores[-1].top * CELL_PX, cores[-1].left * CELL_PX
         padded = cv2.copyMakeBorder(
-            rgb,
-            margin,
-            max(0, bottom + side - margin - scaled[0]),
-            margin,
-            max(0, right + side - margin - scaled[1]),
-            cv2.BORDER_REFLECT_101,
+            rgb, margin, max(0, below), margin, max(0, right), cv2.BORDER_REFLECT_101
         )
         for core in cores:
-            y, x = core.top * CELL_PX, core.left * CELL_PX
-            yield core, np.ascontiguousarray(padded[y : y + side, x : x + side], np.uint8)
+            rows, columns = (
+                slice(first * CELL_PX, last * CELL_PX + 2 * margin)
+                for first, last in (core[:2], core[2:])
+            )
+            yield core, np.ascontiguousarray(padded[rows, columns], np.uint8)
 
 
 class _FieldImage(OpenImage[K]):
@@ -110,14 +116,21 @@ class _FieldImage(OpenImage[K]):
         return sized.astype(np.uint8, copy=False)
 
 
-def _cores(cells: tuple[int, int], core: int) -> Iterator[Part]:
-    """Cores that cover so many rows and columns of cells; the last ones end where the image does.
+def _cores(cells: tuple[int, int], sides: Sequence[int]) -> Iterator[Part]:
+    """Cores of `sides`, in cells, that cover so many rows and columns of cells."""
+    rows, columns = (list(_spans(count, sides)) for count in cells)
+    for top, bottom in rows:
+        for left, right in columns:
+            yield Part(top, bottom, left, right)
 
-    Of an image smaller than a core there is one, which reaches past it.
+
+def _spans(cells: int, sides: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and one past the last cell of each core along one axis.
+
+    All are of the largest side but the last, which is as small as it may be and ends with the
+    image; of an image smaller than a core, it reaches past the end.
     """
-    tops, lefts = (
-        [min(start, max(0, side - core)) for start in range(0, side, core)] for side in cells
-    )
-    for top in tops:
-        for left in lefts:
-            yield Part(top, top + core, left, left + core)
+    for start in range(0, cells, sides[-1]):
+        side = next((side for side in sides if side >= cells - start), sides[-1])
+        first = start if start + side <= cells else max(0, cells - side)
+        yield first, first + side

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -65,7 +66,7 @@ class OpenImage(Generic[K]):
 class _Pending(NamedTuple, Generic[K]):
     image: OpenImage[K]
     place: Part
-    pixels: NDArray[np.uint8]  # [side_px, side_px, 3]
+    pixels: NDArray[np.uint8]  # [height_px, width_px, 3]
 
 
 class ImageWork(Generic[K]):
@@ -103,7 +104,7 @@ class ImageWork(Generic[K]):
     def _batches(
         self, images: Iterable[tuple[K, NDArray[np.uint8]]], size: int
     ) -> Iterator[tuple[list[_Pending[K]], NDArray[np.uint8]]]:
-        for batch in self._stages.each("read", batches(self._parts(images), size)):
+        for batch in self._stages.each("read", _batches(self._parts(images), size)):
             yield batch, np.stack([part.pixels for part in batch])
 
     def _parts(self, images: Iterable[tuple[K, NDArray[np.uint8]]]) -> Iterator[_Pending[K]]:
@@ -150,3 +151,9 @@ class ImageWork(Generic[K]):
             image.failed = True
             self._unfinished.remove(image)
             self.on_error(image.key, error)
+
+
+def _batches(parts: Iterable[_Pending[K]], size: int) -> Iterator[list[_Pending[K]]]:
+    """At most `size` parts each, all of the same height and width."""
+    for _, equal in groupby(parts, lambda part: part.pixels.shape):
+        yield from batches(equal, size)

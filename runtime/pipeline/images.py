@@ -24,6 +24,7 @@ from sshr_deploy.runtime.pipeline.image_work import (
     Prediction,
 )
 from sshr_deploy.runtime.settings import CPU_BATCH, LargeImages
+from sshr_deploy.runtime.slides.fields import core_sides
 
 LARGE_PX = PATCH_PX * 3 // 2
 """Sides above this are cut, unless large images are taken whole."""
@@ -98,9 +99,16 @@ def _in_turns(
         if not cut:
             yield from patches.predict(group, session, batch, on_parts)
             continue
-        geometry = fields().geometry
-        work = FieldImages[K](patches.profile, patches.scale, patches.on_error, geometry)
-        yield from work.predict(group, fields(), inputs_for(batch, geometry), on_parts)
+        network = fields()
+        work = FieldImages[K](
+            patches.profile,
+            patches.scale,
+            patches.on_error,
+            network.geometry,
+            core_sides(network.geometry, any_side=network.any_side),
+        )
+        size = inputs_for(batch, network.geometry)
+        yield from work.predict(group, network, size, on_parts)
 
 
 def model_scale(profile: Profile, mpp_um: float | None) -> float:

@@ -26,7 +26,7 @@ _BAND_CELLS = BAND_PX // CELL_PX
 
 Band = NDArray[np.uint8]  # [at most 512, width]
 _FieldRows = Mapping[Field, tuple[int, NDArray[np.float16]]]
-"""Of each field that is in a band: its first row of cells there, and [rows, 4 N, core_cells]."""
+"""Of each field that is in a band: its first row of cells there, and [rows, 4 N, columns]."""
 
 
 def tile_bands(plan: SlidePlan, store: UnitStore, background: int) -> Iterator[Band]:
@@ -58,8 +58,8 @@ def tile_bands(plan: SlidePlan, store: UnitStore, background: int) -> Iterator[B
 class FieldBands:
     """Labels of a slide whose CAMs and probabilities by field are in `store`.
 
-    A record is float16 [core_cells, 4 N, core_cells]: the rows, then the three CAMs and the
-    probabilities of N classes, then the columns. Where cores overlap the last one counts.
+    A record is float16 [rows, 4 N, columns] of a core's cells: the rows, then the three CAMs and
+    the probabilities of N classes, then the columns. Where cores overlap the last one counts.
     """
 
     plan: FieldPlan
@@ -114,12 +114,11 @@ class FieldBands:
 
     def _rows(self, y: int, halo: int) -> _FieldRows:
         """What the fields have of a band, with `halo` cells more above and below."""
-        core = self.plan.geometry.core_cells
         top, bottom = y // CELL_PX - halo, y // CELL_PX + _BAND_CELLS + halo
         found = {}
         for field in self.plan.fields:
             start = field.row * BLOCK_CELLS
-            first, last = max(top, start), min(bottom, start + core)
+            first, last = max(top, start), min(bottom, start + field.rows * BLOCK_CELLS)
             if first < last:
                 read = self.store.rows(field, first - start, last - start)
                 found[field] = first, read.view(np.float16)
@@ -145,7 +144,7 @@ class FieldBands:
         covered = np.zeros((height, width), np.bool_)
         for field, (first, cells) in rows.items():
             start = field.column * BLOCK_CELLS
-            a, b = max(left, start), min(left + width, start + self.plan.geometry.core_cells)
+            a, b = max(left, start), min(left + width, start + cells.shape[2])
             if a < b:
                 count = min(len(cells), top + height - first)
                 place = slice(first - top, first - top + count)

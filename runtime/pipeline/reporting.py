@@ -30,8 +30,8 @@ class Reporter(Protocol):
         """`inputs` slides and images were found."""
 
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
-        """A slide begins, with so many tiles or fields to compute, each of `tile_mm2` of the slide;
-        or an image, whose parts count as tiles and have no known area."""
+        """A slide begins, with so many tiles or fields left to compute, each of `tile_mm2`; or an
+        image, whose parts count as tiles and have no known area."""
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """So many more tiles of an input that has begun are computed."""

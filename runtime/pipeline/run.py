@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,29 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.errors import InputError, OutputError, SshrDeployError
+from sshr_deploy.errors import OutputError, SshrDeployError
 from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.discovery import Input, fingerprint_of
-from sshr_deploy.runtime.pipeline.documents import Context, run_record, summary_of
-from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
+from sshr_deploy.runtime.pipeline.documents import Context, run_record
+from sshr_deploy.runtime.pipeline.endings import Endings
 from sshr_deploy.runtime.pipeline.flow import Flow
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.records import RunDocument, RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter, WatcherError
-from sshr_deploy.runtime.pipeline.result_folders import (
-    ResultFolders,
-    is_whole,
-    move_summary,
-    read_summary,
-    write_summary,
-)
-from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
+from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.work import Work
@@ -89,32 +81,32 @@ class Run:
         self.work = work
         self.context = context
         self.reporter = reporter
-        self.folders = ResultFolders(work.out)
-        self.results: list[InputResult] = []
+        self.endings = Endings(work, context, reporter)
         self._readers, self._ledger = Readers(context.settings.readers), Ledger()
 
     def __iter__(self) -> Generator[InputResult, None, None]:
         """The inputs as they end, failed and skipped ones too."""
         found, started, given = self.work.found, now_utc(), 0
+        results = self.endings.results
         self.reporter.run_started(len(found.inputs) + len(found.failures))
         for failure in found.failures:
-            self._add(failure)
+            self.endings.add(failure)
         stopped_by: BaseException | None = None
         try:
             with closing(self._process(found.inputs)) as ended:
                 for _ in ended:
-                    while given < len(self.results):
+                    while given < len(results):
                         given += 1
-                        yield self.results[given - 1]
+                        yield results[given - 1]
             self.work.lock.check()
         except (SshrDeployError, *_INTERRUPTIONS) as error:
             stopped_by = error
         finally:
             self._readers.close()
-            self.folders.remove_all_empty()
+            self.endings.folders.remove_all_empty()
         self.outcome = self._written(started, stopped_by)
         if not isinstance(stopped_by, GeneratorExit):
-            yield from self.results[given:]
+            yield from results[given:]
         if isinstance(stopped_by, WatcherError):
             raise stopped_by.error
         if stopped_by is not None and not isinstance(stopped_by, OutputError):
@@ -126,7 +118,7 @@ class Run:
         reason = stopped_by if isinstance(stopped_by, SshrDeployError) else None
         record = run_record(
             context,
-            self.results,
+            self.endings.results,
             source=work.source,
             left_out=work.found.left_out,
             started_utc=started_utc,
@@ -140,12 +132,12 @@ class Run:
             work.source,
             work.found,
             context.profile,
-            self.results,
+            self.endings.results,
             record,
             only_record=work.lock.is_lost(),
         )
         output_error = stopped_by if isinstance(stopped_by, OutputError) else written.failure
-        return RunResult(self.results, written.document, written.files, output_error)
+        return RunResult(self.endings.results, written.document, written.files, output_error)
 
     def _effort(self) -> RunEffort | None:
         effort, readers = self._ledger.effort(), self._readers
@@ -156,10 +148,6 @@ class Run:
             readers=readers.count,
             readers_chosen_by=self.context.wording(readers.chosen_by),
         )
-
-    def _add(self, result: InputResult) -> None:
-        self.results.append(result)
-        self.reporter.input_finished(result)
 
     def _process(self, inputs: Sequence[Input]) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some have ended."""
@@ -180,25 +168,26 @@ class Run:
             readers=self._readers,
             ledger=self._ledger,
             reporter=self.reporter,
+            may_leave=lambda: not self.work.lock.is_lost(),
         )
-        with closing(iter(flow)) as slides:
+        with flow, closing(iter(flow)) as slides:
             for item, ended in slides:
-                with self._guarded(item):
+                with self.endings.guarded(item):
                     if isinstance(ended, Exception):
                         raise ended
                     if isinstance(ended, InputResult):
-                        self._add(ended)
+                        self.endings.add(ended)
                     else:
-                        self._finish(item, ended.fingerprint, ended.result())
+                        self.endings.finish(item, ended.fingerprint, ended.result())
                 yield
 
     def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
         """Runs in a thread of its own, as far as the folder of the slide's results is concerned."""
         fingerprint = fingerprint_of(item.path)
-        earlier = self._earlier(item, fingerprint)
+        earlier = self.endings.earlier(item, fingerprint)
         if earlier is not None:
             return earlier
-        folder = self._fresh_folder(item)
+        folder = self.endings.fresh_folder(item)
         return slide_job.begin_slide(
             item.path, folder, self.context, fingerprint, self._ledger, check_stop
         )
@@ -209,7 +198,7 @@ class Run:
         progress = PartsProgress(self.reporter)
 
         def failed(image: _Image, error: Exception) -> None:
-            with self._guarded(image.item):
+            with self.endings.guarded(image.item):
                 raise error
 
         predictions = predict_images(
@@ -224,96 +213,25 @@ class Run:
             on_error=failed,
         )
         for image, prediction in predictions:
-            with self._guarded(image.item):
+            with self.endings.guarded(image.item):
                 progress(image.item.path, prediction.parts, prediction.parts)
                 result = patch_job.finish_patch(image.job, prediction, profile, settings)
-                self._finish(image.item, image.fingerprint, result)
+                self.endings.finish(image.item, image.fingerprint, result)
             yield
 
     def _readable(self, items: Sequence[Input]) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
         """The images that are left to do, read one by one; failures are recorded."""
         for item in items:
             image = None
-            with self._guarded(item):
+            with self.endings.guarded(item):
                 fingerprint = fingerprint_of(item.path)
-                earlier = self._earlier(item, fingerprint)
+                earlier = self.endings.earlier(item, fingerprint)
                 if earlier is not None:
-                    self._add(earlier)
+                    self.endings.add(earlier)
                 else:
-                    folder = self._fresh_folder(item)  # what an earlier run left goes first
+                    folder = self.endings.fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self.context.profile, self.context.settings
                     job = patch_job.read_patch(item.path, folder, profile, settings)
                     image = _Image(item, fingerprint, job)
             if image is not None:
                 yield image, image.job.rgb
-
-    @contextmanager
-    def _guarded(self, item: Input) -> Iterator[None]:
-        """Record a failure of this input and go on, unless it concerns the whole run."""
-        try:
-            yield
-        except InputError as error:
-            self._failed(item, error)
-        except SshrDeployError as error:
-            self._failed(item, error)
-            raise
-        except Exception as error:
-            log = self.work.out / item.relative / ERROR_NAME
-            with suppress(OSError):
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
-            defect = (
-                f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
-                f"please report it with {log}"
-            )
-            self._failed(item, SshrDeployError(defect))
-
-    def _failed(self, item: Input, reason: SshrDeployError) -> None:
-        if not self.work.lock.is_lost():  # or they may be another run's by now
-            self.folders.discard(item.relative)
-        text = self.context.wording(str(reason))
-        self._add(InputResult(item.path, item.kind, "failed", text, error=reason))
-
-    def _earlier(self, item: Input, fingerprint: str) -> InputResult | None:
-        """What an earlier run did of this; refuses to replace the result of another input."""
-        if self.context.settings.overwrite:
-            return None
-        folder = self.work.out / item.relative
-        summary = read_summary(folder)
-        if summary is None:
-            return None
-        same = summary.key == self.context.key(fingerprint, summary)
-        same = same and is_whole(folder, summary)
-        path, other = str(item.path.absolute()), summary.input.path
-        if other != path and (not same or _is_another_file(Path(other), item.path)):
-            raise InputError(
-                f"{item.path} would replace the result of {other} in {folder}; "
-                "choose another `out`, or add `overwrite`"
-            )
-        if not same:
-            return None
-        if other != path:  # the input was moved since
-            move_summary(folder, path)
-        return InputResult(item.path, item.kind, "skipped", summary=summary)
-
-    def _fresh_folder(self, item: Input) -> Path:
-        """The folder of an input's results, empty; refuses to write where another run does."""
-        self.work.lock.check()
-        return self.folders.fresh(item.relative)
-
-    def _finish(self, item: Input, fingerprint: str, result: SlideResult | PatchResult) -> None:
-        self.work.lock.check()
-        summary = summary_of(
-            result, self.context, path=item.path, relative=item.relative, fingerprint=fingerprint
-        )
-        write_summary(self.work.out / item.relative, summary)
-        self.folders.keep(item.relative)
-        self._add(InputResult(item.path, item.kind, "done", summary=summary))
-
-
-def _is_another_file(one: Path, other: Path) -> bool:
-    """Whether `one` is still there, and not a link to `other` or the same by another path."""
-    try:
-        return not one.samefile(other)
-    except OSError:
-        return False

@@ -79,11 +79,11 @@ class SlideWork(Closing):
 
     @property
     def unit_mm2(self) -> float:
-        """Area of what is kept of a unit."""
-        return (self.units.kept_px * self.units.plan.grid.mpp_um / 1000) ** 2
+        """Area that a unit covers, on average."""
+        return self.units.kept_px * (self.units.plan.grid.mpp_um / 1000) ** 2
 
     def read(self, unit: Unit) -> NDArray[np.uint8]:
-        """Pixels of a unit, RGB [side_px, side_px, 3].
+        """Pixels of a unit, RGB [height_px, width_px, 3].
 
         Raises:
             InputError: the file is damaged there.
@@ -227,7 +227,7 @@ def begin_slide(
         OutputError: nothing can be written into `folder`.
     """
     profile, settings = context.profile, context.settings
-    geometry = context.sessions.of_slides(context.mode).geometry
+    session = context.sessions.of_slides(context.mode)
     stages, ledger = Stages(), Ledger(run_ledger)
     with ExitStack() as undo:
         with ledger.working("plan"):
@@ -245,12 +245,13 @@ def begin_slide(
                     check_stop=check_stop,
                 )
                 units: Units
-                if geometry.is_patch:
+                if session.geometry.is_patch:
                     units = TileUnits(plan_tiles(survey), profile)
                 else:
-                    units = FieldUnits(plan_fields(survey, geometry), profile)
+                    fields = plan_fields(survey, session.geometry, any_side=session.any_side)
+                    units = FieldUnits(fields, profile)
         key = context.units_key(fingerprint, survey.mpp)
-        store = undo.enter_context(UnitStore(folder, units.record_shape, units.record_type, key))
+        store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = _slide_facts(reader)
         undo.pop_all()
     return SlideWork(

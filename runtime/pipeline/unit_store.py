@@ -16,13 +16,13 @@ from sshr_deploy.closing import Closing
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 
-Unit = tuple[int, int]
-"""A tile or field by its row and column."""
+Unit = tuple[int, ...]
+"""A tile by its row and column, a field by those and its rows and columns of blocks."""
 _LENGTH_BYTES = 8
 
 
 class UnitStore(Closing):
-    """Records of one shape and type, one a unit, appended in any order to a temporary file.
+    """Records of one type, one a unit, appended in any order to a temporary file.
 
     Plain writes and reads, so that a full disk is an error here and nothing counts as memory of
     this process: a memory map of a file with holes would kill it, and mapped pages stay resident.
@@ -32,22 +32,21 @@ class UnitStore(Closing):
     the next run, whose store takes it over if it has the same key. For one thread at a time.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: DTypeLike, key: str) -> None:
+    def __init__(self, folder: Path, dtype: DTypeLike, key: str) -> None:
         """Go on with what an interrupted run left in `folder`, which must exist, or begin anew.
 
         Args:
             folder: of the slide's results.
-            shape: of a record.
-            dtype: likewise.
+            dtype: of the records.
             key: of all that decides the records; what was kept under another is deleted.
 
         Raises:
             OutputError: no file can be made there.
         """
         self._folder, self._key = folder, key
-        self._shape, self._dtype = shape, np.dtype(dtype)
-        self._row_bytes = prod(shape[1:]) * self._dtype.itemsize
-        self._places: dict[Unit, int] = {}
+        self._dtype = np.dtype(dtype)
+        self._places: dict[Unit, tuple[int, tuple[int, ...]]] = {}  # first byte and shape
+        self._end = 0
         self._path = folder / partial_name("units")
         try:
             self._file = self._taken_over() or self._path.open("x+b")
@@ -68,13 +67,13 @@ class UnitStore(Closing):
         Raises:
             OutputError: the disk is full.
         """
-        assert record.shape == self._shape
         try:
-            self._file.seek(len(self._places) * self._record_bytes)
+            self._file.seek(self._end)
             self._file.write(np.ascontiguousarray(record, self._dtype).data)
         except OSError as error:
             raise self._failure(error) from error
-        self._places[unit] = len(self._places)
+        self._places[unit] = self._end, record.shape
+        self._end += record.size * self._dtype.itemsize
 
     def rows(self, unit: Unit, first: int, last: int) -> NDArray[np.generic]:
         """Rows `first` to `last`, which is not included, of a unit's record; read-only.
@@ -82,24 +81,26 @@ class UnitStore(Closing):
         Raises:
             OutputError: the disk is full, or what was written is not there any more.
         """
-        start = self._places[unit] * self._record_bytes + first * self._row_bytes
-        size = (last - first) * self._row_bytes
+        start, shape = self._places[unit]
+        row_bytes = prod(shape[1:]) * self._dtype.itemsize
+        size = (last - first) * row_bytes
         try:
-            self._file.seek(start)
+            self._file.seek(start + first * row_bytes)
             read = self._file.read(size)
         except OSError as error:
             raise self._failure(error) from error
         if len(read) != size:
             raise OutputError(f"{self._path} was cut short by another program; run it again")
-        return np.frombuffer(read, self._dtype).reshape(last - first, *self._shape[1:])
+        return np.frombuffer(read, self._dtype).reshape(last - first, *shape[1:])
 
     def keep(self) -> None:
         """Close, but leave the records for the next run; where that fails they are deleted."""
         if self._file.closed or not self._places:
             return self.close()
-        index = json.dumps({"key": self._key, "units": list(self._places)}).encode()
+        units = [[unit, shape] for unit, (_, shape) in self._places.items()]
+        index = json.dumps({"key": self._key, "units": units}).encode()
         try:
-            self._file.seek(len(self._places) * self._record_bytes)
+            self._file.seek(self._end)
             self._file.write(index + len(index).to_bytes(_LENGTH_BYTES, "little"))
             self._file.truncate()
             self._file.close()
@@ -114,10 +115,6 @@ class UnitStore(Closing):
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    @property
-    def _record_bytes(self) -> int:
-        return self._shape[0] * self._row_bytes
-
     def _taken_over(self) -> BinaryIO | None:
         """The file of an interrupted run with the same key; any other is deleted."""
         try:
@@ -126,7 +123,7 @@ class UnitStore(Closing):
             return None
         file = self._path.open("r+b")
         try:
-            self._places = self._index(file)
+            self._read_index(file)
             if self._places:
                 return file
         except BaseException:
@@ -136,25 +133,27 @@ class UnitStore(Closing):
         self._path.unlink()
         return None
 
-    def _index(self, file: BinaryIO) -> dict[Unit, int]:
-        """Units of a kept file by their places; none where it is not whole or of another key."""
+    def _read_index(self, file: BinaryIO) -> None:
+        """Take over the units of a kept file, if it is whole and of the same key."""
         size = file.seek(0, 2)
         if size < _LENGTH_BYTES:
-            return {}
+            return
         file.seek(size - _LENGTH_BYTES)
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if length > size - _LENGTH_BYTES:
-            return {}
+            return
         file.seek(size - _LENGTH_BYTES - length)
+        places, end = {}, 0
         try:
             index = json.loads(file.read(length))
-            key, units = index["key"], [(int(row), int(column)) for row, column in index["units"]]
+            key = index["key"]
+            for unit, shape in index["units"]:
+                places[tuple(map(int, unit))] = end, tuple(map(int, shape))
+                end += prod(shape) * self._dtype.itemsize
         except (ValueError, LookupError, TypeError):
-            return {}
-        whole = size == len(units) * self._record_bytes + length + _LENGTH_BYTES
-        return (
-            {unit: place for place, unit in enumerate(units)} if whole and key == self._key else {}
-        )
+            return
+        if key == self._key and size == end + length + _LENGTH_BYTES:
+            self._places, self._end = places, end
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(

@@ -16,6 +16,7 @@ from sshr_deploy.runtime.pipeline.label_bands import Band, FieldBands, tile_band
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.slides import SlideReader
 from sshr_deploy.runtime.slides.fields import Field
+from sshr_deploy.runtime.slides.grid import Tile
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan, SlideSurvey, read_field, read_tile
 
 Output = CamBatch | MaskBatch
@@ -40,22 +41,17 @@ class Units(Protocol):
         ...
 
     @property
-    def kept_px(self) -> int:
-        """Along a side of what is kept of a unit, in pixels of the mask."""
-        ...
-
-    @property
-    def record_shape(self) -> tuple[int, ...]:
-        """Of a record in the store."""
+    def kept_px(self) -> float:
+        """Pixels of the mask that a unit covers, on average."""
         ...
 
     @property
     def record_type(self) -> DTypeLike:
-        """Likewise."""
+        """Of the records in the store."""
         ...
 
     def read(self, reader: SlideReader, unit: Unit) -> NDArray[np.uint8]:
-        """Pixels of a unit, RGB [side_px, side_px, 3].
+        """Pixels of a unit, RGB [height_px, width_px, 3].
 
         Raises:
             InputError: the file is damaged there.
@@ -78,14 +74,13 @@ class Units(Protocol):
 class TileUnits:
     """Tiles of 224 px, labelled each alone as published; see `Units`."""
 
-    kept_px = PATCH_PX
-    record_shape = (PATCH_PX, PATCH_PX)
+    kept_px = float(PATCH_PX**2)
     record_type = np.uint8
 
     def __init__(self, plan: SlidePlan, profile: Profile) -> None:
         self.plan = plan
         self.total = plan.grid.rows * plan.grid.columns
-        self._tiles = {(tile.t_row, tile.t_column): tile for tile in plan.tissue}
+        self._tiles: dict[Unit, Tile] = {(t.t_row, t.t_column): t for t in plan.tissue}
         self.places = list(self._tiles)
         self._background = profile.num_classes
 
@@ -111,12 +106,12 @@ class FieldUnits:
 
     def __init__(self, plan: FieldPlan, profile: Profile) -> None:
         self.plan, self.places = plan, plan.fields
-        core_px, cells = plan.geometry.core_px, plan.geometry.core_cells
-        rows, columns = (-(-side // (core_px // BLOCK_PX)) for side in plan.blocks.shape)
+        side = plan.geometry.core_px // BLOCK_PX
+        rows, columns = (-(-blocks // side) for blocks in plan.blocks.shape)
         self.total = rows * columns
-        self.kept_px = core_px
+        kept = [field.rows * field.columns for field in plan.fields]
+        self.kept_px = BLOCK_PX**2 * sum(kept) / max(len(kept), 1)
         self._rule, self._classes = field_rule(profile), profile.num_classes
-        self.record_shape = (cells, 4 * self._classes, cells)
 
     def read(self, reader: SlideReader, unit: Unit) -> NDArray[np.uint8]:
         """See `Units.read`."""
@@ -125,9 +120,9 @@ class FieldUnits:
     def record(self, output: Output, index: int) -> NDArray[np.generic]:
         """See `Units.record`."""
         assert isinstance(output, CamBatch)
-        cells = self.plan.geometry.core_cells
-        cams = stacked_cams(output, index).reshape(-1, cells, cells)
-        return np.concatenate([cams, to_halves(output.prob[index])]).transpose(1, 0, 2)
+        prob = to_halves(output.prob[index])
+        cams = stacked_cams(output, index).reshape(-1, *prob.shape[1:])
+        return np.concatenate([cams, prob]).transpose(1, 0, 2)
 
     def bands(self, store: UnitStore) -> Iterator[Band]:
         """See `Units.bands`."""

@@ -2,28 +2,46 @@
 
 Fields are laid on a raster of blocks of 56 mask pixels from the slide's top left corner. Their
 cores cover every block that has tissue; they may overlap, and margins may reach past the slide.
+Where the graph takes inputs of several sides, fields at the tissue's edge are trimmed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.geometry import BLOCK_PX
+from sshr_deploy.geometry import BLOCK_PX, Geometry
 from sshr_deploy.runtime.slides.grid import TileGrid
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 Blocks = NDArray[np.bool_]  # [rows, columns]
 
 
 class Field(NamedTuple):
-    """A field by the first block of its core."""
+    """A field by its core, in blocks."""
 
     row: int
     column: int
+    rows: int
+    columns: int
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """Rows and columns of blocks that it covers."""
+        return (
+            slice(self.row, self.row + self.rows),
+            slice(self.column, self.column + self.columns),
+        )
+
+
+def core_sides(geometry: Geometry, *, any_side: bool) -> list[int]:
+    """Sides that cores may have in blocks, the largest last; one, but for graphs of any side."""
+    sides_px = range(geometry.window_px, geometry.side_px, geometry.step_px) if any_side else ()
+    fitting = [side_px for side_px in sides_px if geometry.fits(side_px)]
+    return [(side - 2 * geometry.margin_px) // BLOCK_PX for side in (*fitting, geometry.side_px)]
 
 
 def tissue_blocks(grid: TileGrid, tissue: TissueMap) -> Blocks:
@@ -47,38 +65,42 @@ def tissue_blocks(grid: TileGrid, tissue: TissueMap) -> Blocks:
     return found
 
 
-def place_fields(tissue: Blocks, core_blocks: int) -> list[Field]:
-    """Few fields whose cores of `core_blocks` by `core_blocks` cover all of `tissue`, by rows.
+def place_fields(tissue: Blocks, sides: Sequence[int]) -> list[Field]:
+    """Fields whose cores cover all of `tissue` with little work, by rows; every core has tissue.
 
-    Every core has tissue. Bands of `core_blocks` rows are filled from the first row that is left
-    and the first column, each field shifted down to the first row that its columns still need.
-    That is done from all sides (top, bottom, left, right, and either end), and the way with the
-    fewest fields is taken.
+    Bands of the largest core's height are filled from the first row that is left and the first
+    column, each field shifted down to the first row that its columns still need, and trimmed to
+    what no field before it covers. That is done from all sides (top, bottom, left, right, and
+    either end), and the way with the least work is taken.
+
+    Args:
+        tissue: what is to be covered.
+        sides: that cores may have, in blocks, ascending; see `core_sides`.
     """
-    best: list[Field] | None = None
-    for turned, back in _views(tissue, core_blocks):
-        fields = [back(field) for field in _fill(turned, core_blocks)]
-        if best is None or len(fields) < len(best):
-            best = fields
-    assert best is not None
-    return sorted(best)
+    ways = (_trimmed(tissue, map(back, _fill(turned, sides[-1])), sides)
+            for turned, back in _views(tissue))  # fmt: skip
+    return sorted(min(ways, key=lambda fields: sum(map(_work, fields))))
 
 
 def plain_fields(tissue: Blocks, core_blocks: int) -> list[Field]:
     """Cores edge to edge from the slide's corner, those that have tissue: what shifting saves."""
-    return [
-        Field(row, column)
+    fields = (
+        Field(row, column, core_blocks, core_blocks)
         for row in range(0, tissue.shape[0], core_blocks)
         for column in range(0, tissue.shape[1], core_blocks)
-        if tissue[row : row + core_blocks, column : column + core_blocks].any()
-    ]
+    )
+    return [field for field in fields if tissue[field.core].any()]
+
+
+def _work(field: Field) -> int:
+    """Blocks that the network computes, with a margin of one on each side."""
+    return (field.rows + 2) * (field.columns + 2)
 
 
 def _fill(tissue: Blocks, core_blocks: int) -> Iterator[Field]:
     left = tissue.copy()
-    rows, columns = left.shape
     row = 0
-    while row < rows:
+    while row < len(left):
         band = left[row : row + core_blocks]
         if not band[0].any():
             row += 1
@@ -88,41 +110,63 @@ def _fill(tissue: Blocks, core_blocks: int) -> Iterator[Field]:
         while needed[column:].any():
             column += int(needed[column:].argmax())
             top = row + int(band[:, column : column + core_blocks].any(axis=1).argmax())
-            # What would lie past the slide's edge is moved inside: it sees the slide, not white.
-            field = Field(
-                max(0, min(top, rows - core_blocks)), max(0, min(column, columns - core_blocks))
-            )
+            field = Field(top, column, core_blocks, core_blocks)
             yield field
-            place = (
-                slice(field.row, field.row + core_blocks),
-                slice(field.column, field.column + core_blocks),
-            )
-            left[place] = False
+            left[field.core] = False
             column += core_blocks
         row += core_blocks
 
 
-def _views(tissue: Blocks, core_blocks: int) -> Iterator[tuple[Blocks, Callable[[Field], Field]]]:
+def _trimmed(tissue: Blocks, fields: Iterable[Field], sides: Sequence[int]) -> list[Field]:
+    """The fields, each no larger than what is left for it."""
+    left, found = tissue.copy(), []
+    for field in fields:
+        core = tuple(slice(max(0, axis.start), axis.stop) for axis in field.core)
+        wanted = left[core]
+        if wanted.any():
+            (row, rows), (column, columns) = (
+                _span(np.asarray(wanted.any(axis)), start.start, sides, size)
+                for axis, start, size in zip((1, 0), core, tissue.shape, strict=True)
+            )
+            found.append(Field(row, column, rows, columns))
+            left[found[-1].core] = False
+    return found
+
+
+def _span(
+    wanted: NDArray[np.bool_], start: int, sides: Sequence[int], size: int
+) -> tuple[int, int]:
+    """First block and side of a core along one axis that covers what is wanted from `start` on.
+
+    What would lie past the slide's edge is moved inside: there is something to see, not white.
+    """
+    first, last = np.flatnonzero(wanted)[[0, -1]].tolist()
+    side = next(side for side in sides if side > last - first)
+    return max(0, min(start + first, size - side)), side
+
+
+def _views(tissue: Blocks) -> Iterator[tuple[Blocks, Callable[[Field], Field]]]:
     """The blocks turned and mirrored in all ways, each with how its fields are turned back."""
     for transposed in (False, True):
         base = tissue.T if transposed else tissue
         for flip_rows in (False, True):
             for flip_columns in (False, True):
-                rows, columns = base.shape
 
                 def back(
                     field: Field,
                     *,
-                    rows: int = rows if flip_rows else 0,
-                    columns: int = columns if flip_columns else 0,
+                    height: int = base.shape[0] if flip_rows else 0,
+                    width: int = base.shape[1] if flip_columns else 0,
                     transposed: bool = transposed,
                 ) -> Field:
-                    row, column = field
-                    if rows:
-                        row = max(0, rows - core_blocks - row)
-                    if columns:
-                        column = max(0, columns - core_blocks - column)
-                    return Field(column, row) if transposed else Field(row, column)
+                    row, column, rows, columns = field
+                    row = height - rows - row if height else row
+                    column = width - columns - column if width else column
+                    return (
+                        Field(column, row, columns, rows)
+                        if transposed
+                        else Field(row, column, rows, columns)
+                    )
 
                 step = (-1 if flip_rows else 1, -1 if flip_columns else 1)
                 yield base[:: step[0], :: step[1]], back

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.slides import Mpp
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from sshr_deploy.geometry import BLOCK_PX, PATCH_PX, Geometry
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides.area import choose_level, read_area
-from sshr_deploy.runtime.slides.fields import Blocks, Field, place_fields, tissue_blocks
+from sshr_deploy.runtime.slides.fields import Blocks, Field, core_sides, place_fields, tissue_blocks
 from sshr_deploy.runtime.slides.grid import Tile, TileGrid, TileTissue
 from sshr_deploy.runtime.slides.mpp import Mpp, resolve_mpp
 from sshr_deploy.runtime.slides.reader import SlideReader
-from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue import detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def survey_slide(
     choose_level(reader, mpp, target_mpp_um)  # refuses a slide that is too coarse
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
     picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)
+    check_stop()
     concern = concern_of(picture)
+    check_stop()
     if tissue is TissueChoice.ALL or concern is not None:
         mask = np.ones(picture.shape[:2], np.bool_)
     else:
@@ -97,10 +100,10 @@ def plan_tiles(survey: SlideSurvey) -> SlidePlan:
     return SlidePlan(**vars(survey), tissue=survey.grid.tissue_by_tile(survey.tissue_map))
 
 
-def plan_fields(survey: SlideSurvey, geometry: Geometry) -> FieldPlan:
-    """The fields of `geometry` whose cores cover all tissue."""
+def plan_fields(survey: SlideSurvey, geometry: Geometry, *, any_side: bool = False) -> FieldPlan:
+    """The fields of `geometry` whose cores cover all tissue; with `any_side` also smaller ones."""
     blocks = tissue_blocks(survey.grid, survey.tissue_map)
-    fields = place_fields(blocks, geometry.core_px // BLOCK_PX)
+    fields = place_fields(blocks, core_sides(geometry, any_side=any_side))
     return FieldPlan(**vars(survey), geometry=geometry, blocks=blocks, fields=fields)
 
 
@@ -110,36 +113,31 @@ def read_tile(reader: SlideReader, mpp: Mpp, grid: TileGrid, tile: Tile) -> NDAr
     Raises:
         InputError: the file is damaged there.
     """
-    return _read_square(reader, mpp, grid, tile.l0_x, tile.l0_y, PATCH_PX)
+    return read_area(
+        reader,
+        mpp,
+        target_mpp_um=grid.mpp_um,
+        l0_x=tile.l0_x,
+        l0_y=tile.l0_y,
+        width_px=PATCH_PX,
+        height_px=PATCH_PX,
+    )
 
 
 def read_field(reader: SlideReader, plan: FieldPlan, field: Field) -> NDArray[np.uint8]:
-    """A field of a plan with its margins, RGB [side_px, side_px, 3]; white outside the slide.
+    """A field of a plan with its margins, RGB [height_px, width_px, 3]; white past the slide.
 
     Raises:
         InputError: the file is damaged there.
     """
     x_scale, y_scale = plan.grid.l0_px_per_px
     margin_px = plan.geometry.margin_px
-    return _read_square(
-        reader,
-        plan.mpp,
-        plan.grid,
-        (field.column * BLOCK_PX - margin_px) * x_scale,
-        (field.row * BLOCK_PX - margin_px) * y_scale,
-        plan.geometry.side_px,
-    )
-
-
-def _read_square(
-    reader: SlideReader, mpp: Mpp, grid: TileGrid, l0_x: float, l0_y: float, side_px: int
-) -> NDArray[np.uint8]:
     return read_area(
         reader,
-        mpp,
-        target_mpp_um=grid.mpp_um,
-        l0_x=l0_x,
-        l0_y=l0_y,
-        width_px=side_px,
-        height_px=side_px,
+        plan.mpp,
+        target_mpp_um=plan.grid.mpp_um,
+        l0_x=(field.column * BLOCK_PX - margin_px) * x_scale,
+        l0_y=(field.row * BLOCK_PX - margin_px) * y_scale,
+        width_px=field.columns * BLOCK_PX + 2 * margin_px,
+        height_px=field.rows * BLOCK_PX + 2 * margin_px,
     )

@@ -39,7 +39,7 @@ def bands_of(mask: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def tissue_columns(labels: NDArray[np.uint8], background: int) -> slice:
     """Columns [first, last] of [rows, width] outside which all is background; empty if all is."""
     rows = labels[:1] if labels.strides[0] == 0 else labels  # of a broadcast row one is enough
-    columns = np.flatnonzero((rows != background).any(0))
+    columns = np.flatnonzero(rows.min(0) < background)
     return slice(int(columns[0]), int(columns[-1]) + 1) if columns.size else slice(0, 0)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.atomic import atomic_path, output_errors
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.writers.bands import bands_of
-from sshr_deploy.runtime.writers.rings import Outlines, Ring, rings_of
+from sshr_deploy.runtime.writers.rings import MAX_SIDE_PX, Outlines, Ring, rings_of
 from sshr_deploy.runtime.writers.tracing import RegionTracer
 
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
@@ -37,6 +38,11 @@ class RegionsSink:
         profile: Profile,
         l0_px_per_mask_px: tuple[float, float],
     ) -> None:
+        if max(size_px) > MAX_SIDE_PX:
+            raise InputError(
+                f"a mask of {size_px[0]} x {size_px[1]} px is too large for regions: at most "
+                f"{MAX_SIDE_PX} px a side; check the pixel size"
+            )
         self.count = 0
         """Regions written so far."""
         self._path = path
@@ -70,33 +76,33 @@ class RegionsSink:
         for outlines in complete:
             for label, rings in rings_of(outlines):
                 self._file.write(b",\n" if self.count else b"\n")
-                self._file.writelines(self._feature(label, rings))
+                self._write_feature(label, rings)
                 self.count += 1
 
-    def _feature(self, label: int, rings: list[Ring]) -> Iterator[bytes]:
-        coordinates = list(self._coordinates(rings))
+    def _write_feature(self, label: int, rings: list[Ring]) -> None:
+        coordinates = [text.encode() for text in self._coordinates(rings)]
         # As uuid.uuid5, which wants all of the text at once.
         name = hashlib.sha1(_ID_NAMESPACE.bytes, usedforsecurity=False)
         name.update(f"{self._profile_name} {label} ".encode())
         for text in coordinates:
             name.update(text)
         region_id = uuid.UUID(bytes=name.digest()[:16], version=5)
-        yield f'{{"type":"Feature","id":"{region_id}",'.encode()
-        yield b'"geometry":{"type":"Polygon","coordinates":'
-        yield from coordinates
-        yield f'}},"properties":{self._properties[label]}}}'.encode()
+        self._file.write(f'{{"type":"Feature","id":"{region_id}",'.encode())
+        self._file.write(b'"geometry":{"type":"Polygon","coordinates":')
+        self._file.writelines(coordinates)
+        self._file.write(f'}},"properties":{self._properties[label]}}}'.encode())
 
-    def _coordinates(self, rings: list[Ring]) -> Iterator[bytes]:
-        for index, ring in enumerate(rings):
-            yield b",[" if index else b"[["
+    def _coordinates(self, rings: list[Ring]) -> Iterator[str]:
+        opening = "[["
+        for ring in rings:
             for start in range(0, len(ring.x), _CHUNK):
                 x, y = (side[start : start + _CHUNK].tolist() for side in ring)
-                yield ",".join(
-                    [self._x[a] + self._y[b] for a, b in zip(x, y, strict=True)]
-                ).encode()
-                yield b","
-            yield f"{self._x[ring.x[0]]}{self._y[ring.y[0]]}]".encode()
-        yield b"]"
+                places = [self._x[a] + self._y[b] for a, b in zip(x, y, strict=True)]
+                yield f"{opening}{','.join(places)}"
+                opening = ","
+            yield f",{self._x[ring.x[0]]}{self._y[ring.y[0]]}]"
+            opening = ",["
+        yield "]"
 
 
 @contextmanager
@@ -126,6 +132,7 @@ def regions_sink(
         l0_px_per_mask_px: level-0 pixels per mask pixel, (x, y).
 
     Raises:
+        InputError: the mask is more than a million pixels wide or high.
         OutputError: the file cannot be written.
         ValueError: the block was left before all rows had come.
     """

@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Corners = NDArray[np.int64]
-"""Packed corners: `y << 33 | x << 2 | pixel`, x and y in pixels from the mask's top left.
+"""Packed corners: `region << 42 | y << 22 | x << 2 | pixel`, so that they sort in this order.
 
-`pixel` says which of the four pixels around the corner is the region's: 0 north-west, 1
-north-east, 2 south-west, 3 south-east. Where three are the region's, it is the middle one.
+x and y in pixels from the mask's top left. `pixel` says which of the four pixels around the corner
+is the region's: 0 north-west, 1 north-east, 2 south-west, 3 south-east. Where three are the
+region's, it is the middle one.
 """
 
-_X = (1 << 31) - 1
+MAX_SIDE_PX = (1 << 20) - 1
+"""Of a mask: a metre at 1 um a pixel."""
+
 _UP_BEFORE_DOWN = np.array([3, 1, 2, 0])
 """Order, by `pixel`, of two corners of one region at one place, where it touches itself.
 
@@ -31,70 +34,109 @@ part there, as those of valid polygons must. North-east and south-west likewise.
 """
 
 
-class Ring(NamedTuple):
-    """Closed line through corners in turn; the first is not repeated."""
-
-    x: NDArray[np.int64]  # [corners]
-    y: NDArray[np.int64]
-
-
 class Outlines(NamedTuple):
-    """All corners of some regions, in any order."""
+    """Complete regions: all their corners, in any order."""
 
     corners: Corners  # [C]
-    regions: NDArray[np.intp]  # [C], whose each corner is: an index of `labels`
     labels: NDArray[np.uint8]  # by region
 
 
-def pack(x: NDArray[np.int64], y: NDArray[np.int64], pixel: NDArray[np.int64]) -> Corners:
-    """Corners at (x, y)."""
-    return (y << 33) | (x << 2) | pixel
+class Ring(NamedTuple):
+    """Closed line through corners in turn; the first is not repeated."""
+
+    x: NDArray[np.int32]  # [corners], in pixels
+    y: NDArray[np.int32]
+
+
+def pack(
+    x: NDArray[np.int64],
+    y: NDArray[np.int64],
+    pixel: NDArray[np.int64],
+    region: NDArray[np.int64] | int,
+) -> Corners:
+    """Corners at (x, y), in pixels."""
+    return region_key(region) | (y << 22) | (x << 2) | pixel
+
+
+def region_key(region: NDArray[np.int64] | int) -> Corners:
+    """What the corners of a region begin with: at most any of them, above all those before."""
+    return np.asarray(region, np.int64) << 42
+
+
+def regions_of(corners: Corners) -> NDArray[np.int64]:
+    """Number of each corner's region."""
+    return corners >> 42
 
 
 def rings_of(outlines: Outlines) -> Iterator[tuple[int, list[Ring]]]:
     """Label and rings of each region: the outer one, then its holes from top to bottom.
 
     Regions come by their lowest row, then by their first corner in reading order. A ring begins at
-    its first corner in reading order; the outer one goes down from there, holes go right.
+    its first corner in reading order; the outer one goes down from there, holes go right. The
+    corners are sorted in place.
     """
-    order = np.lexsort((outlines.corners, outlines.regions))
-    corners, regions = outlines.corners[order], outlines.regions[order]
-    del order
-    x, y = (corners >> 2) & _X, corners >> 33
-    below = _vertical_ends(x, y, corners & 3, regions)
-    starts = np.flatnonzero(np.diff(regions, prepend=-1))
-    ends = np.append(starts[1:], len(regions))
-    walked = bytearray(len(regions))
-    for region in np.lexsort((corners[starts], y[ends - 1])) if len(starts) else ():
-        start, end = int(starts[region]), int(ends[region])
-        paths = _paths(below, walked, start, end)
-        yield int(outlines.labels[regions[start]]), [Ring(x[path], y[path]) for path in paths]
+    corners = outlines.corners
+    corners.sort()
+    bounds = np.searchsorted(corners, region_key(np.arange(len(outlines.labels) + 1)))
+    regions = np.flatnonzero(np.diff(bounds))
+    first, last = corners[bounds[regions]], corners[bounds[regions + 1] - 1]
+    regions = regions[np.lexsort((_x(first), _y(first), _y(last)))]
+    path, ring_ends = _walk(corners, bounds[regions].tolist(), bounds[regions + 1].tolist())
+    x, y = _x(corners)[path].astype(np.int32), _y(corners)[path].astype(np.int32)
+    start = 0
+    for label, ends in zip(outlines.labels[regions].tolist(), ring_ends, strict=True):
+        starts = [start, *ends[:-1]]
+        yield label, [Ring(x[a:b], y[a:b]) for a, b in zip(starts, ends, strict=True)]
+        start = ends[-1]
 
 
-def _vertical_ends(
-    x: NDArray[np.int64], y: NDArray[np.int64], pixel: NDArray[np.int64], regions: NDArray[np.intp]
-) -> memoryview:
+def _x(corners: Corners) -> NDArray[np.int64]:
+    return (corners >> 2) & MAX_SIDE_PX
+
+
+def _y(corners: Corners) -> NDArray[np.int64]:
+    return (corners >> 22) & MAX_SIDE_PX
+
+
+def _vertical_ends(corners: Corners) -> memoryview:
     """The other end of each corner's vertical edge; that of its horizontal edge is `corner ^ 1`."""
-    order = np.lexsort((pack(y, x, _UP_BEFORE_DOWN[pixel]), regions))
-    ends = np.empty_like(order)
+    by_column = regions_of(corners)  # in place from here: there may be millions
+    by_column <<= 20
+    by_column |= _x(corners)
+    by_column <<= 20
+    by_column |= _y(corners)
+    by_column <<= 2
+    by_column |= _UP_BEFORE_DOWN[corners & 3]
+    order = by_column.argsort()
+    del by_column
+    ends = np.empty(len(order), np.int32)
     ends[order[::2]] = order[1::2]
     ends[order[1::2]] = order[::2]
     return ends.data
 
 
-def _paths(
-    vertical: memoryview, walked: bytearray, start: int, end: int
-) -> Iterator[NDArray[np.int64]]:
-    """Corners of each ring, in turn, of the region whose corners are `start` to `end`."""
-    first, is_outer = start, True
-    while first >= 0:
-        path = array("q")
-        corner = first
-        while not walked[corner]:
-            other = vertical[corner] if is_outer else corner ^ 1
-            path.append(corner)
-            path.append(other)
-            walked[corner] = walked[other] = 1
-            corner = other ^ 1 if is_outer else vertical[other]
-        yield np.frombuffer(path, np.int64)
-        first, is_outer = walked.find(0, first, end), False
+def _walk(
+    corners: Corners, starts: list[int], ends: list[int]
+) -> tuple[NDArray[np.int32], list[list[int]]]:
+    """Indices of corners in turn, ring after ring, and where in them each region's rings end.
+
+    The corners of a region are those from `starts` to `ends`.
+    """
+    vertical = _vertical_ends(corners)
+    walked = bytearray(len(corners))
+    path = array("i")
+    ring_ends = []
+    for start, end in zip(starts, ends, strict=True):
+        ring_ends.append(list[int]())
+        first, is_outer = start, True
+        while first >= 0:
+            corner = first
+            while not walked[corner]:
+                other = vertical[corner] if is_outer else corner ^ 1
+                path.append(corner)
+                path.append(other)
+                walked[corner] = walked[other] = 1
+                corner = other ^ 1 if is_outer else vertical[other]
+            ring_ends[-1].append(len(path))
+            first, is_outer = walked.find(0, first, end), False
+    return np.frombuffer(path, np.int32), ring_ends

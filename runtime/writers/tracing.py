@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.runtime.writers.bands import tissue_columns
-from sshr_deploy.runtime.writers.rings import Corners, Outlines, pack
+from sshr_deploy.runtime.writers.rings import Corners, Outlines, pack, region_key, regions_of
 from sshr_deploy.runtime.writers.runs import Indices, Runs
 
-_STRIP_PX = 1 << 21
+_STRIP_PX = 1 << 20
 """Pixels looked at in one go: enough for NumPy, few enough for the memory."""
 
 
@@ -37,7 +37,7 @@ class RegionTracer:
         spans = [tissue_columns(rows, self._background) for rows in (self._row[None], labels)]
         left = min((span.start for span in spans if span.stop), default=0)
         right = max(span.stop for span in spans)
-        rows = _STRIP_PX // (right - left) + 1 if right else len(labels)
+        rows = max(1, _STRIP_PX // (right - left)) if right else len(labels)
         for top in range(0, len(labels), rows):
             strip = labels[top : top + rows]
             if right:
@@ -59,35 +59,32 @@ class RegionTracer:
         labels = np.empty(int(regions.max(initial=-1)) + 1, np.uint8)
         labels[regions] = runs.labels
         pieces = self._earlier_pieces(regions)
-        corners, owners = self._corners(strip, runs, regions, x)
+        corners = self._corners(strip, runs, regions, x)
         still_open, self._row_regions = np.unique(regions[runs.in_last_row()], return_inverse=True)
-        bounds = np.searchsorted(owners, [still_open, still_open + 1])
+        bounds = np.searchsorted(corners, region_key(np.stack([still_open, still_open + 1])))
         for region, start, end in zip(still_open.tolist(), *bounds.tolist(), strict=True):
             if start < end:
-                pieces.setdefault(region, []).append(corners[start:end].copy())
+                pieces.setdefault(region, []).append(corners[start:end] - region_key(region))
         self._open = [pieces.pop(region) for region in still_open.tolist()]
 
-        complete = ~np.isin(owners, still_open)
-        all_pieces = [(corners[complete], owners[complete])]
+        complete = [corners[~np.isin(regions_of(corners), still_open)]]
         for region, earlier in pieces.items():
-            all_pieces += [(piece, np.full(len(piece), region)) for piece in earlier]
-        joined, whose = (np.concatenate(parts) for parts in zip(*all_pieces, strict=True))
-        return Outlines(joined, whose, labels)
+            complete += [piece | region_key(region) for piece in earlier]
+        return Outlines(np.concatenate(complete), labels)
 
     def _earlier_pieces(self, regions: Indices) -> dict[int, list[Corners]]:
-        """Corners from above the strip by number of its regions."""
+        """Corners from above the strip, by number of its regions."""
         pieces: dict[int, list[Corners]] = {}
         _, first_runs = np.unique(self._row_regions, return_index=True)
         for region, earlier in zip(regions[first_runs].tolist(), self._open, strict=True):
             shorter, longer = sorted((earlier, pieces.get(region, [])), key=len)
             longer += shorter
             pieces[region] = longer
+        self._open = []
         return pieces
 
-    def _corners(
-        self, strip: NDArray[np.uint8], runs: Runs, regions: Indices, x: int
-    ) -> tuple[Corners, Indices]:
-        """Corners below the strip's first row, and their regions in ascending order."""
+    def _corners(self, strip: NDArray[np.uint8], runs: Runs, regions: Indices, x: int) -> Corners:
+        """Corners below the strip's first row, sorted."""
         across = strip[1:] != strip[:-1]
         upright = strip[:, 1:] != strip[:, :-1]
         turns = (across[:, 1:] | across[:, :-1]) & (upright[1:] | upright[:-1])
@@ -98,7 +95,7 @@ class RegionTracer:
         beside, above, opposite = (labels != labels[np.arange(4) ^ step] for step in (1, 2, 3))
         is_corner = (beside == above) & (beside | opposite) & (labels < self._background)
         pixel, place = np.nonzero(is_corner)
-        corners = pack(x + 1 + column[place], self._y + row[place], pixel)
-        owners = regions[runs.of(pixels[is_corner])]
-        order = np.argsort(owners, kind="stable")
-        return corners[order], owners[order]
+        region = regions[runs.of(pixels[is_corner])]
+        corners = pack(x + 1 + column[place], self._y + row[place], pixel, region)
+        corners.sort()
+        return corners

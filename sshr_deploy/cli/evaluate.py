@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from sshr_deploy.choice import Choice
 from sshr_deploy.cli.engine import open_model
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
@@ -24,24 +25,22 @@ from sshr_deploy.cli.options import (
 from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.kinds import AUTO, default_batch
-from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from sshr_deploy.profiles import Profile
     from sshr_deploy.runtime.contract import Session
 
-_SCORE_NAMES = {
-    "mean_iou": "mean IoU",
-    "mean_dice": "mean Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "label_accuracy": "label accuracy",
-    "exact_match": "exact match of labels",
-}
+_FIELD_PX = 896
+"""Side of the fields on which a checkpoint is scored, as the export makes them for processors."""
+
+
+class _EvaluatedMode(Choice):
+    """Ways to take large images that are scored."""
+
+    SEAMLESS = Mode.SEAMLESS.value
+    REFERENCE = Mode.REFERENCE.value
+    BOTH = "both"
 
 
 def evaluate(
@@ -61,6 +60,15 @@ def evaluate(
     ],
     profile: CheckpointProfileOption = None,
     relabel: RelabelOption = False,
+    mode: Annotated[
+        _EvaluatedMode | None,
+        typer.Option(
+            help="How large images are taken, as in infer. seamless: fields that share their "
+            "context; reference: parts of about 224 px, each alone, as published; both: one beside "
+            "the other.",
+            show_default="seamless, but for bundles without graphs for fields",
+        ),
+    ] = None,
     large: LargeOption = LargeImages.TILES,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
@@ -85,9 +93,14 @@ def evaluate(
     Prints IoU and Dice by class, their means, pixel accuracy, the confusion matrix, and how often
     the image-level labels are right (probability above 0.5 against the labels in the file name, or
     else the classes in the mask). Pixels whose truth is background are not scored.
+
+    Seams: how often neighbouring pixels differ across the borders of the parts that reference mode
+    cuts large images into, over how often other neighbours do. With both modes, the JSON file has
+    the figures of seamless mode, and those of the other under "reference".
     """
     from sshr_deploy.atomic import check_writable, write_json
     from sshr_deploy.cli.console import counting, say
+    from sshr_deploy.cli.evaluation_tables import print_scores
     from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
     from sshr_deploy.runtime.evaluation.report import report
     from sshr_deploy.runtime.evaluation.sheet import write_sheet
@@ -102,29 +115,61 @@ def evaluate(
     for path in outputs:
         check_writable(path)
     wanted = _Wanted(engine, precision, batch, allow_unqualified, quiet, relabel, threads)
-    with _opened(model, profile, wanted) as (session, loaded, facts):
+    with _opened(model, profile, wanted) as (session, fields, loaded, facts):
+        modes = _modes(mode, model, seamless=fields is not None)
         size = batch or default_batch(session.info.engine)
         if not quiet:
             say(f"checking the images and masks of {split}")
         images = read_split(split, loaded)
         if not relabel:
             refuse_other_classes(split, images, loaded)
-        with counting(len(images), "images", quiet=quiet) as advance:
-            evaluation = evaluate_split(
-                images, session, loaded, large=large, batch=size, on_image=lambda _: advance()
-            )
+        found = {}
+        with counting(len(images) * len(modes), "images", quiet=quiet) as advance:
+            for one in modes:
+                found[one] = evaluate_split(
+                    images,
+                    session,
+                    loaded,
+                    fields=fields if one == Mode.SEAMLESS else None,
+                    large=large,
+                    batch=size,
+                    on_image=lambda _: advance(),
+                )
+        reference = found[Mode.REFERENCE] if len(modes) > 1 else None
         document = report(
-            evaluation, loaded, session.info, facts, split=str(split), large=large, batch=size
+            found[modes[0]],
+            loaded,
+            session.info,
+            facts,
+            split=str(split),
+            mode=modes[0],
+            large=large,
+            batch=size,
+            reference=reference,
         )
     if json_file is not None:
         write_json(json_file, document)
     if picture is not None:
         title = f"{loaded.title}: {model.name} on {split.resolve().name}"
-        write_sheet(picture, evaluation.samples, loaded, title)
+        beside = () if reference is None else reference.samples
+        write_sheet(picture, found[modes[0]].samples, loaded, title, reference=beside)
     if not quiet:
-        _print_scores(document)
+        print_scores(document)
         for path in outputs:
             typer.echo(str(path))
+
+
+def _modes(wish: _EvaluatedMode | None, model: Path, *, seamless: bool) -> list[Mode]:
+    """The modes to score, the first of which is that of the document."""
+    if not seamless and wish in (_EvaluatedMode.SEAMLESS, _EvaluatedMode.BOTH):
+        raise UsageError(
+            f"{model} has no graphs for fields; export it again, or choose --mode reference"
+        )
+    if wish == _EvaluatedMode.BOTH:
+        return [Mode.SEAMLESS, Mode.REFERENCE]
+    if wish is None:
+        return [Mode.SEAMLESS if seamless else Mode.REFERENCE]
+    return [Mode(wish.value)]
 
 
 def _check_outputs(outputs: list[Path], model: Path, split: Path) -> None:
@@ -150,11 +195,19 @@ class _Wanted(NamedTuple):
     threads: int | None
 
 
+class _Opened(NamedTuple):
+    """A model that is scored."""
+
+    session: Session
+    fields: Callable[[], Session] | None
+    """Gives that of large images in seamless mode; None where the model has none."""
+    profile: Profile
+    facts: dict[str, Any]
+    """For the report."""
+
+
 @contextmanager
-def _opened(
-    model: Path, profile: str | None, wanted: _Wanted
-) -> Iterator[tuple[Session, Profile, dict[str, Any]]]:
-    """The model as a session, its profile, and what a report says of it."""
+def _opened(model: Path, profile: str | None, wanted: _Wanted) -> Iterator[_Opened]:
     if not model.exists():
         raise UsageError(f"--model {model} does not exist; give a bundle folder or a checkpoint")
     if not model.is_dir():
@@ -191,12 +244,11 @@ def _opened(
     )
     spec = RunSpec(model, InferSettings(), wanted.engine, options, wanted.threads)
     with open_model(spec, quiet=wanted.quiet, bundle=bundle) as opened:
-        yield opened.session, manifest.profile, facts
+        fields = None if manifest.fields is None else lambda: opened.sessions.fields
+        yield _Opened(opened.session, fields, manifest.profile, facts)
 
 
-def _checkpoint(
-    path: Path, profile: str | None, wanted: _Wanted
-) -> tuple[Session, Profile, dict[str, Any]]:
+def _checkpoint(path: Path, profile: str | None, wanted: _Wanted) -> _Opened:
     try:
         import torch
 
@@ -205,6 +257,7 @@ def _checkpoint(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
+    from sshr_deploy.geometry import field_geometry
     from sshr_deploy.profiles import load_profile, relabelled_from
     from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 
@@ -228,48 +281,5 @@ def _checkpoint(
     }
     if torch.cuda.is_available():
         network = network.cuda()
-    return ModelSession(network), loaded, facts
-
-
-def _print_scores(document: dict[str, Any]) -> None:
-    """Tables on stdout: by class, over all, confusion in percent of the true class's pixels."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    names = [escape(entry["name"]) for entry in document["classes"]]
-    table = Table("class", "IoU", "Dice", "share of truth")
-    for name, entry in zip(names, document["classes"], strict=True):
-        scores = ("-" if entry[k] is None else f"{entry[k]:.4f}" for k in ("iou", "dice"))
-        table.add_row(name, *scores, f"{entry['truth_share']:.1%}")
-    _print_right_aligned(console, table)
-    totals = Table("score", "value")
-    for key, name in _SCORE_NAMES.items():
-        totals.add_row(name, f"{document['scores'][key]:.4f}")
-    _print_right_aligned(console, totals)
-    console.print("predicted class, in % of the true class's pixels:")
-    _print_right_aligned(console, _confusion_table(names, document["confusion"]["pixels"]))
-    split, engine = document["split"], document["engine"]
-    console.print(
-        f"{split['images']} images, {split['scored_pixels']} pixels scored, "
-        f"{document['seconds']:.1f} s with {engine['engine']} {engine['precision']}"
-    )
-
-
-def _confusion_table(names: list[str], pixels: list[list[int]]) -> Table:
-    """Percent of each true class's pixels; without the background column where it is empty."""
-    from rich.table import Table
-
-    columns = [*names, "background"] if any(row[-1] for row in pixels) else names
-    table = Table("truth", *columns)
-    for name, row in zip(names, pixels, strict=True):
-        shares = (f"{100 * n / sum(row):.1f}" if any(row) else "-" for n in row)
-        table.add_row(name, *list(shares)[: len(columns)])
-    return table
-
-
-def _print_right_aligned(console: Console, table: Table) -> None:
-    for column in table.columns[1:]:
-        column.justify = "right"
-    console.print(table)
+    fields = ModelSession(network, field_geometry(_FIELD_PX))
+    return _Opened(ModelSession(network), lambda: fields, loaded, facts)

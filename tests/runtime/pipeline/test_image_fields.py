@@ -28,12 +28,14 @@ from tests.runtime.colour_images import (
     published,
 )
 
-GEOMETRY = Geometry(224, 56, 14, 7)
+GEOMETRY = Geometry(224, 56, 14, 14)
+LARGER = Geometry(448, 56, 28, 14)
+"""Of sides 224, 336 and 448."""
 
 
 class Remembering(ColourSession):
-    def __init__(self) -> None:
-        super().__init__(GEOMETRY)
+    def __init__(self, geometry: Geometry = GEOMETRY, *, any_side: bool = False) -> None:
+        super().__init__(geometry, any_side=any_side)
         self.seen: list[Pixels] = []
 
     def _compute(self, patches: Pixels) -> Any:
@@ -82,6 +84,24 @@ def test_borders_are_mirrored(profile: Profile) -> None:
     assert np.array_equal(session.seen[0], mirrored[:224, :224])
     assert np.array_equal(session.seen[1], mirrored[:224, 8:232]), "ends with the image"
     assert np.array_equal(session.seen[-1], mirrored[288:512, 8:232])
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [
+        ((400, 120), [448, 224], [336]),
+        ((337, 112), [448, 224], [224]),
+        ((700, 336), [448, 448, 224], [448]),
+        ((600, 600), [448, 448], [448, 448]),
+    ],
+)
+def test_fields_are_no_larger_than_the_image_needs(
+    size: tuple[int, int], rows: list[int], columns: list[int], profile: Profile
+) -> None:
+    session, rgb = Remembering(LARGER, any_side=True), picture(*size)
+    (prediction,) = predicted([rgb], profile, fields=session, batch=64)
+    assert [pixels.shape[:2] for pixels in session.seen] == [(r, c) for r in rows for c in columns]
+    assert np.array_equal(prediction.mask, of_one_field(rgb, profile)[0])
 
 
 def test_small_images_and_whole_ones_are_patches_as_published(profile: Profile) -> None:

@@ -28,7 +28,8 @@ from tests.runtime.colour_images import ColourSession, colour_cams
 from tests.runtime.slides.synthetic import ArrayReader
 from tests.runtime.small_slides import small_picture
 
-GEOMETRY = Geometry(224, 56, 14, 7)
+GEOMETRY = Geometry(224, 56, 14, 14)
+LARGER = Geometry(448, 56, 28, 14)
 SIZES = [(600, 700), (1030, 1290), (64, 40), (512, 1024)]
 
 
@@ -66,20 +67,29 @@ def at_once(picture: NDArray[np.uint8], survey: SlideSurvey, profile: Profile) -
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tissue", TissueChoice)
+@pytest.mark.parametrize("geometry", [GEOMETRY, LARGER])
 def test_fields_give_the_labels_of_one_giant_field(
-    size: tuple[int, int], tissue: TissueChoice, profile: Profile, tmp_path: Path
+    size: tuple[int, int],
+    tissue: TissueChoice,
+    geometry: Geometry,
+    profile: Profile,
+    tmp_path: Path,
 ) -> None:
+    """Of one size, and of several."""
     picture = small_picture(*size)
     reader, survey = survey_of(picture, tissue)
-    units = FieldUnits(plan_fields(survey, GEOMETRY), profile)
-    session = ColourSession(GEOMETRY)
-    with UnitStore(tmp_path, units.record_shape, units.record_type, "") as store:
+    any_side = geometry is LARGER
+    units = FieldUnits(plan_fields(survey, geometry, any_side=any_side), profile)
+    session = ColourSession(geometry, any_side=any_side)
+    with UnitStore(tmp_path, units.record_type, "") as store:
         for unit in reversed(units.places):
             store.put(unit, units.record(session.infer(units.read(reader, unit)[None]), 0))
         bands = list(units.bands(store))
     assert all(band.shape == (512, size[1]) for band in bands[:-1])
     expected = at_once(picture, survey, profile)
     assert np.array_equal(np.concatenate(bands), expected)
+    if any_side and size == (1030, 1290) and tissue is TissueChoice.AUTO:
+        assert len({field[2:] for field in units.places}) > 2, "trimmed"
     if tissue is TissueChoice.AUTO and min(size) >= 512:
         assert len(np.unique(expected)) > 2, "background and classes"
 
@@ -93,7 +103,7 @@ def test_tiles_land_in_their_places_and_the_rest_is_background(
     units = TileUnits(plan, profile)
     rng = np.random.default_rng(0)
     expected = np.full(size, profile.num_classes, np.uint8)
-    with UnitStore(tmp_path, units.record_shape, units.record_type, "") as store:
+    with UnitStore(tmp_path, units.record_type, "") as store:
         for tile in reversed(plan.tissue):
             labels = rng.integers(0, profile.num_classes, (1, 224, 224), np.uint8)
             output = MaskBatch(labels, np.zeros((1, 3), np.float32))
@@ -115,7 +125,7 @@ def test_scales_count_each_cell_once_where_cores_overlap(profile: Profile, tmp_p
     found = []
     for each in (plan, doubled):
         units, session = FieldUnits(each, profile), ColourSession(GEOMETRY)
-        with UnitStore(tmp_path, units.record_shape, units.record_type, "") as store:
+        with UnitStore(tmp_path, units.record_type, "") as store:
             for unit in units.places:
                 store.put(unit, units.record(session.infer(units.read(reader, unit)[None]), 0))
             found.append(FieldBands(each, store, profile.num_classes).scales(90.0))
@@ -123,4 +133,4 @@ def test_scales_count_each_cell_once_where_cores_overlap(profile: Profile, tmp_p
 
 
 def _shifted(fields: list[Field]) -> list[Field]:
-    return [Field(field.row, max(0, field.column - 1)) for field in fields[::2]]
+    return [field._replace(column=max(0, field.column - 1)) for field in fields[::2]]

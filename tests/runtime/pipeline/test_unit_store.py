@@ -12,15 +12,15 @@ from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 
-SHAPE = (6, 4, 5)
+SHAPES = [(6, 4, 5), (6, 4, 5), (6, 2, 1)]
 RECORDS = {
-    (row, column): np.random.default_rng(10 * row + column).random(SHAPE).astype(np.float16)
-    for row, column in [(2, 7), (0, 1), (9, 9)]
+    unit: np.random.default_rng(sum(unit)).random(shape).astype(np.float16)
+    for unit, shape in zip([(2, 7), (0, 1), (9, 9, 2, 4)], SHAPES, strict=True)
 }
 
 
 def new_store(folder: Path, key: str = "k") -> UnitStore:
-    return UnitStore(folder, SHAPE, np.float16, key)
+    return UnitStore(folder, np.float16, key)
 
 
 def fill(store: UnitStore) -> None:
@@ -71,7 +71,7 @@ def test_a_put_that_was_interrupted_does_not_count(tmp_path: Path) -> None:
     store.keep()
     with new_store(tmp_path) as again:
         assert len(again) == len(RECORDS)
-        assert np.array_equal(again.rows((9, 9), 0, 6), RECORDS[9, 9])
+        assert np.array_equal(again.rows((9, 9, 2, 4), 0, 6), RECORDS[9, 9, 2, 4])
 
 
 def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["key", "cut", "grown", "empty", "text", "shape"])
+@pytest.mark.parametrize("damage", ["key", "cut", "grown", "empty", "text", "type"])
 def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
     store = new_store(tmp_path)
     fill(store)
@@ -95,8 +95,8 @@ def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
             kept.write_bytes(b"")
         case "text":
             kept.write_bytes(b"no index" + (8).to_bytes(8, "little"))
-    shape = (7, 4, 5) if damage == "shape" else SHAPE
-    with UnitStore(tmp_path, shape, np.float16, "other" if damage == "key" else "k") as again:
+    dtype = np.uint8 if damage == "type" else np.float16
+    with UnitStore(tmp_path, dtype, "other" if damage == "key" else "k") as again:
         assert len(again) == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +113,7 @@ def test_a_file_that_somebody_cut_is_an_output_error(tmp_path: Path) -> None:
         (path,) = tmp_path.iterdir()
         os.truncate(path, 10)
         with pytest.raises(OutputError, match="was cut short"):
-            store.rows((9, 9), 0, 6)
+            store.rows((9, 9, 2, 4), 0, 6)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
@@ -129,7 +129,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    with UnitStore(Path(sys.argv[1]), (224, 224), np.uint8, "k") as store:
+    with UnitStore(Path(sys.argv[1]), np.uint8, "k") as store:
         for column in range(7):
             store.put((0, column), np.zeros((224, 224), np.uint8))
         store.rows((0, 6), 0, 224)

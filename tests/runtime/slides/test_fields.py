@@ -13,13 +13,14 @@ from sshr_deploy.geometry import BLOCK_PX, Geometry
 from sshr_deploy.runtime.slides import Mpp, open_slide
 from sshr_deploy.runtime.slides.fields import (
     Field,
+    core_sides,
     place_fields,
     plain_fields,
     tissue_blocks,
 )
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.plan import plan_fields, read_field, survey_slide
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 from tests.runtime.slides.synthetic import ArrayReader, smooth_noise
 
 
@@ -34,35 +35,54 @@ def pieces_of_tissue(rows: int, columns: int, seed: int, pieces: int = 4) -> NDA
     return drawn > 0
 
 
+def work(fields: list[Field]) -> int:
+    """Blocks computed, with margins of one."""
+    return sum((field.rows + 2) * (field.columns + 2) for field in fields)
+
+
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("core_blocks", [1, 4, 9])
-def test_all_tissue_is_covered_and_no_core_is_without(seed: int, core_blocks: int) -> None:
+@pytest.mark.parametrize("sides", [[1], [4], [9], [2, 4, 6, 8, 10]])
+def test_all_tissue_is_covered_and_no_core_is_without(seed: int, sides: list[int]) -> None:
     tissue = pieces_of_tissue(40, 57, seed)
-    fields = place_fields(tissue, core_blocks)
+    fields = place_fields(tissue, sides)
     covered = np.zeros_like(tissue)
-    for row, column in fields:
-        assert 0 <= row <= 40 - core_blocks
-        assert 0 <= column <= 57 - core_blocks
-        core = (slice(row, row + core_blocks), slice(column, column + core_blocks))
-        assert tissue[core].any()
-        covered[core] = True
+    for field in fields:
+        assert 0 <= field.row <= 40 - field.rows
+        assert 0 <= field.column <= 57 - field.columns
+        assert {field.rows, field.columns} <= set(sides)
+        assert tissue[field.core].any()
+        covered[field.core] = True
     assert covered[tissue].all()
-    assert len(fields) <= len(plain_fields(tissue, core_blocks))
+    assert work(fields) <= work(plain_fields(tissue, sides[-1]))
     assert fields == sorted(set(fields))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_trimmed_fields_are_less_work(seed: int) -> None:
+    tissue = pieces_of_tissue(60, 90, seed)
+    trimmed, whole = place_fields(tissue, [6, 8, 10, 12, 14]), place_fields(tissue, [14])
+    assert work(trimmed) < 0.95 * work(whole)
+
+
+def test_sides_of_cores_are_those_that_the_graph_takes() -> None:
+    geometry = Geometry(896, 56, 56, 14)
+    assert core_sides(geometry, any_side=False) == [14]
+    assert core_sides(geometry, any_side=True) == [6, 8, 10, 12, 14]
+    assert all(geometry.fits(56 * (side + 2)) for side in (6, 8, 14))
 
 
 def test_shifted_fields_are_fewer_than_a_plain_grid() -> None:
     slides = [pieces_of_tissue(120, 90, seed, pieces=6) for seed in range(5)]
     plain = sum(len(plain_fields(slide, 14)) for slide in slides)
-    assert sum(len(place_fields(slide, 14)) for slide in slides) < 0.9 * plain
+    assert sum(len(place_fields(slide, [14])) for slide in slides) < 0.9 * plain
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20), (20, 3)])
 def test_a_slide_smaller_than_a_core_has_fields_at_its_corner(size: tuple[int, int]) -> None:
-    fields = place_fields(np.ones(size, np.bool_), 5)
+    fields = place_fields(np.ones(size, np.bool_), [5])
     assert all(min(field) >= 0 for field in fields)
     assert len(fields) == -(-max(size) // 5)
-    assert place_fields(np.zeros(size, np.bool_), 5) == []
+    assert place_fields(np.zeros(size, np.bool_), [5]) == []
 
 
 @pytest.mark.parametrize("mpp_um", [0.5, 0.87, 4.0])
@@ -95,10 +115,13 @@ def test_a_field_is_read_with_its_margins_and_white_around_the_slide() -> None:
     picture = smooth_noise(700, 600)
     with ArrayReader([picture], (1.0, 1.0)) as reader:
         plan = plan_fields(survey_slide(reader, 1.0), Geometry(448, 56))
-        inner = read_field(reader, plan, Field(3, 2))
-        assert np.array_equal(inner[:432], picture[112 : 112 + 432, 56 : 56 + 448])
-        assert (inner[488:] == 255).all()
-        corner = read_field(reader, plan, Field(0, 0))
+        inner = read_field(reader, plan, Field(3, 2, 6, 6))
+        assert np.array_equal(inner, picture[112 : 112 + 448, 56 : 56 + 448])
+        flat = read_field(reader, plan, Field(4, 1, 2, 4))
+        assert flat.shape == (224, 336, 3)
+        assert np.array_equal(flat, picture[168 : 168 + 224, 0:336])
+        assert (read_field(reader, plan, Field(9, 1, 6, 6))[252:] == 255).all()
+        corner = read_field(reader, plan, Field(0, 0, 6, 6))
     assert (corner[:56] == 255).all()
     assert (corner[:, :56] == 255).all()
     assert np.array_equal(corner[56:, 56:], picture[:392, :392])

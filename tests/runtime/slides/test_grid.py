@@ -8,7 +8,7 @@ import pytest
 from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.runtime.slides.grid import TileGrid, TileTissue
-from sshr_deploy.runtime.slides.tissue import TissueMap
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 
 def test_grid_covers_the_slide_at_the_target_pixel_size() -> None:

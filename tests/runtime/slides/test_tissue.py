@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sshr_deploy.runtime.slides import Mpp, open_slide
-from sshr_deploy.runtime.slides.tissue import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue import detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 from tests.runtime.slides.synthetic import ArrayReader, Rgb, pyramid, smooth_noise
 
 SMALL_REGION = Path(__file__).parents[3] / "demo" / "data" / "CMU-1-Small-Region.svs"

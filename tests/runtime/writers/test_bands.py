@@ -66,14 +66,14 @@ def test_an_error_between_bands_leaves_nothing(tmp_path: Path, error: BaseExcept
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk, on Linux")
 def test_a_sink_that_cannot_write_names_its_own_file(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 5, (512, 700)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 5, (100, 100)).astype(np.uint8)
     with (
         pytest.raises(OutputError, match=r"cannot write .*r\.geojson: No space left"),
         regions_sink(
-            tmp_path / "r.geojson", (700, 512), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
+            tmp_path / "r.geojson", (100, 100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
         ) as regions,
         ome_tiff_sink(
-            tmp_path / "m.ome.tif", (700, 512), profile=PROFILE, mask_mpp_um=1.0, name="s"
+            tmp_path / "m.ome.tif", (100, 100), profile=PROFILE, mask_mpp_um=1.0, name="s"
         ) as tiff,
     ):
         full = os.open("/dev/full", os.O_WRONLY)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.writers import geojson, tracing
 from sshr_deploy.runtime.writers.geojson import regions_sink, write_geojson
@@ -203,7 +204,9 @@ def test_memory_map_and_strided_view(tmp_path: Path) -> None:
 
 
 def test_whole_masks_and_bands_give_one_file(tmp_path: Path) -> None:
-    mask = np.random.default_rng(5).integers(0, 5, (520, 30)).astype(np.uint8)
+    mask = np.kron(np.random.default_rng(5).integers(0, 5, (65, 4)), np.ones((8, 8))).astype(
+        np.uint8
+    )
     whole = tmp_path / "whole.geojson"
     count = write_geojson(whole, mask, profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0))
     assert count == len(_write(tmp_path / "bands.geojson", mask, band_px=33))
@@ -232,6 +235,17 @@ def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
         regions_sink(path, (5, 7), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)) as sink,
     ):
         sink.put(rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_of_a_metre_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="a mask of 9 x 1048576 px is too large for regions"),
+        regions_sink(
+            tmp_path / "r.geojson", (9, 1 << 20), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
+        ),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

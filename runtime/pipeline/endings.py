@@ -1,0 +1,116 @@
+"""How the inputs of a run end: each recorded, and its folder kept or cleared."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sshr_deploy.errors import InputError, SshrDeployError
+from sshr_deploy.runtime.pipeline.discovery import Input
+from sshr_deploy.runtime.pipeline.documents import Context, summary_of
+from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
+from sshr_deploy.runtime.pipeline.reporting import Reporter
+from sshr_deploy.runtime.pipeline.result_folders import (
+    ResultFolders,
+    is_whole,
+    move_summary,
+    read_summary,
+    write_summary,
+)
+from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
+from sshr_deploy.runtime.pipeline.work import Work
+
+
+class Endings:
+    """Inputs of a run that have ended, in their order.
+
+    `earlier` and `fresh_folder` are for any thread, all else for that of the run.
+    """
+
+    def __init__(self, work: Work, context: Context, reporter: Reporter) -> None:
+        self.work, self.context, self.reporter = work, context, reporter
+        self.folders = ResultFolders(work.out)
+        self.results: list[InputResult] = []
+
+    def add(self, result: InputResult) -> None:
+        """Record how an input ended, and tell the reporter."""
+        self.results.append(result)
+        self.reporter.input_finished(result)
+
+    @contextmanager
+    def guarded(self, item: Input) -> Iterator[None]:
+        """Record a failure of this input and go on, unless it concerns the whole run."""
+        try:
+            yield
+        except InputError as error:
+            self._failed(item, error)
+        except SshrDeployError as error:
+            self._failed(item, error)
+            raise
+        except Exception as error:
+            log = self.work.out / item.relative / ERROR_NAME
+            with suppress(OSError):
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
+            defect = (
+                f"{item.path} met a defect of sshr-deploy ({type(error).__name__}); "
+                f"please report it with {log}"
+            )
+            self._failed(item, SshrDeployError(defect))
+
+    def _failed(self, item: Input, reason: SshrDeployError) -> None:
+        if not self.work.lock.is_lost():  # or they may be another run's by now
+            self.folders.discard(item.relative)
+        text = self.context.wording(str(reason))
+        self.add(InputResult(item.path, item.kind, "failed", text, error=reason))
+
+    def earlier(self, item: Input, fingerprint: str) -> InputResult | None:
+        """What an earlier run did of this; refuses to replace the result of another input."""
+        if self.context.settings.overwrite:
+            return None
+        folder = self.work.out / item.relative
+        summary = read_summary(folder)
+        if summary is None:
+            return None
+        same = summary.key == self.context.key(fingerprint, summary)
+        same = same and is_whole(folder, summary)
+        path, other = str(item.path.absolute()), summary.input.path
+        if other != path and (not same or _is_another_file(Path(other), item.path)):
+            raise InputError(
+                f"{item.path} would replace the result of {other} in {folder}; "
+                "choose another `out`, or add `overwrite`"
+            )
+        if not same:
+            return None
+        if other != path:  # the input was moved since
+            move_summary(folder, path)
+        return InputResult(item.path, item.kind, "skipped", summary=summary)
+
+    def fresh_folder(self, item: Input) -> Path:
+        """The folder of an input's results, empty; refuses to write where another run does."""
+        self.work.lock.check()
+        return self.folders.fresh(item.relative)
+
+    def finish(self, item: Input, fingerprint: str, result: SlideResult | PatchResult) -> None:
+        """Write the summary of an input that is done, and record it.
+
+        Raises:
+            OutputError: it cannot be written, or another run writes here now.
+        """
+        self.work.lock.check()
+        summary = summary_of(
+            result, self.context, path=item.path, relative=item.relative, fingerprint=fingerprint
+        )
+        write_summary(self.work.out / item.relative, summary)
+        self.folders.keep(item.relative)
+        self.add(InputResult(item.path, item.kind, "done", summary=summary))
+
+
+def _is_another_file(one: Path, other: Path) -> bool:
+    """Whether `one` is still there, and not a link to `other` or the same by another path."""
+    try:
+        return not one.samefile(other)
+    except OSError:
+        return False

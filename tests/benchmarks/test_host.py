@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sshr_deploy.benchmarks.constructed_slide import build_slide
+from sshr_deploy.benchmarks.stand_in_session import StandInSession
+from sshr_deploy.cli import app
+from sshr_deploy.errors import InputError, UsageError
+from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.contract import CamBatch
+from tests.runtime.session_contract import Patches, SessionContract, Subject
+
+FIELD = Geometry(448, 56)
+
+
+class TestStandIn(SessionContract):
+    """It is a session like the others, but that its answers say nothing of the patches."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subject(cls) -> Subject:
+        def answers(patches: Patches) -> CamBatch:
+            return StandInSession(3, PATCH).infer(patches)
+
+        return Subject(
+            lambda: StandInSession(3, PATCH), answers, engine="stand-in", precision="none"
+        )
+
+
+@pytest.mark.parametrize("geometry", [PATCH, FIELD])
+def test_a_stand_in_takes_its_time_and_has_two_batches_in_flight(geometry: Geometry) -> None:
+    session = StandInSession(3, geometry, unit_s=0.02)
+    asked: list[int] = []
+
+    def batches() -> Iterator[tuple[int, Patches]]:
+        for index in range(4):
+            asked.append(index)
+            yield index, np.zeros((2, *geometry.input_shape()), np.uint8)
+
+    started = time.perf_counter()
+    for key, cams in session.stream(batches()):
+        assert cams.cam_deep.shape == (2, *geometry.cam_shape(3))
+        assert cams.prob.shape == (2, *geometry.prob_shape(3))
+        assert len(asked) == min(key + 2, 4)
+    assert time.perf_counter() - started >= 4 * 2 * 0.02
+
+
+def test_the_command_measures_all_ways(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for name in ("a", "b"):
+        build_slide(demo_slide, slides / f"{name}.svs", side_px=1920, tissue_share=0.5)
+    file = tmp_path / "host.json"
+    arguments = [str(small_bundle_dir), str(slides), "--side-px", "448", "--rounds", "1"]
+    done = CliRunner().invoke(app, ["benchmark", "host", *arguments, "--json", str(file)])
+    assert done.exit_code == 0, done.exception
+    report = json.loads(file.read_text("utf-8"))
+    assert [slide["name"] for slide in report["slides"]] == ["a.svs", "b.svs"]
+    rows, units = report["rows"], sum(slide["units"] for slide in report["slides"])
+    assert list(rows) == ["reading alone", "null", "fixed", "gpu"]
+    for row in rows.values():
+        (sample,) = row["samples"]
+        assert row["units_per_s"] == pytest.approx(units / sample["seconds"])
+        assert row["cpu_s_per_unit"] == pytest.approx(sample["cpu_s"] / units)
+    assert rows["gpu"]["unit_s"] == pytest.approx(4 / 3000)
+    read_per_s = rows["reading alone"]["units_per_s"]
+    assert rows["null"]["of_bound"] == pytest.approx(rows["null"]["units_per_s"] / read_per_s)
+    assert rows["fixed"]["of_bound"] <= 1
+    assert rows["fixed"]["samples"][0]["effort"]["limited_by"] in ("engine", "read", "write")
+    needed = rows["null"]["cpu_s_per_unit"] * 3000 / 4
+    assert report["gpu_needs_cores"] == pytest.approx(needed)
+    assert f"needs {needed:.1f} cores" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("side_px", "share", "words"), [("230", 0.5, "--side-px 230"), ("448", 0.0, "has no tissue")]
+)
+def test_what_cannot_be_measured_is_refused(
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path, side_px: str, share: float, words: str
+) -> None:
+    slide = tmp_path / "x.svs"
+    build_slide(demo_slide, slide, side_px=1920, tissue_share=share)
+    arguments = [str(small_bundle_dir), str(slide), "--side-px", side_px]
+    done = CliRunner().invoke(app, ["benchmark", "host", *arguments])
+    assert isinstance(done.exception, InputError | UsageError)
+    assert words in str(done.exception)
