@@ -101,7 +101,7 @@ def choose_rule(images: Sequence[LabelledImage], usual: FieldRule) -> tuple[Fiel
 
     Rules are compared cell by cell; those that were chosen are scored pixel by pixel.
     """
-    cells = [_CellCounts(image) for image in images]
+    cells = [CellCounts(image) for image in images]
     known: dict[FieldRule, Counts] = {}
 
     def counts_of(rule: FieldRule) -> Counts:
@@ -143,7 +143,7 @@ def rule_text(fit: RuleFit, profile: Profile) -> str:
     )
 
 
-class _CellCounts:
+class CellCounts:
     """Confusion matrices of cells, each with the labels of all its pixels: 64 times as fast."""
 
     def __init__(self, image: LabelledImage) -> None:
@@ -158,6 +158,7 @@ class _CellCounts:
         self._truth = np.stack([(blocks == n).sum((1, 3)).ravel() for n in range(classes)])
 
     def counts(self, rule: FieldRule) -> Counts:
+        """As `LabelledImage.counts`, nearly."""
         scales = self._scales.scales(rule.percentile)
         labels = cell_scores(self._maps[:-1], self._maps[-1], scales, rule).argmax(0).ravel()
         classes = len(self._truth)

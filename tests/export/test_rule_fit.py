@@ -18,8 +18,8 @@ from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import PatchSet, shipped_patches
 from sshr_deploy.export.rule_fit import (
+    CellCounts,
     LabelledImage,
-    _CellCounts,
     choose_rule,
     fit_rule,
     rule_text,
@@ -83,7 +83,7 @@ def test_cells_are_counted_by_the_labels_of_their_pixels(profile: Profile) -> No
     said = _said(profile, 1, (36, 20))
     truth = np.random.default_rng(2).integers(0, 4, (36, 20)).astype(np.uint8)
     rule = FieldRule((1.0, 0.0, 0.0), 0.0)
-    counts = _CellCounts(LabelledImage(said, truth)).counts(rule)
+    counts = CellCounts(LabelledImage(said, truth)).counts(rule)
     labels = said.maps[0].argmax(0)
     expected = np.zeros((3, 4), np.int64)
     for y in range(36):
