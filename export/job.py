@@ -108,7 +108,7 @@ class ExportOptions:
         except ValueError as error:
             near = sorted(_sides(), key=lambda side: abs(side - side_px))[:2]
             raise UsageError(
-                f"no fields with `field` {side_px}: {error}; "
+                f"`field` {side_px} is no side that fields may have; "
                 f"choose {' or '.join(map(str, sorted(near)))}, or 0 for none"
             ) from error
 

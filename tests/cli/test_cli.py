@@ -141,6 +141,26 @@ def test_quiet_says_nothing_when_all_is_well(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--field", "900"],
+            "--field 900 is no side that fields may have; choose 896 or 1008",
+        ),
+        (["--field", "0", "--fit-rule", "."], "--fit-rule is for label maps of fields, of which"),
+    ],
+)
+def test_fields_that_cannot_be_made_are_refused(
+    small_checkpoint: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    export = ["export", str(small_checkpoint), "--profile", "wsss4luad"]
+    done = run_here(*export, "--out", tmp_path / "bundle", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_infer_needs_nothing_of_export_and_training(
     small_bundle_dir: Path, slides: Path, tmp_path: Path
 ) -> None:

@@ -139,7 +139,11 @@ def test_what_cannot_be_fitted_is_refused_first(
     for options, error, said in (
         (ExportOptions(field_px=0, fit_rule=tmp_path), UsageError, "`field` 0 makes none"),
         (ExportOptions(fit_rule=tmp_path), DatasetError, "img"),
-        (ExportOptions(field_px=900), UsageError, "`field` 900: .*choose 896 or 1008, or 0"),
+        (
+            ExportOptions(field_px=900),
+            UsageError,
+            "900 is no side .*choose 896 or 1008, or 0",
+        ),
         (ExportOptions(field_px=100), UsageError, "choose 448 or 560, or 0 for none"),
     ):
         with pytest.raises(error, match=said):
