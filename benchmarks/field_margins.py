@@ -80,7 +80,6 @@ def measure(
     giant_px: int,
     side_px: int,
     window_cells: int,
-    stride_cells: int,
     mpp_um: float | None = None,
 ) -> dict[str, Any]:
     """CAM error (relative RMS) and share of equal labels on tissue, by margin.
@@ -94,8 +93,7 @@ def measure(
         raise UsageError(f"a field of {side_px} px has no place inside one of {giant_px} px")
     model, profile = load_checkpoint(checkpoint), read_profile(checkpoint)
     rgb, tissue = _middle(slide, profile, giant_px, mpp_um)
-    windows = window_cells, stride_cells
-    giant = outputs_of(model, rgb, Geometry(giant_px, 0, *windows))
+    giant = outputs_of(model, rgb, Geometry(giant_px, 0, window_cells))
     rule = field_rule(profile)
     counted = LevelScales()
     counted.add(giant.cams, tissue[CELL_PX // 2 :: CELL_PX, CELL_PX // 2 :: CELL_PX])
@@ -105,7 +103,7 @@ def measure(
     sums = {margin: _Sums() for margin in MARGINS_PX if 2 * margin < side_px}
     for y, x in product(places, places):
         part = slice(y, y + side_px), slice(x, x + side_px)
-        field = outputs_of(model, rgb[part], Geometry(side_px, 0, *windows))
+        field = outputs_of(model, rgb[part], Geometry(side_px, 0, window_cells))
         same = _labels(field, scales, rule) == labels[part]
         cells = tuple(slice(s.start // CELL_PX, s.stop // CELL_PX) for s in part)
         wanted = giant.cams[:, :, *cells].astype(np.float64)
@@ -126,7 +124,6 @@ def measure(
         "giant_px": giant_px,
         "side_px": side_px,
         "window_cells": window_cells,
-        "stride_cells": stride_cells,
         "fields": len(places) ** 2,
         "rows": [row.row(margin, side_px) for margin, row in sums.items()],
     }
@@ -177,14 +174,13 @@ def main() -> None:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--giant-px", type=int, default=2016, help="default: %(default)s")
     parser.add_argument("--side-px", type=int, default=896, help="default: %(default)s")
-    parser.add_argument("--window-cells", type=int, default=28, help="default: %(default)s")
-    parser.add_argument("--stride-cells", type=int, default=14, help="default: %(default)s")
+    parser.add_argument("--window-cells", type=int, default=56, help="default: %(default)s")
     parser.add_argument("--mpp", type=float, help="pixel size of the slide, where it states none")
     parser.add_argument("--json", type=Path, help="file for everything")
     args = parser.parse_args()
     report = measure(
         args.checkpoint, args.slide, giant_px=args.giant_px, side_px=args.side_px,
-        window_cells=args.window_cells, stride_cells=args.stride_cells, mpp_um=args.mpp,
+        window_cells=args.window_cells, mpp_um=args.mpp,
     )  # fmt: skip
     for row in report["rows"]:
         print(json.dumps(row))

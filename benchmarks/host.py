@@ -28,9 +28,10 @@ from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.reporting import TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.slide import SlideWork, begin_slide
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.settings import InferSettings, Mode
 
 _FIXED_OVER_READING = 2.0
 """Time of the session of fixed cost over that of reading a unit, so that the host is faster."""
@@ -114,7 +115,8 @@ class _Host:
     ) -> None:
         self.bundle, self.source, self.geometry = bundle, source, geometry
         self.readers = readers
-        self.settings = InferSettings(readers=readers, batch=batch, overwrite=True)
+        mode = Mode.REFERENCE if geometry.is_patch else Mode.SEAMLESS
+        self.settings = InferSettings(mode, readers=readers, batch=batch, overwrite=True)
         self.units = 0
         self.facts: list[dict[str, Any]] = []
 
@@ -144,7 +146,7 @@ class _Host:
     def _context(self, unit_s: float) -> Context:
         classes = self.bundle.manifest.profile.num_classes
         session = StandInSession(classes, self.geometry, unit_s)
-        return Context(self.bundle, session, self.settings)
+        return Context(self.bundle, Sessions.of(self.bundle, session), self.settings)
 
     def _planned(self, stack: ExitStack) -> list[SlideWork]:
         out = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -42,7 +42,7 @@ from sshr_deploy.scores import confusion_matrix, scores_from
 
 Pixels = NDArray[np.uint8]
 WINDOWS_CELLS = (28, 56)
-STRIDES_CELLS = (7, 14)
+STRIDE_CELLS = 14
 PERCENTILES = (95.0, 99.0, 99.5)
 GATES = (0.1, 0.2, 0.3)
 WEIGHTS = ((0.6, 0.2, 0.2), (0.4, 0.2, 0.4), (0.2, 0.2, 0.6))
@@ -99,14 +99,14 @@ def measure(checkpoint: Path, split: Path) -> dict[str, Any]:
     images = [read_truth(item, profile.num_classes) for item in read_split(split, profile)]
     base = field_rule(profile)
     rows = []
-    for window, stride in product(WINDOWS_CELLS, STRIDES_CELLS):
-        fields = [field_of(model, rgb, window, stride) for rgb, _ in images]
+    for window in WINDOWS_CELLS:
+        fields = [field_of(model, rgb, window) for rgb, _ in images]
         for rule, pooled in _rules(base):
             sums = _Sums.of_classes(profile.num_classes)
             for labels, (_, truth) in zip(labels_by(fields, rule, pooled), images, strict=True):
                 sums.add(_cut(labels, truth), truth)
             settings = {
-                "window_cells": window, "stride_cells": stride, "percentile": rule.percentile,
+                "window_cells": window, "stride_cells": STRIDE_CELLS, "percentile": rule.percentile,
                 "gate": rule.threshold, "weights": rule.weights,
                 "scales": "of the split" if pooled else "of each image",
             }  # fmt: skip
@@ -122,12 +122,12 @@ def measure(checkpoint: Path, split: Path) -> dict[str, Any]:
     }
 
 
-def field_of(model: SSHR, rgb: Pixels, window_cells: int, stride_cells: int) -> _Field:
+def field_of(model: SSHR, rgb: Pixels, window_cells: int) -> _Field:
     """Outputs of an image of any size as one field without a margin."""
-    step = stride_cells * CELL_PX
+    step = STRIDE_CELLS * CELL_PX
     smallest = window_cells * CELL_PX
     side = smallest + -(-max(0, max(rgb.shape[:2]) - smallest) // step) * step
-    geometry = Geometry(side, 0, window_cells, stride_cells)
+    geometry = Geometry(side, 0, window_cells, STRIDE_CELLS)
     output = predict(model, continued(rgb, side, side)[None], geometry)
     height, width = (-(-n // CELL_PX) for n in rgb.shape[:2])
     cams = stacked_cams(CamBatch(*output), 0)[:, :, :height, :width]

@@ -32,7 +32,8 @@ class LargeImages(Choice):
     """Ways to take an image (PNG, JPEG) with a side above 1.5 patch sides (336 px)."""
 
     TILES = "tiles"
-    """Cut evenly into parts of about a patch's size, each treated as published."""
+    """At their full size: as fields, or in reference mode cut evenly into parts of about a patch's
+    size, each treated as published."""
     WHOLE = "whole"
     """Shrunk to one patch, as published."""
 

@@ -7,14 +7,14 @@ Threads, and what each of them owns:
   each slide ended. All state of the flow and of its slides is its own.
 - One that plans (`Feed`): opens the next slide and finds its tissue while the one before is
   computed.
-- Some that read (`Readers`): each borrows a handle of the slide for a unit.
+- Some that read (`Readers`), by one handle of each slide (`SharedReader`).
 - One that finishes: labels and files of a slide whose units are all kept, while the next one is
   computed. At most two slides wait for it; then the engine does too.
 
 Work is handed to threads as futures, and errors come back with them, to be recorded with the slide
 they are of: the others go on. What the engine raises comes up in the caller's thread, and is that
 of the slides it was computing. Slides are given out in their order; one whose units cannot all be
-computed is closed at once, with handles and store.
+computed is closed at once, with reader and store.
 
 The stream of batches runs dry where nothing is read ahead and the next slide is not planned yet:
 the engine would have nothing to do anyway, and what has ended meanwhile is given out.

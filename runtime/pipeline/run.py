@@ -182,7 +182,7 @@ class Run:
                 yield
 
     def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
-        """Runs in a thread of its own, as far as the folder of the slide's results is concerned."""
+        """Begin a slide, in the thread that the flow has for it, unless an earlier run did it."""
         fingerprint = fingerprint_of(item.path)
         earlier = self.endings.earlier(item, fingerprint)
         if earlier is not None:

@@ -34,8 +34,8 @@ from sshr_deploy.runtime.pipeline.results import (
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
 from sshr_deploy.runtime.slides import SlideReader, open_slide
-from sshr_deploy.runtime.slides.handles import SlideHandles
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
+from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.stain import check_stain
 from sshr_deploy.runtime.writers.bands import LabelCounts, feed
 from sshr_deploy.runtime.writers.geojson import regions_sink
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class SlideWork(Closing):
-    """A slide that is planned, with its open handles and the store of its results.
+    """A slide that is planned, with its open reader and the store of its results.
 
     `read` is for any thread; `keep` for one; `finish` for one, after the last `keep`; `result`,
     `leave` and `close` when none of these is running. `leave` and `close` may come at any time
@@ -60,7 +60,7 @@ class SlideWork(Closing):
         fingerprint: str,
         profile: Profile,
         units: Units,
-        handles: SlideHandles,
+        reader: SharedReader,
         store: UnitStore,
         facts: SlideFacts,
         stages: Stages,
@@ -71,7 +71,7 @@ class SlideWork(Closing):
         self.todo = [unit for unit in units.places if unit not in store]
         """Units that no earlier run computed."""
         self._folder, self._profile = folder, profile
-        self._handles, self._store = handles, store
+        self._reader, self._store = reader, store
         self._facts, self._stages = facts, stages
         self._counts = LabelCounts(background=profile.num_classes)
         self._regions = 0
@@ -88,7 +88,7 @@ class SlideWork(Closing):
         Raises:
             InputError: the file is damaged there.
         """
-        with self.ledger.working("read"), self._handles.borrowed() as reader:
+        with self.ledger.working("read"), self._reader.in_use() as reader:
             return self.units.read(reader, unit)
 
     def keep(self, units: Sequence[Unit], output: Output) -> None:
@@ -106,7 +106,7 @@ class SlideWork(Closing):
         Raises:
             OutputError: a result cannot be written.
         """
-        self._handles.close()
+        self._reader.close()
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
         self._write(check_stop)
         self._files = file_sizes(self._folder, SLIDE_RESULTS)
@@ -135,12 +135,12 @@ class SlideWork(Closing):
 
     def leave(self) -> None:
         """Close, but leave what was kept for the next run."""
-        self._handles.close()
+        self._reader.close()
         self._store.keep()
 
     def close(self) -> None:
         """Close the slide, and delete what was kept of it."""
-        self._handles.close()
+        self._reader.close()
         self._store.close()
 
     def _seconds(self) -> StageSeconds:
@@ -233,7 +233,7 @@ def begin_slide(
         with ledger.working("plan"):
             with stages.stage("open"):
                 reader = open_slide(path)
-                handles = undo.enter_context(SlideHandles(reader))
+                shared = undo.enter_context(SharedReader(reader))
             with stages.stage("tissue"):
                 survey = survey_slide(
                     reader,
@@ -255,7 +255,7 @@ def begin_slide(
         facts = _slide_facts(reader)
         undo.pop_all()
     return SlideWork(
-        path, folder, fingerprint, profile, units, handles, store, facts, stages, ledger
+        path, folder, fingerprint, profile, units, shared, store, facts, stages, ledger
     )
 
 

@@ -124,7 +124,9 @@ def detect_tissue(rgb: NDArray[np.uint8], mpp_um: float) -> NDArray[np.bool_]:
 
 def _white_level(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Level of clear glass by channel: the median of the brighter half of what may be glass."""
-    darkest, brightest = rgb.min(axis=2), rgb.max(axis=2)
+    red, green, blue = (rgb[..., channel] for channel in range(3))  # rgb.min(axis=2) is 10 x slower
+    darkest = np.minimum(np.minimum(red, green), blue)
+    brightest = np.maximum(np.maximum(red, green), blue)
     glass = (darkest >= _GLASS_MIN_LEVEL) & (brightest - darkest <= _GLASS_MAX_TINT)
     if glass.mean() < _GLASS_MIN_SHARE:
         return np.full(3, _DEFAULT_WHITE, np.float32)

@@ -16,6 +16,8 @@ from sshr_deploy.runtime.writers.legend import LegendEntry, draw_legend
 
 _OPACITY = 0.45
 _BOUNDARY_SHADE = 0.55
+_ROWS = 256
+"""Tinted at a time, so that it takes little memory."""
 
 
 class LabelPicker:
@@ -121,13 +123,17 @@ def blend(
     Returns:
         [h, w, 3] uint8; background pixels are those of `thumbnail`.
     """
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    tables = np.tile(levels, (profile.num_classes + 1, 1, 3))  # of each label, level and channel
+    colors = np.asarray(profile.palette, np.float32)[: profile.num_classes]
+    tables[:-1] = np.rint((1 - _OPACITY) * levels + _OPACITY * colors[:, None])
+    picture = np.empty_like(thumbnail)
+    for rows in (slice(y, y + _ROWS) for y in range(0, len(labels), _ROWS)):
+        for channel in range(3):
+            picture[rows, :, channel] = tables[labels[rows], thumbnail[rows, :, channel], channel]
     tissue = labels < profile.num_classes
-    colors = np.asarray(profile.palette, np.float32)[labels[tissue]]  # [P, 3]
-    tinted = (1 - _OPACITY) * thumbnail[tissue] + _OPACITY * colors
-    boundary = _boundaries(labels, tissue)[tissue]
-    tinted[boundary] = _BOUNDARY_SHADE * colors[boundary]
-    picture = thumbnail.copy()
-    picture[tissue] = np.rint(tinted).astype(np.uint8)
+    boundary = _boundaries(labels, tissue) & tissue
+    picture[boundary] = np.rint(_BOUNDARY_SHADE * colors).astype(np.uint8)[labels[boundary]]
     return picture
 
 

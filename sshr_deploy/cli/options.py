@@ -84,7 +84,8 @@ BatchOption = Annotated[
         "--batch",
         min=1,
         max=1024,
-        help="Patches in one call of the engine; TensorRT engines are built for it.",
+        help="Patches in one call of the engine, or fields of as many pixels; TensorRT engines are "
+        "built for it.",
         show_default="8 on a CPU, 32 on a GPU",
     ),
 ]
@@ -114,8 +115,9 @@ LargeOption = Annotated[
     LargeImages,
     typer.Option(
         "--large",
-        help="Images (PNG, JPEG) with a side above 336 px; tiles: cut evenly into parts of about "
-        "224 px, whole: shrunk to one patch of 224 px, as published.",
+        help="Images (PNG, JPEG) with a side above 336 px; tiles: at their full size, in fields "
+        "that show no borders or in reference mode cut evenly into parts of about 224 px; whole: "
+        "shrunk to one patch of 224 px, as published.",
     ),
 ]
 AnyStainOption = Annotated[

@@ -32,9 +32,7 @@ def figures(
     own_checkpoint: Path, demo_slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
     monkeypatch.setattr(field_margins, "predict", edge_seen_56_px_deep)
-    return measure(
-        own_checkpoint, demo_slide, giant_px=1008, side_px=448, window_cells=28, stride_cells=14
-    )
+    return measure(own_checkpoint, demo_slide, giant_px=1008, side_px=448, window_cells=28)
 
 
 def test_a_margin_as_deep_as_the_edge_reaches_leaves_no_difference(
@@ -54,7 +52,7 @@ def test_a_margin_as_deep_as_the_edge_reaches_leaves_no_difference(
 
 
 def test_fields_need_room_around_them(own_checkpoint: Path, demo_slide: Path) -> None:
-    sizes = {"window_cells": 28, "stride_cells": 14}
+    sizes = {"window_cells": 28}
     with pytest.raises(UsageError, match="no place inside one of 896"):
         measure(own_checkpoint, demo_slide, giant_px=896, side_px=784, **sizes)
     with pytest.raises(UsageError, match="give a slide of 1904 px or more"):

@@ -33,7 +33,6 @@ def test_tiles_are_the_published_patches_of_the_image_s_own_scale(
     split: Path, own_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seamless, "WINDOWS_CELLS", (28,))
-    monkeypatch.setattr(seamless, "STRIDES_CELLS", (14,))
     found = measure(own_checkpoint, split)
     model, profile = load_checkpoint(own_checkpoint), read_profile(own_checkpoint)
     confusion, seams = np.zeros((3, 4), np.int64), Seams()
@@ -66,7 +65,7 @@ def test_an_image_no_larger_than_a_patch_has_one_window(
     own_checkpoint: Path, size: tuple[int, int]
 ) -> None:
     model, rgb = load_checkpoint(own_checkpoint), picture(*size)
-    field = field_of(model, rgb, 28, 14)
+    field = field_of(model, rgb, 28)
     patch = predict(model, continued(rgb, 224, 224)[None])
     assert field.cams.shape == (3, 3, -(-size[0] // 8), -(-size[1] // 8))
     expected = np.stack(patch[:3])[:, 0, :, : field.cams.shape[2], : field.cams.shape[3]]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from sshr_deploy.cli.console import BarReporter, PlainReporter
+from sshr_deploy.cli.console import BarReporter, PlainReporter, _DoneColumn, _progress
 from sshr_deploy.runtime.pipeline.results import InputResult, SlideSummary, Tiles
 
 A, B = Path("a.svs"), Path("deep/b.svs")
@@ -114,3 +114,26 @@ def test_slides_that_are_under_way_together_have_a_bar_each() -> None:
     reporter.input_finished(done(A))
     reporter.input_started(Path("c.svs"), 20)
     assert bars(progress) == [("inputs", 1, 3), ("c.svs", 0, 20), ("b.svs", 8, 30)]
+
+
+def test_slides_are_told_by_their_area(plain: PlainReporter, clock: list[float]) -> None:
+    plain.run_started(1)
+    plain.input_started(A, 40, 0.25)
+    clock[0] += 10
+    plain.tiles_done(A, 10)
+    assert lines(plain) == [
+        "1 input",
+        "[1/1] a.svs: 40 tiles, 10.00 mm2",
+        "  2.50/10.00 mm2, 0.25 mm2/s, 30 s left",
+    ]
+
+
+def test_a_bar_shows_areas_of_slides_and_counts_of_inputs() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with _progress(console) as progress:
+        reporter = BarReporter(progress)
+        reporter.run_started(3)
+        reporter.input_started(A, 40, 0.25)
+        reporter.tiles_done(A, 10)
+        texts = [str(_DoneColumn().render(task)) for task in progress.tasks]
+    assert texts == ["0/3", "2.50/10.00"]

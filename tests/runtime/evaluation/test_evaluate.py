@@ -84,7 +84,10 @@ def test_large_images_are_scored_as_fields(split: tuple[TruthImage, ...], profil
     images = [(item, read_truth(item, 3)) for item in split]
     expected, seams = np.zeros((3, 4), np.int64), Seams()
     predictions = predict_images(
-        ((truth, rgb) for _, (rgb, truth) in images), ColourSession(), profile, fields=fields
+        ((truth, rgb) for _, (rgb, truth) in images),
+        ColourSession(),
+        profile,
+        fields=lambda: fields,
     )
     for truth, (mask, *_) in predictions:
         expected += confusion_matrix(truth, mask, 3)

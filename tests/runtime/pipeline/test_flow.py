@@ -3,75 +3,29 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
-from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
-from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
-from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
-from sshr_deploy.runtime.pipeline.work import prepare_run
 from sshr_deploy.runtime.writers.overlay import write_overlay
-from tests.runtime.colour_images import ColourSession, Pixels
-from tests.runtime.running import Recorder, Runner, context_of, read_summary
+from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
+from tests.runtime.running import Recorder, Runner, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
 
-FIELDS = Geometry(224, 56, 14, 14)
-SEVERAL = Geometry(448, 56, 28, 14)
-"""Of sides 224, 336 and 448."""
-WAIT_S = 20.0
-"""Longer than anything here takes: a wait that ends so is a failure."""
-
-
-@pytest.fixture(scope="module")
-def bundle(small_bundle_dir: Path) -> Bundle:
-    return load_bundle(small_bundle_dir)
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-class Session(ColourSession):
-    """Calls `before` ahead of each batch with the number of units that it has computed."""
-
-    def __init__(self, geometry: Geometry = FIELDS, ahead: int = 0) -> None:
-        super().__init__(geometry, any_side=geometry is SEVERAL)
-        self.ahead = ahead
-        self.before: Callable[[int], None] = lambda _: None
-
-    def _compute(self, patches: Pixels) -> CamBatch:
-        self.before(sum(self.batches))
-        return super()._compute(patches)
-
-
-def slides(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for index in range(count):
-        small_slide(folder / f"{index}.tif", seed=index)
-    return folder
-
-
-def mask_of(out: Path, name: str) -> Any:
-    return tifffile.imread(out / name / "mask.ome.tif")
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.mark.parametrize("geometry", [PATCH, FIELDS, SEVERAL])
@@ -262,85 +216,6 @@ def test_what_cannot_be_kept_or_written_is_told(
     assert not (out / "1.tif").exists()
     left = {path.name for path in (out / "2.tif").iterdir()} if (out / "2.tif").exists() else set()
     assert left <= ({UNFINISHED_NAME} if stops else {p.name for p in (out / "0.tif").iterdir()})
-
-
-def test_leaving_the_iteration_ends_all_and_keeps_fields(bundle: Bundle, tmp_path: Path) -> None:
-    source, out = slides(tmp_path / "in", 4), tmp_path / "out"
-    context = context_of(bundle, Session(), batch=1)
-    with prepare_run(source, out, context.settings) as work:
-        run = Run(work, context, Recorder())
-        with closing(iter(run)) as results:
-            assert next(results).status == "done"
-    assert run.outcome.document.interrupted
-    assert [r.status for r in run.outcome.results] == ["done"]
-    again = Session()
-    result = Runner(bundle, again)(source, out, batch=1)
-    assert [r.status for r in result.results] == ["skipped", "done", "done", "done"]
-
-
-@pytest.mark.parametrize("geometry", [PATCH, FIELDS])
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_ctrl_c_keeps_what_is_computed(
-    bundle: Bundle, tmp_path: Path, geometry: Geometry, ahead: int
-) -> None:
-    """A signal, at a moment that the session chooses."""
-    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
-    Runner(bundle, Session(geometry))(source, tmp_path / "whole", batch=1)
-    total = read_summary(tmp_path / "whole" / "0.tif")["tiles"]["computed"]
-    session, at = Session(geometry, ahead), total - 1
-    session.before = lambda done: signal.raise_signal(signal.SIGINT) if done == at else None
-    with pytest.raises(KeyboardInterrupt):
-        Runner(bundle, session)(source, out, batch=1)
-    assert [path.name for path in (out / "0.tif").iterdir()] == [UNFINISHED_NAME]
-    assert json.loads((out / "run.json").read_text())["interrupted"] is True
-
-    again, recorder = Session(geometry), Recorder()
-    assert Runner(bundle, again)(source, out, reporter=recorder, batch=4).exit_code == 0
-    assert sum(again.batches) == total - (at - ahead)
-    assert recorder.tiles == recorder.announced == total - (at - ahead)
-    assert not (out / "0.tif" / UNFINISHED_NAME).exists()
-    assert np.array_equal(mask_of(out, "0.tif"), mask_of(tmp_path / "whole", "0.tif"))
-
-
-@pytest.mark.parametrize("change", ["mode", "mpp", "input"])
-def test_what_was_kept_of_something_else_is_not_used(
-    bundle: Bundle, tmp_path: Path, change: str
-) -> None:
-    source, out, session = slides(tmp_path / "in", 1), tmp_path / "out", Session()
-    session.before = lambda done: signal.raise_signal(signal.SIGINT) if done == 4 else None
-    with pytest.raises(KeyboardInterrupt):
-        Runner(bundle, session)(source, out, batch=1)
-    if change == "input":
-        small_slide(source / "0.tif", seed=1)
-    again = Session(PATCH if change == "mode" else FIELDS)
-    settings: dict[str, Any] = {"mpp_um": 1.1, "force_mpp": True} if change == "mpp" else {}
-    assert Runner(bundle, again)(source, out, **settings).exit_code == 0
-    assert sum(again.batches) == read_summary(out / "0.tif")["tiles"]["computed"]
-    assert not (out / "0.tif" / UNFINISHED_NAME).exists()
-
-
-def test_ctrl_c_while_files_are_written_keeps_all_fields(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
-    bands, main = FieldUnits.bands, threading.main_thread()
-
-    def interrupted(units: FieldUnits, store: UnitStore) -> Any:
-        assert main.ident is not None
-        signal.pthread_kill(main.ident, signal.SIGINT)
-        for band in bands(units, store):
-            stopped.wait(0.5)
-            yield band
-
-    stopped = threading.Event()
-    with monkeypatch.context() as patched:
-        patched.setattr(FieldUnits, "bands", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Runner(bundle, Session())(source, out)
-    assert [path.name for path in (out / "0.tif").iterdir()] == [UNFINISHED_NAME]
-    again = Session()
-    assert Runner(bundle, again)(source, out).exit_code == 0
-    assert again.batches == [], "nothing was left to compute"
 
 
 def test_too_few_units_leave_the_number_of_readers_as_it_is(bundle: Bundle, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from sshr_deploy.api import Model
-from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import BundleError
 from sshr_deploy.geometry import BLOCK_CELLS, PATCH
 from sshr_deploy.runtime.engines.choosing import open_session
@@ -31,11 +31,6 @@ from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.plan import plan_fields, read_field, survey_slide
 from tests.runtime.running import Runner, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
-
-
-@pytest.fixture(scope="module")
-def bundle(small_bundle_dir: Path) -> Bundle:
-    return load_bundle(small_bundle_dir)
 
 
 def without_fields(bundle: Bundle) -> Bundle:
