@@ -27,7 +27,15 @@ from sshr_deploy.export.int8.search_state import check_state, clear_state
 from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from
-from sshr_deploy.manifest import SCHEMA_VERSION, Artifact, FieldGraphs, Manifest, ModelFacts
+from sshr_deploy.export.rule_fit import fit_rule, rule_text
+from sshr_deploy.manifest import (
+    SCHEMA_VERSION,
+    Artifact,
+    FieldGraphs,
+    Manifest,
+    ModelFacts,
+    RuleFit,
+)
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.checkpoint import (
     CONFIG_KEY,
@@ -45,6 +53,7 @@ from sshr_deploy.runtime.engines.reference import (
     write_reference,
 )
 from sshr_deploy.runtime.engines.store import EngineStore
+from sshr_deploy.runtime.evaluation.split import check_split
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
@@ -73,6 +82,7 @@ def export_bundle(
 
     Raises:
         CheckpointError: see `load_checkpoint`.
+        DatasetError: the split to fit a rule on cannot be used.
         UsageError: `out` is in the way; the checkpoint has another number of classes, or carries
             other names for them; no such target; nothing to calibrate on.
         ExportError: nothing can be read to calibrate on; a graph could not be made or misses its
@@ -86,17 +96,25 @@ def export_bundle(
     carried = check_labels(checkpoint, profile, relabel=relabel)
     on_step(f"reading {checkpoint}")
     model = _read(checkpoint, profile)
-    if carried is not None and carried != profile:
+    if carried == profile:
+        carried = None
+    if carried is not None:
         on_step(_difference(carried, profile))
     threads = choose_threads(model.config.width, options.threads)
     use_threads(threads)
     on_step(f"computing with {threads}")
+    rule_fit = None
+    if options.fit_rule is not None and (geometry := options.fields()) is not None:
+        profile, rule_fit = fit_rule(
+            model, profile, options.fit_rule, geometry, relabel=relabel, on_step=on_step
+        )
+        on_step(rule_text(rule_fit, profile))
     try:
         scratch_name = out.with_name(f"{out.name}.scratch")
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
             job = ExportJob(model, profile, reference, partial, scratch, state, options, on_step)
-            _fill(job, patches, checkpoint, carried)
+            _fill(job, patches, checkpoint, carried, rule_fit)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
                 clear_state(state)
@@ -115,6 +133,8 @@ def _check(out: Path, state: Path, options: ExportOptions, *, overwrite: bool) -
         check_state(state)
         if options.calibration is not None:
             check_calibration(options.calibration)
+    if options.fit_rule is not None:
+        check_split(options.fit_rule)
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -167,17 +187,23 @@ def _difference(carried: Profile, profile: Profile) -> str:
     )
 
 
-def _fill(job: ExportJob, patches: PatchSet, checkpoint: Path, carried: Profile | None) -> None:
+def _fill(
+    job: ExportJob,
+    patches: PatchSet,
+    checkpoint: Path,
+    carried: Profile | None,
+    rule_fit: RuleFit | None,
+) -> None:
     """Write all files of the bundle into the job's folder, and prove them."""
     write_reference(job.folder / REFERENCE_NAME, job.reference)
     made = make_artifacts(job)
-    fields = _field_graphs(job, patches, made.mixes)
+    fields = _field_graphs(job, patches, made.mixes, rule_fit)
     write_manifest(job.folder, _manifest(checkpoint, carried, job, made.artifacts, fields))
     prove_here(load_bundle(job.folder), job.on_step)
 
 
 def _field_graphs(
-    job: ExportJob, patches: PatchSet, mixes: Sequence[ChosenMix]
+    job: ExportJob, patches: PatchSet, mixes: Sequence[ChosenMix], rule_fit: RuleFit | None
 ) -> FieldGraphs | None:
     """The graphs for fields, written and qualified; None where none are wanted."""
     geometry = job.options.fields()
@@ -190,6 +216,7 @@ def _field_graphs(
         geometry=geometry,
         gflop_per_field=flop_per_input(job.model, geometry) / 1e9,
         reference_file=FIELD_REFERENCE_NAME,
+        rule_fit=rule_fit,
         artifacts=make_field_artifacts(on_fields, job, mixes),
     )
 
@@ -206,7 +233,7 @@ def _manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=now_utc(),
         profile=job.profile,
-        carried_profile=None if carried == job.profile else carried,
+        carried_profile=carried,
         model=ModelFacts(
             width=model.config.width,
             num_classes=model.config.num_classes,

@@ -69,6 +69,8 @@ class ExportOptions:
     """CPU threads; None chooses by width and cores."""
     field_px: int | None = None
     """Side of the fields that graphs are made for; 0 for none, None for what the targets like."""
+    fit_rule: Path | None = None
+    """Split with label maps, on which the rule of fields is chosen; None for the profile's own."""
 
     def engines(self) -> tuple[str, ...]:
         """Names of the engines that the bundle is for."""
@@ -106,7 +108,7 @@ class ExportOptions:
         except ValueError as error:
             near = sorted(_sides(), key=lambda side: abs(side - side_px))[:2]
             raise UsageError(
-                f"no fields with `field` {side_px}: {error}; "
+                f"`field` {side_px} is no side that fields may have; "
                 f"choose {' or '.join(map(str, sorted(near)))}, or 0 for none"
             ) from error
 
@@ -146,7 +148,10 @@ def check_options(options: ExportOptions) -> None:
             "a graph of form fused runs in TensorRT alone, so it cannot be qualified here; "
             "export form depthwise or separable"
         )
-    options.fields()
+    if options.fields() is None and options.fit_rule is not None:
+        raise UsageError(
+            "`fit_rule` is for label maps of fields, of which `field` 0 makes none; leave one out"
+        )
     if unknown := [target for target in options.targets if target not in TARGETS]:
         raise UsageError(f"no engine named {unknown[0]!r}; choose {', '.join(sorted(TARGETS))}")
     wanted = options.engine_options

@@ -69,9 +69,14 @@ class Bundle:
         """Inputs and the PyTorch FP32 network's outputs for them."""
         return (self.fields or self.manifest).reference_file
 
+    @property
+    def graphs(self) -> list[Artifact]:
+        """All artefacts of that geometry."""
+        return (self.fields or self.manifest).artifacts
+
     def artifacts(self, engine: str) -> list[Artifact]:
-        """The artefacts that `engine`, a name of `engines.kinds`, may run."""
-        return [a for a in (self.fields or self.manifest).artifacts if engine in a.engines]
+        """Those that `engine`, a name of `engines.kinds`, may run."""
+        return [artifact for artifact in self.graphs if engine in artifact.engines]
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.

@@ -160,6 +160,24 @@ class ModelFacts(Frozen):
     """Fields of the checkpoint's own header, such as what it was trained on."""
 
 
+class RuleFit(Frozen):
+    """How the rule of label maps of fields was chosen on labelled images."""
+
+    source: str
+    """Labelled images, and how many."""
+    mean_iou: float
+    """Of images whose rule was chosen without them."""
+    default_mean_iou: float
+    """Of the same images by the profile's own rule."""
+    used: bool
+    """Better than that, and so in the profile of this manifest; else that is as it was."""
+    gate_threshold: float
+    cam_weights: tuple[float, float, float]
+    """Of the levels 28_1, 28_2 and deep."""
+    class_bias: tuple[float, ...]
+    """Empty for none."""
+
+
 class FieldGraphs(Frozen):
     """Graphs that compute a field at once, for label maps without seams."""
 
@@ -168,6 +186,8 @@ class FieldGraphs(Frozen):
     """As `ModelFacts.gflop_per_patch`."""
     reference_file: str
     """Fields and the PyTorch FP32 network's outputs for them."""
+    rule_fit: RuleFit | None = None
+    """None where the rule is the profile's own, unasked."""
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
 
 

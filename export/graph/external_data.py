@@ -76,10 +76,9 @@ def weight_files(path: Path) -> list[Path]:
     return [path.with_name(name) for name in sorted(names)]
 
 
-def _identity(tensor: TensorProto, folder: Path) -> tuple[int, tuple[int, ...], str]:
-    """Type, shape and hash of the values."""
-    digest = hashlib.sha256(tensor_values(tensor, folder).tobytes()).hexdigest()
-    return tensor.data_type, tuple(tensor.dims), digest
+def _identity(tensor: TensorProto, folder: Path) -> tuple[int, str]:
+    """Type and hash of the values; graphs may give the same ones different shapes."""
+    return tensor.data_type, hashlib.sha256(tensor_values(tensor, folder).tobytes()).hexdigest()
 
 
 def write_model(proto: ModelProto, path: Path, folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sshr_deploy.errors import KernelError, SshrDeployError
 from sshr_deploy.runtime.doctor.abilities import judge_commands, judge_engines
@@ -34,6 +35,9 @@ from sshr_deploy.runtime.kernels.manifest import (
 from sshr_deploy.runtime.machine.gpus import find_gpus, why_no_gpu
 from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.version import __version__
+
+if TYPE_CHECKING:  # it needs pydantic, which may be broken
+    from sshr_deploy.manifest import Artifact
 
 _ENGINE_PACKAGES = sorted({kind.package for kind in KINDS if kind.package is not None})
 LIBRARIES = (
@@ -92,11 +96,21 @@ def check_bundle(path: Path) -> BundleFacts:
         bundle = load_bundle(path)
     except SshrDeployError as error:
         return BundleFacts(str(path), str(error), ())
-    artifacts = tuple(
-        ArtifactFacts(item.precision.value, item.file, item.engines, item.qualification is not None)
-        for item in bundle.manifest.artifacts
+    fields = bundle.manifest.fields
+    return BundleFacts(
+        str(path),
+        None,
+        _artifact_facts(bundle.manifest.artifacts),
+        () if fields is None else _artifact_facts(fields.artifacts),
+        None if fields is None else fields.geometry.side_px,
     )
-    return BundleFacts(str(path), None, artifacts)
+
+
+def _artifact_facts(artifacts: Iterable[Artifact]) -> tuple[ArtifactFacts, ...]:
+    return tuple(
+        ArtifactFacts(item.precision.value, item.file, item.engines, item.qualification is not None)
+        for item in artifacts
+    )
 
 
 def _kernels_by_sm(sms: set[int]) -> Mapping[int, tuple[Kernels, ...]]:

@@ -172,12 +172,17 @@ class BundleFacts:
     path: str
     error: str | None
     artifacts: tuple[ArtifactFacts, ...]
+    """For patches."""
+    field_artifacts: tuple[ArtifactFacts, ...] = ()
+    field_px: int | None = None
+    """Side of the fields; None where the bundle has no graphs for any."""
 
-    def precisions(self, engine: str) -> tuple[str, ...]:
-        """Of the artefacts that `engine` may run."""
+    def precisions(self, engine: str, *, of_fields: bool = False) -> tuple[str, ...]:
+        """Of the artefacts that `engine` may run, for patches or for fields."""
         kind = find_kind(engine)
         graphs = engine if kind is None else kind.graphs
-        there = [item.precision for item in self.artifacts if graphs in item.engines]
+        artifacts = self.field_artifacts if of_fields else self.artifacts
+        there = [item.precision for item in artifacts if graphs in item.engines]
         more = {} if kind is None else kind.computed_from
         return (*there, *(wider for wider, source in more.items() if source in there))
 

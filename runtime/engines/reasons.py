@@ -59,10 +59,11 @@ def why_not_exported(bundle: Bundle, kind: EngineKind) -> str:
 def nothing_fits(bundle: Bundle, engine: str, precision: Precision | None) -> str:
     """Message for a bundle that has nothing for an engine: the wish, and what it has."""
     there = {
-        f"{artifact.precision} for {', '.join(artifact.engines)}"
-        for artifact in bundle.manifest.artifacts
+        f"{artifact.precision} for {', '.join(artifact.engines)}" for artifact in bundle.graphs
     }
     asked = engine if precision is None else f"{precision} for {engine}"
+    if bundle.fields is not None:
+        asked += f" and {bundle.geometry.inputs}"
     return (
         f"{bundle.path} has no {asked}; it has {'; '.join(sorted(there))}: "
         "choose among these, or export it with what is missing"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.geometry import BLOCK_CELLS, CELL_PX, Geometry
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch
+from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, FieldRule
 from sshr_deploy.runtime.field_labels import (
     LevelScales,
     cell_scores,
@@ -43,13 +43,13 @@ class FieldImages(ImageWork[K]):
 
     def open(
         self, key: K, rgb: NDArray[np.uint8]
-    ) -> tuple[OpenImage[K], Iterator[tuple[Part, NDArray[np.uint8]]]]:
+    ) -> tuple[FieldImage[K], Iterator[tuple[Part, NDArray[np.uint8]]]]:
         """See `ImageWork.open`; parts are cores, in cells."""
         height, width = rgb.shape[:2]
         scaled = max(1, round(height * self.scale)), max(1, round(width * self.scale))
         cells = -(-scaled[0] // CELL_PX), -(-scaled[1] // CELL_PX)
         cores = list(_cores(cells, self._sides))
-        image = _FieldImage(key, (height, width), self.profile, scaled, len(cores))
+        image = FieldImage(key, (height, width), self.profile, scaled, len(cores))
         return image, self._fields(rgb, scaled, cores)
 
     def _fields(
@@ -72,7 +72,11 @@ class FieldImages(ImageWork[K]):
             yield core, np.ascontiguousarray(padded[rows, columns], np.uint8)
 
 
-class _FieldImage(OpenImage[K]):
+class FieldImage(OpenImage[K]):
+    """What the network says of an image's cells, field by field."""
+
+    maps: NDArray[np.float16]  # [4, N, h, w]: three CAMs and the probabilities
+
     def __init__(
         self,
         key: K,
@@ -85,11 +89,11 @@ class _FieldImage(OpenImage[K]):
         self._scaled_px = scaled_px
         cells = (-(-side // CELL_PX) for side in scaled_px)
         # The three CAMs and the probabilities, which take a fifth of the image's own memory.
-        self._maps = np.zeros((len(CAM_NAMES) + 1, profile.num_classes, *cells), np.float16)
+        self.maps = np.zeros((len(CAM_NAMES) + 1, profile.num_classes, *cells), np.float16)
 
     def put(self, place: Part, cams: CamBatch, index: int) -> None:
         """See `OpenImage.put`."""
-        target = self._maps[:, :, place.top : place.bottom, place.left : place.right]
+        target = self.maps[:, :, place.top : place.bottom, place.left : place.right]
         height, width = target.shape[2:]
         target[:-1] = stacked_cams(cams, index)[:, :, :height, :width]
         prob = cams.prob[index][:, :height, :width]
@@ -99,10 +103,14 @@ class _FieldImage(OpenImage[K]):
         self.on |= on.any((0, 1))
 
     def mask(self) -> NDArray[np.uint8]:
-        """See `OpenImage.mask`; each level is scaled over the whole image."""
-        rule, scales = field_rule(self.profile), LevelScales()
-        scales.add(self._maps[:-1])
-        scores = cell_scores(self._maps[:-1], self._maps[-1], scales.scales(rule.percentile), rule)
+        """See `OpenImage.mask`."""
+        return self.labels(field_rule(self.profile))
+
+    def labels(self, rule: FieldRule) -> NDArray[np.uint8]:
+        """Labels [H, W] by a rule; each level is scaled over the whole image."""
+        scales = LevelScales()
+        scales.add(self.maps[:-1])
+        scores = cell_scores(self.maps[:-1], self.maps[-1], scales.scales(rule.percentile), rule)
         height, width = self._scaled_px
         labels = np.empty((height, width), np.uint8)
         for top in range(0, scores.shape[1], _STRIPE_CELLS):

@@ -17,7 +17,13 @@ from sshr_deploy.runtime.engines.kinds import ENGINES
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from sshr_deploy.runtime.doctor.report import Ability, GpuFacts, Processor, Report
+    from sshr_deploy.runtime.doctor.report import (
+        Ability,
+        ArtifactFacts,
+        GpuFacts,
+        Processor,
+        Report,
+    )
 
 _NAME_WIDTH = max(map(len, ENGINES))
 _TABLE_WIDTH = 60  # columns of a terminal; narrower ones get lines without frames
@@ -93,12 +99,21 @@ def _machine(report: Report) -> RenderableType:
     ]
     if report.bundle is not None:
         rows.append(("bundle", f"{report.bundle.path}: {report.bundle.error or 'whole'}"))
-        for item in report.bundle.artifacts:
-            proof = "" if item.qualified else ", not qualified by its export"
-            rows.append(("", f"{item.precision} {item.file} for {', '.join(item.engines)}{proof}"))
+        rows += [("", _artifact(item)) for item in report.bundle.artifacts]
+        rows += [
+            ("", f"{_artifact(item)}, fields of {report.bundle.field_px} px")
+            for item in report.bundle.field_artifacts
+        ]
+        if report.bundle.error is None and not report.bundle.field_artifacts:
+            rows.append(("", "no graphs for fields: infer has `mode` reference alone"))
     for name, text in rows:
         grid.add_row(name, Text(as_options(text)))
     return grid
+
+
+def _artifact(item: ArtifactFacts) -> str:
+    proof = "" if item.qualified else ", not qualified by its export"
+    return f"{item.precision} {item.file} for {', '.join(item.engines)}{proof}"
 
 
 def _processor(processor: Processor) -> str:
@@ -163,6 +178,8 @@ def _told(ability: Ability, report: Report) -> Iterator[str]:
     if report.bundle is not None and report.bundle.error is None and ability.name in engines:
         precisions = report.bundle.precisions(ability.name)
         yield f"in the bundle: {', '.join(precisions) or 'nothing for it'}"
+        if of_fields := report.bundle.precisions(ability.name, of_fields=True):
+            yield f"for fields: {', '.join(of_fields)}"
 
 
 def _mends(report: Report) -> Mapping[tuple[str, ...], list[str]]:

@@ -131,7 +131,7 @@ def _print_table(states: list[EngineState]) -> None:
         table.add_row(
             escape(one_line(key.engine if key else engine)),
             escape(one_line(key.precision if key else precision)),
-            escape(one_line(key.inputs if key else "")),
+            escape(one_line(key.inputs.removeprefix("fields of ") if key else "")),
             item.state.value,
             f"{record.qualification.mask_agreement:.3%}" if record else "",
             f"{size / 1e6:.1f}",

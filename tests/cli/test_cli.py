@@ -101,7 +101,7 @@ def test_export_then_infer_then_infer_again(
         "--out",
         bundle,
     ]
-    export += ["--hfrm", "depthwise"]  # one graph instead of two
+    export += ["--hfrm", "depthwise", "--field", "560"]  # one graph instead of two, and small
     done = run_here(*export)
     assert done.returncode == 0, done.stderr
     assert "masks equal on" in done.stdout
@@ -139,6 +139,26 @@ def test_quiet_says_nothing_when_all_is_well(
         "infer", slides, "--model", small_bundle_dir, "--out", tmp_path / "out", "--quiet"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--field", "900"],
+            "--field 900 is no side that fields may have; choose 896 or 1008",
+        ),
+        (["--field", "0", "--fit-rule", "."], "--fit-rule is for label maps of fields, of which"),
+    ],
+)
+def test_fields_that_cannot_be_made_are_refused(
+    small_checkpoint: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    export = ["export", str(small_checkpoint), "--profile", "wsss4luad"]
+    done = run_here(*export, "--out", tmp_path / "bundle", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_infer_needs_nothing_of_export_and_training(

@@ -163,7 +163,16 @@ def test_conflicts_are_shown(monkeypatch: pytest.MonkeyPatch, facts: Facts, word
             BundleFacts("a [b]", None, (ArtifactFacts("int8", "q.onnx", ("onnx-cpu",), False),)),
             0,
             ["a [b]: whole", "int8 q.onnx for onnx-cpu, not qualified by its export",
-             "in the bundle: int8", "in the bundle: nothing for it"],
+             "in the bundle: int8", "in the bundle: nothing for it", "no graphs for fields"],
+        ),
+        (
+            BundleFacts(
+                "b", None, (ArtifactFacts("int8", "q.onnx", ("onnx-cpu",), True),),
+                (ArtifactFacts("fp32", "f.onnx", ("onnx-cpu",), True),), 896,
+            ),
+            0,
+            ["fp32 f.onnx for onnx-cpu, fields of 896 px", "in the bundle: int8",
+             "for fields: fp32"],
         ),
         (
             BundleFacts("b", None, (ArtifactFacts("fp16", "h.onnx", ("onnx-cuda",), True),)),

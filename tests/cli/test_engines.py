@@ -138,3 +138,21 @@ def test_text_of_a_foreign_record_is_not_interpreted(bundle_dir: Path) -> None:
     done = _run("list", bundle_dir)
     assert done.returncode == 0 and "damaged" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_engines_of_fields_are_told_apart(small_bundle_dir: Path, tmp_path: Path) -> None:
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.runtime.engines.choosing import open_session
+    from sshr_deploy.runtime.engines.states import State, engine_states
+
+    copy = copy_without_field_engines(small_bundle_dir, tmp_path / "bundle")
+    bundle = load_bundle(copy)
+    told: list[str] = []
+    open_session(bundle.on_fields(), "onnx-cpu", on_step=told.append).close()
+    assert told[0].startswith("onnx-cpu fp32: not qualified on this machine yet; comparing it with")
+    states = engine_states(bundle)
+    assert [state.state for state in states] == [State.READY] * 2
+    keys = [state.entry.key for state in states]
+    assert {key.inputs for key in keys if key} == {"patches", "fields of 560 px"}
+    table = _run("list", copy).stdout
+    assert table.count("ready") == 2 and "560 px" in table and "patches" in table

@@ -82,8 +82,9 @@ def test_train_evaluate_export_evaluate(
     )
     assert code == 0, stderr
     code, _, stderr = here(
-        "export", out / BEST_NAME, "--profile", DEMO_PROFILE, "--out", bundle, "--hfrm", "depthwise"
-    )
+        "export", out / BEST_NAME, "--profile", DEMO_PROFILE, "--out", bundle, "--hfrm",
+        "depthwise", "--field", "0",
+    )  # fmt: skip
     assert code == 0, stderr
     code, _, stderr = here(
         "evaluate", textures / "val", "--model", bundle, "--json", tmp_path / "bundle.json"

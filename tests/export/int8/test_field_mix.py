@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -29,6 +30,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES
 from sshr_deploy.runtime.engines.building.from_onnx import BuildOptions, build_engine
 from sshr_deploy.runtime.engines.kinds import TENSORRT_RTX
+from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from tests.conftest import FIELD_PX
 
 KEPT = ("conv1a", "b7.conv_branch2b2")
@@ -108,7 +110,12 @@ def test_the_graph_for_fields_has_the_layers_and_weights_of_that_for_patches(
     assert found is not None and found.patches == 2 and found.mask_agreement > 0.9
     assert max(found.cam_relative_error[name] for name in CAM_NAMES) < 0.2
 
-    if kind is QdqKind.S8S8:
+    if kind is QdqKind.U8S8:
+        geometry = fields.reference.geometry
+        with OnnxRuntimeSession(patches.folder / made[1].file, 3, geometry=geometry) as session:
+            assert session.any_side
+            assert session.infer(np.zeros((1, 448, 560, 3), np.uint8)).prob.shape == (1, 3, 42, 56)
+    else:
         pytest.importorskip("tensorrt_rtx")
         assert TENSORRT_RTX.library is not None and made[1].quantisation is not None
         report = build_engine(

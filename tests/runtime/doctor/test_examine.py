@@ -13,6 +13,7 @@ from sshr_deploy.runtime.doctor.examine import check_bundle, judge
 from sshr_deploy.runtime.doctor.report import ArtifactFacts, BundleFacts
 from sshr_deploy.runtime.kernels.manifest import load_manifest
 from sshr_deploy.runtime.machine.gpus import Gpu
+from tests.conftest import FIELD_PX
 from tests.runtime.doctor.machines import RTX, laptop, workstation
 from tests.runtime.kernels.kernel_folder import OP, VARIANT, make_kernels
 
@@ -67,6 +68,8 @@ def test_a_bundle_is_verified(small_bundle_dir: Path, tmp_path: Path) -> None:
     whole = check_bundle(small_bundle_dir)
     assert whole.error is None
     assert "fp32" in whole.precisions("onnx-cpu")
+    assert whole.precisions("onnx-cpu", of_fields=True) == ("fp32",)
+    assert whole.field_px == FIELD_PX
     missing = check_bundle(tmp_path / "nothing")
     assert missing.error is not None and "nothing" in missing.error
     assert missing.precisions("onnx-cpu") == ()
