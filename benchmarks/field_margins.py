@@ -39,7 +39,8 @@ from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.area import read_area
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.mpp import resolve_mpp
-from sshr_deploy.runtime.slides.tissue_map import TissueMap, detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue import detect_tissue, thumbnail
+from sshr_deploy.runtime.slides.tissue_map import TissueMap
 
 Halves = NDArray[np.float16]
 MARGINS_PX = (0, 28, 56, 84, 112, 168)
