@@ -44,8 +44,8 @@ def field_rule(profile: Profile) -> FieldRule:
 
 
 def to_halves(values: NDArray[np.float32]) -> Halves:
-    """float32, not negative -> float16; what is too large becomes the largest."""
-    return np.minimum(values, _LARGEST).astype(np.float16)
+    """float32, not negative -> float16; what is too large becomes the largest, and -0 becomes 0."""
+    return np.minimum(values, _LARGEST).astype(np.float16) + np.float16(0)
 
 
 def stacked_cams(batch: CamBatch, index: int) -> Halves:

@@ -16,7 +16,7 @@ from sshr_deploy.runtime.engines.key import EngineKey
 
 RECORD_NAME = "record.json"
 PLAN_NAME = "engine.plan"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 _KEY = TypeAdapter(EngineKey)
 
@@ -24,7 +24,7 @@ _KEY = TypeAdapter(EngineKey)
 class Record(Frozen):
     """Record of one engine on one machine."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     key: dict[str, Any]
     created_utc: Annotated[str, Field(pattern=r"^[0-9T:+-]{10,40}$")]
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")], FileEntry]

@@ -39,7 +39,7 @@ from sshr_deploy.runtime.pipeline.results import (
     Summary,
 )
 from sshr_deploy.runtime.pipeline.sessions import Sessions
-from sshr_deploy.runtime.settings import InferSettings, Mode
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.version import __version__
 
@@ -81,7 +81,23 @@ class Context:
 
     def engine(self, kind: Kind) -> SessionInfo:
         """Engine of inputs of a kind; a session may find more to note while it runs."""
-        info = self.sessions.info(kind, self.mode)
+        return self._noted(self.sessions.info(kind, self.mode))
+
+    def engine_of(self, result: SlideResult | PatchResult | Summary) -> SessionInfo:
+        """Engine of an input that has this result, or had it and is done again.
+
+        An image that is not cut is a patch in every mode.
+        """
+        kind = result.input.kind if isinstance(result, Summary) else kind_of_result(result)
+        is_cut = kind == "slide" or (
+            not isinstance(result, SlideResult | SlideSummary)
+            and result.large is not None
+            and self.settings.large is LargeImages.TILES
+        )
+        sessions = self.sessions
+        return self._noted((sessions.of_slides(self.mode) if is_cut else sessions.patches).info)
+
+    def _noted(self, info: SessionInfo) -> SessionInfo:
         return replace(info, notes=(*info.notes, *map(self.wording, self.notes)))
 
     @property
@@ -96,8 +112,7 @@ class Context:
         are large.
         """
         settings = self.settings
-        kind = result.input.kind if isinstance(result, Summary) else kind_of_result(result)
-        key = self._key(fingerprint, kind)
+        key = self._key(fingerprint, self.engine_of(result))
         source = None if result.mpp is None else result.mpp.source
         if source in (None, IMAGE_MPP_SOURCE):
             key["mpp_um"] = settings.mpp_um
@@ -111,11 +126,10 @@ class Context:
         """Identity of what the network says of a slide's tiles or fields."""
         session = self.sessions.of_slides(self.mode)
         parts = {"mpp_um": [mpp.x_um, mpp.y_um], "geometry": asdict(session.geometry)}
-        return json.dumps({**self._key(fingerprint, "slide"), **parts})
+        return json.dumps({**self._key(fingerprint, session.info), **parts})
 
-    def _key(self, fingerprint: str, kind: Kind) -> Key:
+    def _key(self, fingerprint: str, engine: SessionInfo) -> Key:
         """What changes every result; `mpp_um` and `large` change only some."""
-        engine = self.engine(kind)
         return {
             "input_fingerprint": fingerprint,
             "bundle_manifest_sha256": self.bundle.manifest_sha256,
@@ -128,14 +142,14 @@ class Context:
             "tissue": self.settings.tissue.value,
         }
 
-    def provenance(self, kind: Kind) -> Provenance:
-        """Engine, bundle and version, for each document about inputs of a kind."""
+    def provenance(self, engine: SessionInfo) -> Provenance:
+        """Engine, bundle and version, for each document."""
         manifest = self.bundle.manifest
         return Provenance(
             sshr_deploy=__version__,
             profile=manifest.profile.name,
             relabelled_from=manifest.relabelled_from,
-            engine=self.engine(kind),
+            engine=engine,
             bundle=BundleFacts(
                 path=str(self.bundle.path),
                 manifest_sha256=self.bundle.manifest_sha256,
@@ -162,7 +176,7 @@ def summary_of(
         "finished_utc": now_utc(),
         "folder": relative.as_posix(),
         **dict(result),
-        **dict(context.provenance(kind)),
+        **dict(context.provenance(context.engine_of(result))),
         "key": context.key(fingerprint, result),
     }
     return SlideSummary(**parts) if kind == "slide" else PatchSummary(**parts)
@@ -198,7 +212,7 @@ def run_record(
             failed=statuses.count("failed"),
         ),
         left_out=dict(left_out),
-        **dict(context.provenance(kind)),
+        **dict(context.provenance(context.engine(kind))),
         settings=context.settings,
         machine=Machine(platform=platform.platform(), python=platform.python_version()),
         libraries=library_versions(_LIBRARIES),

@@ -142,9 +142,14 @@ class Feed(Closing, Generic[I, S]):
                     units.append(reading.unit)
                 except Exception as error:
                     slide.fail(error)
-            if slide.ended is None:
+            if slide.ended is not None:
+                continue
+            try:
                 stacked = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-                return Batch(slide, units), stacked
+            except MemoryError as error:
+                slide.fail(error)
+                continue
+            return Batch(slide, units), stacked
 
     def close(self) -> None:
         """End the planning thread and all reading."""

@@ -87,6 +87,7 @@ class Flow(Closing, Generic[I, S]):
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
         self._fed: deque[UnderWay[I, S]] = deque()  # of each batch that the engine has
         self._broken = False  # the engine
+        self._unsaid: Exception | None = None  # by it, where each of its slides has its own
         self._feed = Feed(
             items, plan, self._check_stop, self._planned, batch=batch, readers=readers
         )
@@ -103,7 +104,9 @@ class Flow(Closing, Generic[I, S]):
                 yield from self._given()
                 at_hand = self._feed.has_units and not self._broken
                 if not (at_hand or self._wait()):
-                    return
+                    break
+            if self._unsaid is not None:
+                raise self._unsaid
         finally:
             self.close()
 
@@ -146,9 +149,11 @@ class Flow(Closing, Generic[I, S]):
         self._broken = isinstance(error, SshrDeployError)
         if not self._fed:
             raise error
+        self._unsaid = error
         for slide in self._fed:
-            slide.end(leave=self._broken and self._may_leave())
-            slide.ended = error
+            if slide.ended is None:
+                slide.end(leave=self._broken and self._may_leave())
+                slide.ended, self._unsaid = error, None
         self._fed.clear()
 
     def _keep(self, batch: Batch[I, S], output: Output, engine_s: float) -> None:

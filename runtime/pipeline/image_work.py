@@ -91,7 +91,7 @@ class ImageWork(Generic[K]):
         on_parts: OnParts[K],
     ) -> Iterator[tuple[K, Prediction]]:
         """See `predict_images`."""
-        spent_s = 0.0
+        spent_s = self._stages.spent_s("infer")
         results = session.stream(self._batches(images, batch))
         for parts, cams in self._stages.each("infer", results):
             before_s, spent_s = spent_s, self._stages.spent_s("infer")

@@ -7,7 +7,7 @@ tissue nothing is read and nothing computed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,16 +66,18 @@ class FieldBands:
     store: UnitStore
     classes: int
 
-    def scales(self, percentile: float) -> Scales:
+    def scales(self, percentile: float, check_stop: Callable[[], None] = lambda: None) -> Scales:
         """Scale of each level over the slide's tissue; every cell counts once.
 
-        A cell is tissue where the pixel at its middle is.
+        A cell is tissue where the pixel at its middle is. `check_stop` is called for each band;
+        what it raises ends it.
 
         Raises:
             OutputError: the store cannot be read.
         """
         scales = LevelScales()
         for y in range(0, self.plan.grid.height_px, BAND_PX):
+            check_stop()
             parts = self._tissue_parts(y)
             rows = self._rows(y, halo=0) if parts else {}
             for x in parts:

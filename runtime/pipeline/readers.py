@@ -32,7 +32,7 @@ class Readers(Closing):
 
     def __init__(self, wish: int | None = None) -> None:
         self.count = wish or _FEWEST
-        self.chosen_by = "--readers" if wish else "too little was read to measure"
+        self.chosen_by = "`readers`" if wish else "too little was read to measure"
         self._chosen = wish is not None
         self._batches = self._units = 0
         self._engine_s = 0.0

@@ -68,10 +68,13 @@ class ResultFolders:
                     (self._out / relative / name).unlink()
         self.remove_empty(relative)
 
-    def remove_all_empty(self) -> None:
-        """The same for every input that is neither done nor failed."""
+    def end(self, *, discard: bool) -> None:
+        """The same for every input that is neither done nor failed, without `discard` if empty."""
         for relative in list(self._ours):
-            self.remove_empty(relative)
+            if discard:
+                self.discard(relative)
+            else:
+                self.remove_empty(relative)
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:

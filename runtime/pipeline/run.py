@@ -103,7 +103,7 @@ class Run:
             stopped_by = error
         finally:
             self._readers.close()
-            self.endings.folders.remove_all_empty()
+            self.endings.folders.end(discard=not self.work.lock.is_lost())
         self.outcome = self._written(started, stopped_by)
         if not isinstance(stopped_by, GeneratorExit):
             yield from results[given:]

@@ -61,7 +61,7 @@ class Sessions(Closing):
         return self._fields
 
     def of_slides(self, mode: Mode) -> Session:
-        """That of slides in a mode."""
+        """That of slides in a mode, and of images that are cut into parts."""
         return self.fields if mode is Mode.SEAMLESS else self.patches
 
     def info(self, kind: Kind, mode: Mode) -> SessionInfo:

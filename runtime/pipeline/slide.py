@@ -176,7 +176,7 @@ class SlideWork(Closing):
                 name=self.path.name,
             ) as mask,
         ):
-            bands = self._checked(self.units.bands(self._store), check_stop)
+            bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
             feed(bands, [self._counts, picked, regions, mask])
         self._regions = regions.count
         write_overlay(

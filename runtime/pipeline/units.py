@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ from sshr_deploy.runtime.slides.grid import Tile
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan, SlideSurvey, read_field, read_tile
 
 Output = CamBatch | MaskBatch
+CheckStop = Callable[[], None]
+"""Called often; what it raises ends the work."""
 
 
 class Units(Protocol):
@@ -62,8 +64,10 @@ class Units(Protocol):
         """What is kept of unit `index` of a batch."""
         ...
 
-    def bands(self, store: UnitStore) -> Iterator[Band]:
+    def bands(self, store: UnitStore, check_stop: CheckStop = lambda: None) -> Iterator[Band]:
         """Labels of the slide from the records of all units.
+
+        `check_stop` is called where a band takes long to come; what it raises ends it.
 
         Raises:
             OutputError: the store cannot be read.
@@ -94,7 +98,7 @@ class TileUnits:
         labels: NDArray[np.uint8] = output.labels[index]
         return labels
 
-    def bands(self, store: UnitStore) -> Iterator[Band]:
+    def bands(self, store: UnitStore, check_stop: CheckStop = lambda: None) -> Iterator[Band]:  # noqa: ARG002
         """See `Units.bands`."""
         return tile_bands(self.plan, store, self._background)
 
@@ -124,7 +128,7 @@ class FieldUnits:
         cams = stacked_cams(output, index).reshape(-1, *prob.shape[1:])
         return np.concatenate([cams, prob]).transpose(1, 0, 2)
 
-    def bands(self, store: UnitStore) -> Iterator[Band]:
+    def bands(self, store: UnitStore, check_stop: CheckStop = lambda: None) -> Iterator[Band]:
         """See `Units.bands`."""
         bands = FieldBands(self.plan, store, self._classes)
-        yield from bands.bands(self._rule, bands.scales(self._rule.percentile))
+        yield from bands.bands(self._rule, bands.scales(self._rule.percentile, check_stop))

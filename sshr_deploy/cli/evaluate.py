@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from sshr_deploy.profiles import Profile
     from sshr_deploy.runtime.contract import Session
 
-_FIELD_PX = 896
-"""Side of the fields on which a checkpoint is scored, as the export makes them for processors."""
-
 
 class _EvaluatedMode(Choice):
     """Ways to take large images that are scored."""
@@ -257,7 +254,7 @@ def _checkpoint(path: Path, profile: str | None, wanted: _Wanted) -> _Opened:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train") from error
     from sshr_deploy.bundle import file_entry
-    from sshr_deploy.geometry import field_geometry
+    from sshr_deploy.geometry import CPU_FIELD_PX, field_geometry
     from sshr_deploy.profiles import load_profile, relabelled_from
     from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 
@@ -281,5 +278,5 @@ def _checkpoint(path: Path, profile: str | None, wanted: _Wanted) -> _Opened:
     }
     if torch.cuda.is_available():
         network = network.cuda()
-    fields = ModelSession(network, field_geometry(_FIELD_PX))
+    fields = ModelSession(network, field_geometry(CPU_FIELD_PX))
     return _Opened(ModelSession(network), lambda: fields, loaded, facts)

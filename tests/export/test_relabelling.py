@@ -45,7 +45,7 @@ def test_other_class_names_are_recorded_with_those_of_the_training(
     spec = RunSpec(bundle.path, InferSettings(), "onnx-cpu", OpenOptions())
     with open_model(spec, quiet=True) as model:
         context = Context(bundle, model.sessions, InferSettings(Mode.REFERENCE))
-        provenance = context.provenance("slide")
+        provenance = context.provenance(context.engine("slide"))
     assert provenance.relabelled_from == bundle.manifest.relabelled_from
     assert f"the network was trained on {', '.join(names)}" in capsys.readouterr().err
 

@@ -50,6 +50,12 @@ def test_what_half_precision_does_not_hold_becomes_the_largest() -> None:
     assert to_halves(np.array([1e9, 3.0], np.float32)).tolist() == [65504.0, 3.0]
 
 
+def test_a_negative_zero_is_counted_as_zero() -> None:
+    scales = LevelScales()
+    scales.add(to_halves(np.full((3, 1, 2, 2), -0.0, np.float32)))
+    assert scales.scales(99.0) == (1.0, 1.0, 1.0)
+
+
 def test_scores_are_the_formula() -> None:
     values, prob = cams(3, 4, 6, 7), np.random.default_rng(4).random((4, 6, 7), np.float32)
     rule = FieldRule((0.5, 0.3, 0.2), 0.4, bias=(0.1, -0.2, 0.0, 0.3))

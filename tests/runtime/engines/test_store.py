@@ -138,7 +138,7 @@ def _rewritten(entry: Entry, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"schema_version": 2}, "schema that this release does not know"),
+        ({"schema_version": 1}, "schema that this release does not know"),
         ({"schema_version": None}, "schema that this release does not know"),
         ({"surprise": 1}, "surprise"),
         ({"key": asdict(replace(KEY, sm=90))}, "belongs to another folder"),
@@ -252,7 +252,7 @@ def test_removal_spares_what_took_the_place_of_an_entry(store: EngineStore) -> N
 def test_entries_of_another_schema_are_ours(store: EngineStore, tmp_path: Path) -> None:
     entry = add(store)
     (entry.path / "weights.bin").write_bytes(b"x")
-    _rewritten(entry, schema_version=2, files={"weights.bin": "another form", "/etc/x": None})
+    _rewritten(entry, schema_version=1, files={"weights.bin": "another form", "/etc/x": None})
     assert _names(tmp_path) < store.names()
     assert store.remove(store.entries()[0]) > len(PLAN)
 

@@ -44,7 +44,7 @@ def test_results_do_not_depend_on_how_units_are_grouped(
         assert [r.status for r in result.results] == ["done"] * 3
         effort = result.document.effort
         assert effort is not None
-        assert (effort.readers, effort.readers_chosen_by) == (settings["readers"], "--readers")
+        assert (effort.readers, effort.readers_chosen_by) == (settings["readers"], "`readers`")
         assert {"plan", "read", "infer", "keep", "labels", "write"} == set(effort.busy_s)
     for name in ("0.tif", "1.tif", "2.tif"):
         one, other = (tmp_path / str(number) / name for number in range(2))

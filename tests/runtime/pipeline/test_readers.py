@@ -36,7 +36,7 @@ def test_a_wish_is_kept() -> None:
     with Readers(3) as readers:
         for _ in range(9):
             readers.computed(4, 0.0, 1.0)
-        assert (readers.count, readers.chosen_by) == (3, "--readers")
+        assert (readers.count, readers.chosen_by) == (3, "`readers`")
 
 
 def test_so_many_read_at_once_and_what_was_asked_for_before_is_read() -> None:

@@ -134,7 +134,7 @@ def test_ctrl_c_while_files_are_written_keeps_all_fields(
     source, out = slides(tmp_path / "in", 1), tmp_path / "out"
     bands, main = FieldUnits.bands, threading.main_thread()
 
-    def interrupted(units: FieldUnits, store: UnitStore) -> Any:
+    def interrupted(units: FieldUnits, store: UnitStore, _check_stop: object) -> Any:
         assert main.ident is not None
         signal.pthread_kill(main.ident, signal.SIGINT)
         for band in bands(units, store):
