@@ -124,14 +124,14 @@ def test_network_rows() -> None:
 
 def test_a_field_counts_as_the_patches_that_cover_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
-    settings = NETWORK | {"forms": ("separable", "compiled"), "geometry": field_geometry(336)}
+    settings = NETWORK | {"forms": ("separable", "compiled"), "geometry": field_geometry(448)}
     rows = network.measure_inference(**settings)
     assert [(row["form"], row["side_px"]) for row in rows] == [
-        ("separable", 336),
-        ("compiled", 336),
+        ("separable", 448),
+        ("compiled", 448),
     ]
     for row in rows:
-        assert row["patches_per_s"] == pytest.approx((336 / 224) ** 2 * 1e3 / row["median_ms"])
+        assert row["patches_per_s"] == pytest.approx((448 / 224) ** 2 * 1e3 / row["median_ms"])
         assert 0 <= row["relative_rms_error"] < (1e-4 if DEVICE == "cpu" else 6e-2)
 
 

@@ -58,7 +58,7 @@ def test_help_and_version() -> None:
                 "um per level-0 pixel",
                 "[default: (8 on a CPU, 32 on a GPU)]",
                 "[default: auto]",
-                "[default: seamless, if the bundle has graphs for fields]",
+                "[default: (seamless, if the bundle has graphs for fields)]",
                 "mm2",
             ],
         ),
