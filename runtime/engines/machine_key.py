@@ -30,9 +30,11 @@ def machine_key(bundle: Bundle, candidate: Candidate, batch: int) -> EngineKey:
 
     Raises:
         MissingExtraError, SessionError: the library or the GPU that the engine needs is not there.
+        BundleError: the manifest does not list the reference.
     """
     kind, artifact, precision = candidate
     files = bundle.manifest.files
+    bundle.file(bundle.reference_file)  # or says that the manifest does not list it
     graph = [
         files[name].sha256
         for name in sorted(files)

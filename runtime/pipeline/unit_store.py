@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -46,6 +47,7 @@ class UnitStore(Closing):
         self._folder, self._key = folder, key
         self._dtype = np.dtype(dtype)
         self._places: dict[Unit, tuple[int, tuple[int, ...]]] = {}  # first byte and shape
+        self._checksums: dict[Unit, int] = {}
         self._end = 0
         self._path = folder / partial_name("units")
         try:
@@ -67,12 +69,14 @@ class UnitStore(Closing):
         Raises:
             OutputError: the disk is full.
         """
+        content = np.ascontiguousarray(record, self._dtype).tobytes()
         try:
             self._file.seek(self._end)
-            self._file.write(np.ascontiguousarray(record, self._dtype).data)
+            self._file.write(content)
         except OSError as error:
             raise self._failure(error) from error
         self._places[unit] = self._end, record.shape
+        self._checksums[unit] = _checksum(unit, record.shape, content)
         self._end += record.size * self._dtype.itemsize
 
     def rows(self, unit: Unit, first: int, last: int) -> NDArray[np.generic]:
@@ -97,7 +101,7 @@ class UnitStore(Closing):
         """Close, but leave the records for the next run; where that fails they are deleted."""
         if self._file.closed or not self._places:
             return self.close()
-        units = [[unit, shape] for unit, (_, shape) in self._places.items()]
+        units = [[unit, shape, self._checksums[unit]] for unit, (_, shape) in self._places.items()]
         index = json.dumps({"key": self._key, "units": units}).encode()
         try:
             self._file.seek(self._end)
@@ -117,10 +121,10 @@ class UnitStore(Closing):
 
     def _taken_over(self) -> BinaryIO | None:
         """The file of an interrupted run with the same key; any other is deleted."""
-        try:
-            (self._folder / UNFINISHED_NAME).replace(self._path)
-        except FileNotFoundError:
+        kept = self._folder / UNFINISHED_NAME
+        if not kept.is_file():
             return None
+        kept.replace(self._path)
         file = self._path.open("r+b")
         try:
             self._read_index(file)
@@ -134,7 +138,7 @@ class UnitStore(Closing):
         return None
 
     def _read_index(self, file: BinaryIO) -> None:
-        """Take over the units of a kept file, if it is whole and of the same key."""
+        """Take over the units of a kept file, if it is whole, unchanged and of the same key."""
         size = file.seek(0, 2)
         if size < _LENGTH_BYTES:
             return
@@ -143,19 +147,30 @@ class UnitStore(Closing):
         if length > size - _LENGTH_BYTES:
             return
         file.seek(size - _LENGTH_BYTES - length)
-        places, end = {}, 0
+        places, checksums, end = {}, {}, 0
         try:
             index = json.loads(file.read(length))
-            key = index["key"]
-            for unit, shape in index["units"]:
-                places[tuple(map(int, unit))] = end, tuple(map(int, shape))
-                end += prod(shape) * self._dtype.itemsize
-        except (ValueError, LookupError, TypeError):
+            if index["key"] != self._key:
+                return
+            file.seek(0)
+            for stated, sides, checksum in index["units"]:
+                unit, shape = tuple(map(int, stated)), tuple(map(int, sides))
+                content = file.read(min(prod(shape) * self._dtype.itemsize, size))
+                if _checksum(unit, shape, content) != checksum:
+                    return
+                places[unit], checksums[unit] = (end, shape), checksum
+                end += len(content)
+        except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
             return
-        if key == self._key and size == end + length + _LENGTH_BYTES:
-            self._places, self._end = places, end
+        if size == end + length + _LENGTH_BYTES:
+            self._places, self._checksums, self._end = places, checksums, end
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"cannot write to {self._folder}: {error.strerror}; free space or choose another `out`"
         )
+
+
+def _checksum(unit: Unit, shape: tuple[int, ...], content: bytes) -> int:
+    """CRC-32 of a record: a power cut may leave a file of the right size without its content."""
+    return zlib.crc32(content, zlib.crc32(repr((unit, shape)).encode()))

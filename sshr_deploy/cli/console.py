@@ -146,7 +146,7 @@ class PlainReporter(QuietReporter):
         self._under_way[path] = _UnderWay(tiles, tile_mm2, Stopwatch())
         size = "1 tile" if tiles == 1 else f"{tiles} tiles"
         if tile_mm2 is not None:
-            size = f"{tiles * tile_mm2:.2f} mm2"
+            size = f"{tiles * tile_mm2:.2f} mm2 to compute"
         self.console.print(f"[{number}/{self.inputs}] {path}: {size}", markup=False)
 
     def tiles_done(self, path: Path, tiles: int) -> None:

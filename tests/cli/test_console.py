@@ -123,7 +123,7 @@ def test_slides_are_told_by_their_area(plain: PlainReporter, clock: list[float])
     plain.tiles_done(A, 10)
     assert lines(plain) == [
         "1 input",
-        "[1/1] a.svs: 10.00 mm2",
+        "[1/1] a.svs: 10.00 mm2 to compute",
         "  2.50/10.00 mm2, 0.25 mm2/s, 30 s left",
     ]
 

@@ -79,7 +79,9 @@ def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["key", "cut", "grown", "empty", "text", "type"])
+@pytest.mark.parametrize(
+    "damage", ["key", "cut", "grown", "empty", "text", "type", "zeroed", "deep", "endless"]
+)
 def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
     store = new_store(tmp_path)
     fill(store)
@@ -95,10 +97,25 @@ def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
             kept.write_bytes(b"")
         case "text":
             kept.write_bytes(b"no index" + (8).to_bytes(8, "little"))
+        case "zeroed":  # by a power cut: the right size, not the content
+            kept.write_bytes(bytes(64) + content[64:])
+        case "deep":
+            kept.write_bytes(b"[" * 200_000 + (200_000).to_bytes(8, "little"))
+        case "endless":
+            index = b'{"key": "k", "units": [[[Infinity, 0], [1], 0]]}'
+            kept.write_bytes(index + len(index).to_bytes(8, "little"))
     dtype = np.uint8 if damage == "type" else np.float16
     with UnitStore(tmp_path, dtype, "other" if damage == "key" else "k") as again:
         assert len(again) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_by_the_name_of_the_kept_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / UNFINISHED_NAME).mkdir()
+    store = new_store(tmp_path)
+    fill(store)
+    store.keep()
+    assert [path.name for path in tmp_path.iterdir()] == [UNFINISHED_NAME]
 
 
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
