@@ -173,4 +173,5 @@ class UnitStore(Closing):
 
 def _checksum(unit: Unit, shape: tuple[int, ...], content: bytes) -> int:
     """CRC-32 of a record: a power cut may leave a file of the right size without its content."""
-    return zlib.crc32(content, zlib.crc32(repr((unit, shape)).encode()))
+    place = ",".join(map(str, (*unit, "of", *shape)))  # a unit may be any kind of tuple
+    return zlib.crc32(content, zlib.crc32(place.encode()))
