@@ -114,7 +114,7 @@ def test_export_then_infer_then_infer_again(
     assert "1 done, 0 done earlier, 0 failed" in done.stdout
     assert str(out / "CMU-1-Small-Region.svs" / "mask.ome.tif") in done.stdout
     assert "tumour" in done.stdout
-    assert "tiles" in done.stderr
+    assert "mm2 to compute" in done.stderr
     again = run_here("infer", slides, "--model", bundle, "--out", out)
     assert "0 done, 1 done earlier, 0 failed" in again.stdout
 
