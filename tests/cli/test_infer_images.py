@@ -39,7 +39,7 @@ def test_the_same_options_give_the_same_score(
             "--mode",
             "reference",
         ],
-        ["evaluate", str(split), *model, "--json", str(scores), *choice],
+        ["evaluate", str(split), *model, "--json", str(scores), *choice, "--mode", "reference"],
     ):
         done = CliRunner().invoke(app, args)
         assert (done.exit_code, done.output) == (0, ""), done.exception

@@ -71,6 +71,14 @@ def test_every_setting_in_a_message_is_an_option(repo_root: Path) -> None:
 
 NAMED = ("export it with --engine", "`sshr-deploy ", "pip install", "--nproc-per-node", "usage: ")
 """Parts of messages that name a command with its options, which is right in the library too."""
+PROGRAMS = (
+    *(
+        f"benchmarks/{name}"
+        for name in ("gpu_", "hfrm_forms", "constructed_", "field_", "modes", "seamless")
+    ),
+    "runtime/kernels/",
+)
+"""Modules that are run with options of their own."""
 SOURCES = ("--mpp (", "--threads")
 """Where a value came from, as documents have it."""
 
@@ -83,7 +91,7 @@ def test_no_other_message_holds_an_option(repo_root: Path) -> None:
         if known & set(flag.findall(text))
         and not any(part in text for part in NAMED)
         and not text.startswith(SOURCES)
-        and not place.startswith(("benchmarks/gpu_", "benchmarks/hfrm_forms", "runtime/kernels/"))
+        and not place.startswith(PROGRAMS)
         and not place.startswith("sshr_deploy/pack/")
     ]
     assert found == []
