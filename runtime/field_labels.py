@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sshr_deploy.geometry import CELL_PX
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, FieldRule
+from sshr_deploy.runtime.masks import gate
 
 Halves = NDArray[np.float16]
 Scales = tuple[float, float, float]
@@ -103,10 +104,8 @@ def cell_scores(
     if rule.bias:
         scores += np.asarray(rule.bias, np.float32)[:, None, None]
         np.maximum(scores, 0, out=scores)
-    on = prob > np.float32(rule.threshold)
-    np.put_along_axis(on, prob.argmax(0)[None], True, 0)
     scores += _TIE * prob
-    scores[~on] = 0
+    scores[~gate(prob, rule.threshold, axis=0)] = 0
     return scores
 
 
@@ -128,13 +127,8 @@ def labels_of(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     return labels
 
 
-def field_label_map(
-    batch: CamBatch,
-    index: int,
-    rule: FieldRule,
-    inside: NDArray[np.bool_] | None = None,
-) -> NDArray[np.uint8]:
-    """Label map [core_px, core_px] of one field by itself; its scales are those `inside` [C, C]."""
+def field_label_map(batch: CamBatch, index: int, rule: FieldRule) -> NDArray[np.uint8]:
+    """Label map [core_px, core_px] of one field by itself, with scales of its own."""
     cams, scales = stacked_cams(batch, index), LevelScales()
-    scales.add(cams, inside)
+    scales.add(cams)
     return labels_of(cell_scores(cams, batch.prob[index], scales.scales(rule.percentile), rule))

@@ -14,10 +14,13 @@ from sshr_deploy.runtime.contract import CamBatch, MaskRule
 MIN_MAX_EPSILON = 1e-8
 
 
-def gate(prob: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Probabilities [..., N] -> classes that are on: above `threshold`, and always the best one."""
+def gate(prob: NDArray[np.float32], threshold: float, axis: int = -1) -> NDArray[np.bool_]:
+    """Probabilities -> classes that are on: above `threshold`, and always the best one.
+
+    The classes lie along `axis`: the last of [..., N], the first of maps [N, h, w].
+    """
     on: NDArray[np.bool_] = prob > np.float32(threshold)
-    np.put_along_axis(on, prob.argmax(-1, keepdims=True), True, -1)
+    np.put_along_axis(on, prob.argmax(axis, keepdims=True), True, axis)
     return on
 
 

@@ -201,10 +201,8 @@ class _Comparison:
             self.cam_errors[name] = max(self.cam_errors[name], error)
         prob = reference.cams.prob[index]
         self.prob_error = max(self.prob_error, float(np.abs(got.prob[place] - prob).max()))
-        mine, wanted = (
-            gate(np.moveaxis(p, 0, -1), self._gate_above) for p in (got.prob[place], prob)
-        )
-        equal_gates = float((mine == wanted).all(-1).mean())  # of the patch, or of its cells
+        mine, wanted = (gate(p, self._gate_above, axis=0) for p in (got.prob[place], prob))
+        equal_gates = float((mine == wanted).all(0).mean())  # of the patch, or of its cells
         masks = [self._label(got, place, index), self._label(reference.cams, index, index)]
         equal = int((masks[0] == masks[1]).sum())
         if index in self._equal:  # it filled a call: the worse one counts, once

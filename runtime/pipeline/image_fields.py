@@ -61,9 +61,7 @@ class FieldImages(ImageWork[K]):
             for end, side in zip((cores[-1].bottom, cores[-1].right), scaled, strict=True)
         )
         rgb = resample(rgb, scaled[1], scaled[0])
-        padded = cv2.copyMakeBorder(
-            rgb, margin, max(0, below), margin, max(0, right), cv2.BORDER_REFLECT_101
-        )
+        padded = cv2.copyMakeBorder(rgb, margin, below, margin, right, cv2.BORDER_REFLECT_101)
         for core in cores:
             rows, columns = (
                 slice(first * CELL_PX, last * CELL_PX + 2 * margin)
@@ -99,8 +97,7 @@ class FieldImage(OpenImage[K]):
         prob = cams.prob[index][:, :height, :width]
         target[-1] = to_halves(prob)
         np.maximum(self.prob, prob.max((1, 2)), out=self.prob)
-        on = gate(np.moveaxis(prob, 0, -1), field_rule(self.profile).threshold)
-        self.on |= on.any((0, 1))
+        self.on |= gate(prob, field_rule(self.profile).threshold, axis=0).any((1, 2))
 
     def mask(self) -> NDArray[np.uint8]:
         """See `OpenImage.mask`."""
