@@ -85,6 +85,19 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: Profile)
 
 
 @pytest.fixture(scope="session")
+def own_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path, profile: Profile
+) -> Path:
+    """`small_checkpoint` with its profile in the header, as training writes it."""
+    from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+
+    path = tmp_path_factory.mktemp("own") / "own.safetensors"
+    text = json.dumps(profile.model_dump(mode="json"))
+    save_checkpoint(load_checkpoint(small_checkpoint), path, metadata={"profile": text})
+    return path
+
+
+@pytest.fixture(scope="session")
 def small_bundle_dir(
     tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path, profile: Profile
 ) -> Path:

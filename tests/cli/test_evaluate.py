@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.cli import app
 from sshr_deploy.errors import UsageError
-from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile
 from tests.cli.command import LIMIT_S, SETTINGS, Done, run_here
 
@@ -56,17 +55,6 @@ def split(tmp_path_factory: pytest.TempPathFactory, golden_dir: Path) -> Path:
         Image.fromarray(rgb).save(folder / "img" / f"{name}.png")
         Image.fromarray(rgb[..., 1] // 64).save(folder / "mask" / f"{name}.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def own_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path, profile: Profile
-) -> Path:
-    """`small_checkpoint` with its profile in the header, as training writes it."""
-    path = tmp_path_factory.mktemp("own") / "own.safetensors"
-    text = json.dumps(profile.model_dump(mode="json"))
-    save_checkpoint(load_checkpoint(small_checkpoint), path, metadata={"profile": text})
-    return path
 
 
 def test_checkpoint_and_bundle_agree(
