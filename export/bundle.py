@@ -19,7 +19,6 @@ from sshr_deploy.bundle import (
 )
 from sshr_deploy.errors import ExportError, UsageError
 from sshr_deploy.export.artifacts import make_artifacts, make_field_artifacts
-from sshr_deploy.export.calibration import check_calibration
 from sshr_deploy.export.field_reference import field_reference
 from sshr_deploy.export.graph.onnx_from_network import flop_per_input
 from sshr_deploy.export.int8.artifacts import ChosenMix
@@ -28,6 +27,12 @@ from sshr_deploy.export.job import ExportJob, ExportOptions, check_options
 from sshr_deploy.export.proof import prove_here
 from sshr_deploy.export.reference import PatchSet, reference_from
 from sshr_deploy.export.rule_fit import fit_rule, rule_text
+from sshr_deploy.known_tissue import (
+    ADAPTATION_KEY,
+    KNOWN_TISSUE_KEY,
+    adaptation_of,
+    known_tissue_of,
+)
 from sshr_deploy.manifest import (
     SCHEMA_VERSION,
     Artifact,
@@ -56,10 +61,13 @@ from sshr_deploy.runtime.engines.store import EngineStore
 from sshr_deploy.runtime.evaluation.split import check_split
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
+from sshr_deploy.runtime.pipeline.tissue_patches import check_tissue_source
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.version import __version__
 
-_NOT_COPIED = {CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"}  # the manifest has its own
+_NOT_COPIED = {
+    *(CONFIG_KEY, PROFILE_KEY, POSITION_KEY, KNOWN_TISSUE_KEY, ADAPTATION_KEY, "format")
+}  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -132,7 +140,7 @@ def _check(out: Path, state: Path, options: ExportOptions, *, overwrite: bool) -
     if Precision.INT8 in options.precisions:
         check_state(state)
         if options.calibration is not None:
-            check_calibration(options.calibration)
+            check_tissue_source(options.calibration)
     if options.fit_rule is not None:
         check_split(options.fit_rule)
 
@@ -228,7 +236,7 @@ def _manifest(
     artifacts: list[Artifact],
     fields: FieldGraphs | None,
 ) -> Manifest:
-    model = job.model
+    model, header = job.model, read_header(checkpoint)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=now_utc(),
@@ -241,7 +249,9 @@ def _manifest(
             gflop_per_patch=flop_per_input(model) / 1e9,
             checkpoint_name=checkpoint.name,
             checkpoint_sha256=file_entry(checkpoint).sha256,
-            metadata={k: v for k, v in read_header(checkpoint).items() if k not in _NOT_COPIED},
+            metadata={k: v for k, v in header.items() if k not in _NOT_COPIED},
+            known_tissue=known_tissue_of(header, str(checkpoint)),
+            adaptation=adaptation_of(header, str(checkpoint)),
         ),
         tool_versions={
             "sshr-deploy": __version__,

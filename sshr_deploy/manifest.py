@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sshr_deploy.geometry import Geometry
+from sshr_deploy.known_tissue import Adaptation, KnownTissue
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile, relabelled_from
 
-SCHEMA_VERSION: Literal[4] = 4
-"""Written; 3 had no graphs for fields, 2 no shared weights and no carried profile either."""
-READABLE_VERSIONS = (2, 3, 4)
+SCHEMA_VERSION: Literal[5] = 5
+"""Written; 4 did not say which tissue the network knows, 3 had no graphs for fields either, 2 no
+shared weights and no carried profile."""
+READABLE_VERSIONS = (2, 3, 4, 5)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -158,6 +160,10 @@ class ModelFacts(Frozen):
     checkpoint_sha256: Sha256
     metadata: dict[str, str] = {}
     """Fields of the checkpoint's own header, such as what it was trained on."""
+    known_tissue: KnownTissue | None = None
+    """What it was trained on, or adapted to; None where the checkpoint does not say."""
+    adaptation: Adaptation | None = None
+    """None for a network as training left it."""
 
 
 class RuleFit(Frozen):
@@ -194,7 +200,7 @@ class FieldGraphs(Frozen):
 class Manifest(Frozen):
     """Content of `manifest.json`."""
 
-    schema_version: Literal[2, 3, 4]
+    schema_version: Literal[2, 3, 4, 5]
     created_utc: str
     profile: Profile
     carried_profile: Profile | None = None

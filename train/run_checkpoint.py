@@ -72,7 +72,7 @@ def save_run(
         for key, value in optimiser.state.get(parameter, {}).items():
             state[f"{_OPTIMISER}{name}/{key}"] = value
     metadata = {**header, POSITION_KEY: json.dumps(asdict(position))}
-    save_checkpoint(model, path, metadata=metadata, resume=state)
+    save_checkpoint(model, path, metadata=metadata, aside=state)
 
 
 def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, Tensor]:

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from sshr_deploy.export.calibration import CalibrationSet, calibration_patches
 from sshr_deploy.export.graph.conv_layers import conv_layers
 from sshr_deploy.export.graph.external_data import share_weights
 from sshr_deploy.export.graph.timing import time_graphs
@@ -47,6 +47,7 @@ from sshr_deploy.runtime.engines.kinds import ONNX_CPU, TARGETS
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.machine.processor import processor_text
 from sshr_deploy.runtime.masks import mask_rule
+from sshr_deploy.runtime.pipeline.tissue_patches import tissue_patches
 from sshr_deploy.runtime.progress import OnStep, Sparse
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.version import __version__
@@ -187,21 +188,26 @@ def judge_of(job: ExportJob) -> Judge:
     return judge
 
 
-def _calibration(job: ExportJob) -> CalibrationSet:
+class _Calibration(NamedTuple):
+    patches: NDArray[np.uint8]  # [P, 224, 224, 3]
+    source: str
+
+
+def _calibration(job: ExportJob) -> _Calibration:
     if job.options.calibration is None:
         patches = job.reference.patches
         source = f"{len(patches)} patches of {job.reference.source}, the patches it is judged on"
-        return CalibrationSet(patches, source, ())
+        return _Calibration(patches, source)
     job.on_step(f"choosing calibration patches from {job.options.calibration}")
-    found = calibration_patches(job.options.calibration, job.profile)
+    found = tissue_patches(job.options.calibration, job.profile)
     for reason in found.skipped:
         job.on_step(f"not calibrated on: {reason}")
-    return found
+    return _Calibration(found.patches, found.source)
 
 
 def _search(
     job: ExportJob,
-    calibration: CalibrationSet,
+    calibration: _Calibration,
     schemes: Sequence[QdqScheme],
     source: Path,
     progress: _Progress,

@@ -156,6 +156,7 @@ class Context:
                 files_sha256={name: entry.sha256 for name, entry in manifest.files.items()},
                 checkpoint_sha256=manifest.model.checkpoint_sha256,
                 model_metadata=manifest.model.metadata,
+                adaptation=manifest.model.adaptation,
             ),
         )
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.known_tissue import Adaptation
 from sshr_deploy.manifest import Frozen, Sha256, Share
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.settings import LargeImages
@@ -170,6 +171,8 @@ class BundleFacts(Document):
     checkpoint_sha256: Sha256
     model_metadata: dict[str, str]
     """Header of the checkpoint."""
+    adaptation: Adaptation | None = None
+    """To which tissue its batch norms were adapted; null for a network as training left it."""
 
 
 class Provenance(Document):

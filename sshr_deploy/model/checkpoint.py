@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sshr_deploy.atomic import atomic_path
 from sshr_deploy.errors import CheckpointError, ProfileError, UsageError, first_line
+from sshr_deploy.model.batch_norms import MOMENTS_PREFIX
 from sshr_deploy.model.config import ModelConfig
 from sshr_deploy.model.sshr import SSHR
 from sshr_deploy.profiles import Profile, profile_from
@@ -32,7 +33,11 @@ POSITION_KEY = "position"
 """Key there of how far a training run was."""
 RESUME_PREFIX = "resume/"
 """Names of tensors that a training run needs to go on, and nobody else."""
+ORIGINAL_PREFIX = "original/"
+"""Names of statistics of batch norms as training left them, where they were adapted since."""
 
+_ASIDE = (RESUME_PREFIX, ORIGINAL_PREFIX, MOMENTS_PREFIX)
+"""Beginnings of names of tensors that the network does not compute with."""
 _LISTED_PROBLEMS = 8
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -147,12 +152,12 @@ def save_checkpoint(
     path: Path,
     *,
     metadata: Mapping[str, str] | None = None,
-    resume: Mapping[str, Tensor] | None = None,
+    aside: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the weights as safetensors with the model config (and `metadata`) in the header.
 
-    `resume` is what else a training run keeps; its names begin with `RESUME_PREFIX`, and
-    `load_checkpoint` leaves it out. The file appears whole or not at all.
+    `aside` is what else the file keeps: its names begin with `RESUME_PREFIX`, `ORIGINAL_PREFIX` or
+    `MOMENTS_PREFIX`, and `load_checkpoint` leaves it out. The file appears whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
@@ -160,7 +165,7 @@ def save_checkpoint(
     header = {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(model.config))}
     tensors = {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in {**model.state_dict(), **(resume or {})}.items()
+        for name, tensor in {**model.state_dict(), **(aside or {})}.items()
     }
     with atomic_path(path) as partial:
         # Not save_file: it makes files that only their owner can read.
@@ -170,12 +175,31 @@ def save_checkpoint(
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors`, `.pth` or `.pt` file, of any network and not changed.
 
-    Those that only a training run needs (`RESUME_PREFIX`) are left out.
+    Those that `save_checkpoint` kept aside are left out.
 
     Raises:
         CheckpointError: unreadable file, another format, or a `.pth` that holds more than tensors.
     """
     return _read(path)[0]
+
+
+def read_aside(path: Path, prefix: str) -> dict[str, Tensor]:
+    """Tensors that `save_checkpoint` kept aside under names that begin with `prefix`.
+
+    Empty for other formats than safetensors.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def require_file(path: Path) -> None:
@@ -216,7 +240,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(CONFIG_KEY)
-            names = [name for name in file.keys() if not name.startswith(RESUME_PREFIX)]  # noqa: SIM118
+            names = [name for name in file.keys() if not name.startswith(_ASIDE)]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error

@@ -277,4 +277,4 @@ def test_flops_are_those_of_the_published_cost() -> None:
 
 def test_manifest_is_plain_json(small_bundle_dir: Path) -> None:
     content = json.loads((small_bundle_dir / "manifest.json").read_text())
-    assert content["schema_version"] == 4
+    assert content["schema_version"] == 5

@@ -8,14 +8,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sshr_deploy.errors import ExportError, SshrDeployError, UsageError
+from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.export.bundle import export_bundle
-from sshr_deploy.export.calibration import calibration_patches, check_calibration
 from sshr_deploy.export.job import ExportOptions
 from sshr_deploy.export.reference import shipped_patches
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
+from sshr_deploy.runtime.pipeline.tissue_patches import check_tissue_source, tissue_patches
 from sshr_deploy.runtime.slides import open_slide, read_area, resolve_mpp
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 
@@ -42,7 +42,7 @@ def found_in(patch: Rgb, images: list[Rgb]) -> bool:
 
 
 def test_tiles_of_a_slide_that_show_tissue(demo_slide: Path, profile: Profile) -> None:
-    found = calibration_patches(demo_slide, profile, limit=64)
+    found = tissue_patches(demo_slide, profile, limit=64)
     assert found.patches.dtype == np.uint8
     assert found.patches.shape[1:] == (224, 224, 3)
     assert found.source == f"{len(found.patches)} tissue patches from 1 slide of {demo_slide.name}"
@@ -70,7 +70,7 @@ def test_slides_share_evenly_and_a_bad_one_is_skipped(
     for name in ("one.svs", "two.svs"):
         shutil.copy(demo_slide, tmp_path / name)
     (tmp_path / "bad.svs").write_bytes(b"no slide")
-    found = calibration_patches(tmp_path, profile, limit=6)
+    found = tissue_patches(tmp_path, profile, limit=6)
     assert found.source == f"6 tissue patches from 2 slides of {tmp_path.name}"
     (reason,) = found.skipped
     assert "bad.svs" in reason
@@ -87,7 +87,7 @@ def test_the_same_files_and_seed_give_the_same_patches(
     for index in range(12):
         save(tmp_path / f"{index}.png", stained[:224, index * 40 : index * 40 + 224])
     first, again, other = (
-        calibration_patches(tmp_path, profile, limit=5, seed=seed).patches for seed in (0, 0, 1)
+        tissue_patches(tmp_path, profile, limit=5, seed=seed).patches for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -101,7 +101,7 @@ def test_images_without_tissue_are_left_out(stained: Rgb, profile: Profile, tmp_
     save(tmp_path / "a/good.png", good)
     save(tmp_path / "glass.png", np.full((224, 224, 3), 245, np.uint8))
     save(tmp_path / "mostly.png", mostly_glass)
-    found = calibration_patches(tmp_path, profile)
+    found = tissue_patches(tmp_path, profile)
     assert found.source == f"1 tissue patch from 1 image of {tmp_path.name}"
     np.testing.assert_array_equal(found.patches, good[None])
 
@@ -111,7 +111,7 @@ def test_large_images_are_cut_and_small_ones_resized(
 ) -> None:
     save(tmp_path / "large.png", stained[:448, :672])
     save(tmp_path / "small.png", stained[100:300, 100:260])
-    found = calibration_patches(tmp_path, profile)
+    found = tissue_patches(tmp_path, profile)
     parts = [
         stained[y : y + 224, x : x + 224] for y in range(0, 448, 224) for x in range(0, 672, 224)
     ]
@@ -121,7 +121,7 @@ def test_large_images_are_cut_and_small_ones_resized(
     assert {patch.tobytes() for patch in found.patches} == {
         patch.tobytes() for patch in (*tissue, small)
     }
-    limited = calibration_patches(tmp_path, profile, limit=2)
+    limited = tissue_patches(tmp_path, profile, limit=2)
     assert found_in(small, list(limited.patches))  # each input gives one
     assert len(limited.patches) == 2
 
@@ -131,22 +131,22 @@ def test_masks_of_a_split_are_not_taken_for_images(
 ) -> None:
     save(tmp_path / "val/img/x.png", stained[:224, :224])
     save(tmp_path / "val/mask/x.png", stained[224:448, :224])
-    found = calibration_patches(tmp_path / "val", profile)
+    found = tissue_patches(tmp_path / "val", profile)
     assert found.source == "1 tissue patch from 1 image of val"
     np.testing.assert_array_equal(found.patches, stained[None, :224, :224])
 
 
 def test_nothing_to_use_is_one_line(profile: Profile, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        calibration_patches(tmp_path / "no", profile)
+        tissue_patches(tmp_path / "no", profile)
     with pytest.raises(UsageError, match="holds no slide or patch image"):
-        calibration_patches(tmp_path, profile)
+        tissue_patches(tmp_path, profile)
     save(tmp_path / "glass.png", np.full((224, 224, 3), 245, np.uint8))
-    with pytest.raises(ExportError, match="nothing in it shows tissue; give slides or patches"):
-        calibration_patches(tmp_path, profile)
+    with pytest.raises(UsageError, match="nothing in it shows tissue; give slides or patches"):
+        tissue_patches(tmp_path, profile)
     (tmp_path / "glass.png").write_bytes(b"no image")
-    with pytest.raises(ExportError, match=r"glass\.png cannot be read") as caught:
-        calibration_patches(tmp_path, profile)
+    with pytest.raises(UsageError, match=r"glass\.png cannot be read") as caught:
+        tissue_patches(tmp_path, profile)
     assert "\n" not in str(caught.value)
 
 
@@ -157,7 +157,7 @@ def test_nothing_to_use_is_one_line(profile: Profile, tmp_path: Path) -> None:
         ("empty", "holds no slide or patch image"),
         ("notes.txt", "neither a slide nor a patch image"),
         ("bad.png", "cannot be read as a PNG or JPEG"),
-        ("bad", "gives no patch to calibrate on: .*(bad.png|bad.svs)"),
+        ("bad", "gives no patch of tissue: .*(bad.png|bad.svs)"),
     ],
 )
 def test_what_cannot_be_calibrated_on_is_refused_before_the_checkpoint_is_read(
@@ -181,8 +181,8 @@ def test_one_readable_input_is_enough_to_begin(
     demo_slide: Path, stained: Rgb, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.png").write_text("no picture")
-    with pytest.raises(ExportError):
-        check_calibration(tmp_path)
+    with pytest.raises(UsageError):
+        check_tissue_source(tmp_path)
     save(tmp_path / "good.png", stained)
-    check_calibration(tmp_path)
-    check_calibration(demo_slide)
+    check_tissue_source(tmp_path)
+    check_tissue_source(demo_slide)

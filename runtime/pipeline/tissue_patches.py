@@ -1,4 +1,7 @@
-"""Tissue patches to calibrate on, from slides or patch images, evenly spread over them."""
+"""Tissue patches of slides and patch images, evenly spread over them.
+
+An INT8 graph is calibrated on them, and a network adapted to them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.errors import ExportError, InputError
+from sshr_deploy.errors import InputError, UsageError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
@@ -24,7 +27,7 @@ MIN_TISSUE_SHARE = 0.25
 """Of a patch's pixels: glass has one colour, and much of it would hide how far tissue reaches."""
 
 
-class CalibrationSet(NamedTuple):
+class TissuePatches(NamedTuple):
     """Patches, and where they came from."""
 
     patches: NDArray[np.uint8]  # [P, 224, 224, 3]
@@ -32,6 +35,9 @@ class CalibrationSet(NamedTuple):
     """"64 tissue patches from 3 slides of cohort-a"."""
     skipped: tuple[str, ...]
     """Inputs that could not be used, each with its reason in one line."""
+    inputs: tuple[Path, ...]
+    """Slides and images that gave patches, by name."""
+    of_input: NDArray[np.intp]  # [P], place in `inputs`
 
 
 class _Input(Protocol):
@@ -51,20 +57,20 @@ class _Input(Protocol):
         ...
 
 
-def calibration_patches(
-    source: Path, profile: Profile, *, limit: int = 64, seed: int = 0
-) -> CalibrationSet:
+def tissue_patches(
+    source: Path, profile: Profile, *, limit: int = 64, seed: int = 0, balanced: bool = True
+) -> TissuePatches:
     """At most `limit` tissue patches of a slide, a patch image or a folder of both.
 
     Tiles of a slide lie as in inference, at the profile's pixel size. Images are taken as they are
     in evaluation: above 336 px a side in parts. A patch counts where tissue covers a quarter of
-    it. Every input gives as many patches as the others, as far as it has them; no more inputs than
-    `limit` are opened for good. Of a data set's split (`img` and `mask`) the images are read. The
-    same files and `seed` give the same patches.
+    it. Every input gives as many patches as the others, as far as it has them, or in proportion to
+    what it has if not `balanced`; no more inputs than `limit` are opened for good. Of a data set's
+    split (`img` and `mask`) the images are read. The same files and `seed` give the same patches.
 
     Raises:
-        UsageError: `source` is missing, of an unknown kind, or holds no slide or image.
-        ExportError: none of them can be read, or none shows tissue.
+        UsageError: `source` is missing, of an unknown kind, or holds no slide or image; or none of
+            them can be read, or none shows tissue.
     """
     rng = np.random.default_rng(seed)
     found, skipped = _inputs(source)
@@ -82,29 +88,39 @@ def calibration_patches(
     usable.sort(key=lambda pair: pair[0].path)
     patches: list[NDArray[np.uint8]] = []
     served: list[Input] = []
-    shares = _shares([opened.places for _, opened in usable], limit)
+    of_input: list[int] = []
+    places = [opened.places for _, opened in usable]
+    shares = _shares(places, limit) if balanced else _in_proportion(places, limit)
     for (item, opened), share in zip(usable, shares, strict=True):
         if share == 0:
             continue
         try:
-            patches += opened.read(_evenly(opened.places, share, rng))
+            read = opened.read(_evenly(opened.places, share, rng))
         except InputError as error:
             skipped.append(str(error))
             continue
+        patches += read
+        of_input += [len(served)] * len(read)
         served.append(item)
     if not patches:
         raise _no_patch(source, skipped)
-    return CalibrationSet(np.stack(patches), _sentence(len(patches), served, source), (*skipped,))
+    return TissuePatches(
+        np.stack(patches),
+        _sentence(len(patches), served, source),
+        (*skipped,),
+        tuple(item.path for item in served),
+        np.array(of_input, np.intp),
+    )
 
 
-def check_calibration(source: Path) -> None:
-    """Refuse what `calibration_patches` cannot read, before the work that comes ahead of it.
+def check_tissue_source(source: Path) -> None:
+    """Refuse what `tissue_patches` cannot read, before the work that comes ahead of it.
 
     One slide or image that opens is enough; whether it shows tissue is not asked.
 
     Raises:
-        UsageError: `source` is missing, of an unknown kind, or holds no slide or image.
-        ExportError: none of them can be read.
+        UsageError: `source` is missing, of an unknown kind, or holds no slide or image; or none of
+            them can be read.
     """
     found, skipped = _inputs(source)
     for item in found:
@@ -120,17 +136,17 @@ def check_calibration(source: Path) -> None:
 
 
 def _inputs(source: Path) -> tuple[list[Input], list[str]]:
-    """Patches to calibrate on, and why folders could not be read, a line each."""
+    """Slides and images, and why folders could not be read, a line each."""
     is_split = (source / "img").is_dir() and (source / "mask").is_dir()
     folder = source / "img" if is_split else source
     found = search(folder, folder)
     return found.inputs, [failure.reason for failure in found.failures]
 
 
-def _no_patch(source: Path, skipped: Sequence[str]) -> ExportError:
+def _no_patch(source: Path, skipped: Sequence[str]) -> UsageError:
     why = skipped[0] if skipped else "nothing in it shows tissue"
-    return ExportError(
-        f"{source} gives no patch to calibrate on: {why}; give slides or patches with tissue"
+    return UsageError(
+        f"{source} gives no patch of tissue: {why}; give slides or patches with tissue"
     )
 
 
@@ -189,6 +205,14 @@ def _shares(places: Sequence[int], limit: int) -> list[int]:
     for rank, index in enumerate(sorted(range(len(places)), key=places.__getitem__)):
         shares[index] = min(places[index], left // (len(places) - rank))
         left -= shares[index]
+    return shares
+
+
+def _in_proportion(places: Sequence[int], limit: int) -> list[int]:
+    """How many patches each input gives: as many of all places as of its own."""
+    ends = np.cumsum([0, *places])
+    part = min(1.0, limit / max(1, ends[-1]))
+    shares: list[int] = np.diff(np.round(ends * part).astype(np.intp)).tolist()
     return shares
 
 
