@@ -44,7 +44,7 @@ def model() -> SSHR:
 
 def entering(model: SSHR, patches: Patches) -> dict[str, Tensor]:
     """Inputs of all norms in one plain forward pass, float64 [B, C, h, w]."""
-    caught = {}
+    caught: dict[str, Tensor] = {}
     for name, norm in batch_norms(model).items():
         norm.register_forward_pre_hook(
             lambda _, inputs, name=name: caught.__setitem__(name, inputs[0].double())

@@ -1,0 +1,1 @@
+"""Adaptation of a network's batch norms to unlabelled tissue of another scanner or stain."""
