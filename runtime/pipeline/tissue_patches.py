@@ -73,10 +73,10 @@ def tissue_patches(
 
     Slides and images are read, cut and refused as in inference with `settings` (pixel size, stain,
     large images): at the profile's pixel size, images above 336 px a side in parts. A patch counts
-    where tissue covers a quarter of it. Every input gives as many patches as the others, as far as
-    it has them, or in proportion to what it has if not `balanced`; no more inputs than `limit` are
-    opened for good. Of a data set's split (`img` and `mask`) the images are read. The same files
-    and `seed` give the same patches.
+    where tissue covers a quarter of it, by the colours of H&E even with `any_stain`. Every input
+    gives as many patches as the others, as far as it has them, or in proportion to what it has if
+    not `balanced`; no more inputs than `limit` are opened for good. Of a data set's split (`img`
+    and `mask`) the images are read. The same files and `seed` give the same patches.
 
     Raises:
         UsageError: `source` is missing, of an unknown kind, or holds no slide or image; or none of
@@ -170,7 +170,7 @@ class _Slide:
                 profile.mpp_um,
                 mpp_um=settings.mpp_um,
                 force_mpp=settings.force_mpp,
-                concern_of=partial(check_stain, path, any_stain=settings.any_stain),
+                concern_of=partial(_refuse_stain, path, any_stain=settings.any_stain),
             )
         plan = plan_tiles(survey)
         self._mpp, self._grid = plan.mpp, plan.grid  # its thumbnail is large
@@ -187,6 +187,11 @@ class _Slide:
             return [
                 read_tile(reader, self._mpp, self._grid, self._tiles[index]) for index in chosen
             ]
+
+
+def _refuse_stain(path: Path, picture: NDArray[np.uint8], *, any_stain: bool) -> None:
+    """Tell the survey of no concern, for which all of a slide would count as tissue."""
+    check_stain(path, picture, any_stain=any_stain)
 
 
 class _Image:
