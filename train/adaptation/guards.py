@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.errors import InputError, counted
+from sshr_deploy.errors import InputError
 from sshr_deploy.known_tissue import Appearance, Checks
 from sshr_deploy.runtime.pipeline.tissue_patches import TissuePatches
 from sshr_deploy.runtime.slides.appearance import appearance_of
@@ -73,8 +73,8 @@ def objections_to_slides(found: TissuePatches, slides: Slides) -> list[str]:
     said = []
     if (count := len(found.inputs)) < MIN_INPUTS:
         said.append(
-            f"{counted(count, 'slide or image')} with tissue cannot stand for a scanner; give at "
-            f"least {MIN_INPUTS}, better of as many patients"
+            f"slides or images with tissue: {count}, too few to stand for a scanner; give at least "
+            f"{MIN_INPUTS}, better of as many patients"
         )
     elif slides.apart > MAX_APART:
         said.append(
