@@ -40,6 +40,7 @@ from sshr_deploy.train.processes import join_processes
 from sshr_deploy.train.run_checkpoint import BEST_NAME, Position
 from sshr_deploy.train.run_state import RunState
 from sshr_deploy.train.trainer import Trainer
+from sshr_deploy.train.training_tissue import TrainingTissue
 from sshr_deploy.train.validation import Stopped, read_val_split, validate
 
 CURVES_NAME = "curves.png"
@@ -80,7 +81,10 @@ def train(job: TrainingJob, reporter: TrainingReporter) -> TrainingResult:
         )
         if not processes.first:  # the first one computes so already
             use_threads(Threads(description["threads"], "as the first process"))
-        state = RunState(job, reporter, processes, description)
+        tissue = None
+        if processes.first and job.recipe.precise_statistics:
+            tissue = TrainingTissue(job, patches, reporter.warning)
+        state = RunState(job, reporter, processes, description, tissue)
         run = _Run(state, patches, val)
         if processes.first:
             begin_run(job, description)
@@ -223,10 +227,11 @@ class _Run:
             Stopped: as wished, while scoring; the checkpoint is from after the last step.
         """
         state, scores = self.state, None
-        self.processes.share(state.model.buffers())
         started = time.perf_counter()
         if self.val:
             state.save_last()
+        state.settle_norms()
+        if self.val:
             scores = self._validate(stop_wanted)
         on_cuda = self.processes.device.type == "cuda"
         row = epoch_row(

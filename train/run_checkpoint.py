@@ -59,15 +59,16 @@ def save_run(
     position: Position,
     meter: Tensor,
     header: Mapping[str, str],
+    aside: Mapping[str, Tensor],
 ) -> None:
     """Write weights and everything that is needed to go on, whole or not at all.
 
-    `meter` holds the sums of the current epoch.
+    `meter` holds the sums of the current epoch, `aside` what else the file keeps.
 
     Raises:
         OutputError: it cannot be written.
     """
-    state = {_METER: meter, **generator_states()}
+    state = {**aside, _METER: meter, **generator_states()}
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
             state[f"{_OPTIMISER}{name}/{key}"] = value
