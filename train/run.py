@@ -17,9 +17,10 @@ from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
 from sshr_deploy.runtime.evaluation.split import TruthImage
 from sshr_deploy.runtime.machine.threads import Threads, use_threads
+from sshr_deploy.train.best import best_row
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
-from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores, best_row
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
 from sshr_deploy.train.interrupt import StopRequest
 from sshr_deploy.train.job import (
     TrainingJob,

@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 from sshr_deploy.errors import TrainingError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import save_checkpoint
-from sshr_deploy.train.history import EpochRow, History, TrainingReporter, best_row
+from sshr_deploy.train.best import best_row
+from sshr_deploy.train.history import EpochRow, History, TrainingReporter
 from sshr_deploy.train.initial_weights import load_initial_weights, new_model
 from sshr_deploy.train.job import TrainingJob, checkpoint_header
 from sshr_deploy.train.meter import EpochMeter
