@@ -38,7 +38,7 @@ from sshr_deploy.train.model_session import ModelSession
 from sshr_deploy.train.network import build_forward
 from sshr_deploy.train.optimiser import rate_factor, set_rate
 from sshr_deploy.train.processes import join_processes
-from sshr_deploy.train.run_checkpoint import BEST_NAME, Position
+from sshr_deploy.train.run_checkpoint import BEST_NAME
 from sshr_deploy.train.run_state import RunState
 from sshr_deploy.train.trainer import Trainer
 from sshr_deploy.train.training_tissue import TrainingTissue
@@ -211,7 +211,7 @@ class _Run:
         set_rate(state.optimiser, self._rate_factor(step))
         for losses in self.trainer.steps(iter(self.loader), state.meter):
             step += 1
-            state.position = Position(epoch, step)
+            state.step_done(step, self.batches.steps)
             self._report_step(losses)
             set_rate(state.optimiser, self._rate_factor(step))
             due = time.monotonic() - state.saved_at > 60 * self.recipe.checkpoint_minutes
@@ -255,7 +255,7 @@ class _Run:
 
         job = self.state.job
         try:
-            return validate(self.state.model, self.val, job.profile, self.processes, on_image)
+            return validate(self.state.scored, self.val, job.profile, self.processes, on_image)
         except SessionError as error:
             raise self.state.diverged() from error
 

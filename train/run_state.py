@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from sshr_deploy.errors import TrainingError
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import save_checkpoint
+from sshr_deploy.train.averaging import begin_average, update_average
 from sshr_deploy.train.best import best_row
 from sshr_deploy.train.history import EpochRow, History, TrainingReporter
 from sshr_deploy.train.initial_weights import load_initial_weights, new_model
@@ -55,10 +56,25 @@ class RunState:
         self.model = place(self._initial_model(), job.recipe, processes.device)
         self.network = TrainingNetwork(self.model, job.recipe)
         self.optimiser = build_optimiser(self.model, job.recipe)
+        self.average = begin_average(self.model) if job.recipe.average_weights else None
         torch.manual_seed(job.recipe.seed)
         if job.resume:
             self._resume()
+        if self.average is not None:
+            processes.share(self.average.state_dict().values())
         self.saved_at = time.monotonic()
+
+    @property
+    def scored(self) -> SSHR:
+        """What is scored and exported: the average of the weights where there is one."""
+        return self.average or self.model
+
+    def step_done(self, step: int, steps_per_epoch: int) -> None:
+        """Take note of a step of the current epoch."""
+        self.position = Position(self.position.epoch, step)
+        if self.average is not None:
+            steps = self.position.epoch * steps_per_epoch + step
+            update_average(self.average, self.model, self.job.recipe.average_weights, steps)
 
     def save_last(self, told: Described = NOTHING) -> None:
         """Write the checkpoint to go on from, with what is `told` of the training set.
@@ -71,8 +87,8 @@ class RunState:
         sums = self.processes.total(self.meter.sums)
         if self.processes.first:
             path, header = self.job.out / LAST_NAME, {**self.header, **told.header}
-            at = self.position
-            save_run(path, self.model, self.optimiser, at, sums, header, told.tensors)
+            at, aside = self.position, told.tensors
+            save_run(path, self.model, self.optimiser, at, sums, header, aside, self.average)
         self.saved_at = time.monotonic()
 
     def settle_norms(self) -> None:
@@ -82,8 +98,8 @@ class RunState:
             TrainingError: a weight is not finite.
         """
         if self.tissue is not None:
-            self.tissue.settle(self.model)
-        self.processes.share(self.model.buffers())
+            self.tissue.settle(self.scored)
+        self.processes.share(self.scored.buffers())
         self.check_weights()
 
     def finish_epoch(self, row: EpochRow) -> None:
@@ -110,7 +126,9 @@ class RunState:
         Raises:
             TrainingError: some are.
         """
-        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+        networks = {self.model, self.scored}
+        tensors = (tensor for network in networks for tensor in network.state_dict().values())
+        if not all(tensor.isfinite().all() for tensor in tensors):
             raise self.diverged()
 
     def diverged(self) -> TrainingError:
@@ -122,11 +140,13 @@ class RunState:
         )
 
     def _told(self) -> Described:
-        return NOTHING if self.tissue is None else self.tissue.describe(self.model)
+        return NOTHING if self.tissue is None else self.tissue.describe(self.scored)
 
     def _save_best(self, told: Described) -> None:
         metadata = {**self.header, **told.header}
-        save_checkpoint(self.model, self.job.out / BEST_NAME, metadata=metadata, aside=told.tensors)
+        save_checkpoint(
+            self.scored, self.job.out / BEST_NAME, metadata=metadata, aside=told.tensors
+        )
 
     def _initial_model(self) -> SSHR:
         """Random or given weights; `DistributedDataParallel` copies the first process's."""
@@ -141,7 +161,9 @@ class RunState:
         path = self.job.out / LAST_NAME
         if self.processes.first:
             if path.exists():
-                self.position, self.meter.sums = load_run(path, self.model, self.optimiser)
+                self.position, self.meter.sums = load_run(
+                    path, self.model, self.optimiser, self.average
+                )
             self.history.resume(self.position.epoch)
             rows = self.history.rows
             if rows and self.position.step == 0 and best_row(rows) is rows[-1]:

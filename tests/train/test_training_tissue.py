@@ -12,8 +12,8 @@ from torch import nn
 
 from sshr_deploy.known_tissue import KNOWN_TISSUE_KEY, KnownTissue, known_tissue_of
 from sshr_deploy.model import SSHR, ModelConfig, normalise
-from sshr_deploy.model.batch_norms import batch_norms, measure, moments_from_tensors
-from sshr_deploy.model.checkpoint import MOMENTS_PREFIX, load_checkpoint, read_aside, read_header
+from sshr_deploy.model.batch_norms import MOMENTS_PREFIX, batch_norms, measure, moments_from_tensors
+from sshr_deploy.model.checkpoint import load_checkpoint, read_aside, read_header
 from sshr_deploy.train.adaptation.tuning import training_moments
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
 from sshr_deploy.train.recipe import BatchNormMode
@@ -83,7 +83,7 @@ def test_moments_are_those_of_the_network_as_it_is_written(dataset: Path, batch_
 
 def test_synchronised_norms_are_settled_too(dataset: Path) -> None:
     plain, tissue = _model(), _tissue(dataset, count=2)
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(_model())
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(_model())  # type: ignore[no-untyped-call]
     tissue.settle(plain)
     tissue.settle(model)
     other = model.state_dict()
