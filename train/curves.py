@@ -118,11 +118,11 @@ def _draw_segmentation(axes: Axes, rows: Sequence[EpochRow], class_names: Sequen
     errors = [scores.mean_iou_error or 0.0 for _, scores in scored]
     epochs = [row.epoch for row in rows]
     low, high = ([v + sign * e for v, e in zip(iou, errors, strict=True)] for sign in (-1, 1))
-    axes.fill_between(epochs, low, high, color=_DARK, alpha=0.12, linewidth=0)
+    axes.fill_between(epochs, low, high, color=DARK, alpha=0.12, linewidth=0)
     if is_small(scored[0][1]):
         chosen_by = [smoothed_iou(all_rows, row.epoch - 1) for row in rows]
         means[f"mean IoU, {WINDOW} epochs"] = _line(
-            axes, rows, chosen_by, color=_DARK, linestyle=":"
+            axes, rows, chosen_by, color=DARK, linestyle=":"
         )
     _legend(axes, means | lines)
 
