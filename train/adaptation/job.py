@@ -116,7 +116,7 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     guard.hear(objections_to_slides(found, slides))
     on_step(f"labelling {len(found.patches)} patches with the network as it is")
     before = predicted_cells(model, job.profile, found.patches)
-    guard.hear(objections_to_labels(before, names))
+    guard.hear(objections_to_labels(before, names, training_shares=known.class_shares))
     adapted = adapt_network(
         *(model, job.profile, found.patches, known.moments, known.class_shares, tuning, on_step),
         labels=before.labels,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_one_class_and_classes_that_vanish_are_objected_to(
     )
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shown", "trained", "words"),
+    [
+        ((50, 48, 2), (0.4, 0.5, 0.1), ()),
+        ((50, 49, 1), (0.4, 0.5, 0.1), ("normal is 10.0% of what .* but 1.0% of this tissue",)),
+        ((50, 50, 0), (0.4, 0.56, 0.04), ()),  # too small to say
+        ((93, 7, 0), None, ()),
+        ((93, 7, 0), (0.4, 0.5, 0.1), ("stroma is 50.0%", "normal is 10.0%")),
+    ],
+)
+def test_classes_of_the_training_set_that_hardly_show_are_objected_to(
+    shown: tuple[int, ...], trained: tuple[float, ...] | None, words: tuple[str, ...]
+) -> None:
+    said = objections_to_labels(predicted(*shown), NAMES, training_shares=trained)
+    assert len(said) == len(words)
+    assert all(re.search(word, line) for word, line in zip(words, said, strict=True))
 
 
 def test_a_profile_of_one_class_is_never_one_sided() -> None:
