@@ -61,7 +61,7 @@ def test_one_class_and_classes_that_vanish_are_objected_to(
 @pytest.mark.parametrize(
     ("shown", "trained", "words"),
     [
-        ((50, 48, 2), (0.4, 0.5, 0.1), ()),
+        ((50, 47, 3), (0.4, 0.5, 0.1), ()),
         ((50, 49, 1), (0.4, 0.5, 0.1), ("normal is 10.0% of what .* but 1.0% of this tissue",)),
         ((50, 50, 0), (0.4, 0.56, 0.04), ()),  # too small to say
         ((93, 7, 0), None, ()),
