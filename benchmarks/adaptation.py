@@ -15,6 +15,7 @@ import argparse
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sshr_deploy.atomic import write_json
 from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.benchmarks.perturbations import PERTURBATIONS, Perturbation
 from sshr_deploy.bundle import file_entry
+from sshr_deploy.geometry import CPU_FIELD_PX, field_geometry
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.batch_norms import Moments, measure, set_statistics
 from sshr_deploy.model.checkpoint import load_checkpoint, read_header, read_profile
@@ -55,6 +57,7 @@ SETTINGS = (
     *(Tuning("b3", balance, strength=0.5) for balance in (Balance.SLIDES, Balance.CLASSES)),
 )
 ALL_CONDITIONS = ALONE = (Tuning(), Tuning("b3", Balance.SLIDES), Tuning("b7", Balance.SLIDES))
+_FIELDS = field_geometry(CPU_FIELD_PX)
 _MOST_OF_ONE_CLASS = 24
 
 
@@ -85,8 +88,8 @@ class _Image:
 class Table:
     """Rows of a network on the images of a split."""
 
-    def __init__(self, images: Sequence[_Image], profile: Profile) -> None:
-        self.images, self.profile = images, profile
+    def __init__(self, images: Sequence[_Image], profile: Profile, *, seamless: bool) -> None:
+        self.images, self.profile, self.seamless = images, profile, seamless
         self.rows: list[dict[str, Any]] = []
 
     def fixed(self, variant: str, model: SSHR, change: Perturbation) -> None:
@@ -121,7 +124,12 @@ class Table:
         for image, model in zip(self.images, models, strict=True):
             changed = image.changed(change)
             pixels = [(changed, changed.rgb)]
-            [(_, found)] = predict_images(pixels, ModelSession(model), self.profile)
+            [(_, found)] = predict_images(
+                pixels,
+                ModelSession(model),
+                self.profile,
+                fields=partial(ModelSession, model, _FIELDS) if self.seamless else None,
+            )
             confusions.append(confusion_matrix(changed.truth, found.mask, count))
         scores = scores_from(np.sum(confusions, 0))
         row = {
@@ -143,7 +151,13 @@ class Table:
 
 
 def measure_adaptation(
-    checkpoint: Path, dataset: Path, *, conditions: Sequence[str], few: Sequence[str], quick: bool
+    checkpoint: Path,
+    dataset: Path,
+    *,
+    conditions: Sequence[str],
+    few: Sequence[str],
+    quick: bool,
+    seamless: bool,
 ) -> dict[str, Any]:
     """All rows of a checkpoint; fractions 0 to 1.
 
@@ -160,8 +174,11 @@ def measure_adaptation(
     moments = measure(model, clean, on_norm=set_precise)
     shares = shares_of(predicted_cells(model, profile, clean).labels, profile.num_classes)
     known = _Known(moments, shares)
-    table = Table([_Image(i.name, *read_truth(i, profile.num_classes))
-                   for i in read_split(dataset / "val", profile)], profile)  # fmt: skip
+    images = [
+        _Image(item.name, *read_truth(item, profile.num_classes))
+        for item in read_split(dataset / "val", profile)
+    ]
+    table = Table(images, profile, seamless=seamless)
     changes = {p.name: p for p in PERTURBATIONS}
     for name in conditions:
         table.fixed("as trained", trained, changes[name])
@@ -179,6 +196,7 @@ def measure_adaptation(
         "schema": 1,
         "checkpoint_sha256": file_entry(checkpoint).sha256,
         "width": model.config.width,
+        "mode": "seamless" if seamless else "reference",
         "batch_norms_learned": learned,
         "training_class_shares": shares,
         "images": [image.name for image in table.images],
@@ -205,6 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--conditions", nargs="+", default=CONDITIONS, metavar="NAME")
     parser.add_argument("--few", nargs="+", default=FEW, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="the default setting alone")
+    parser.add_argument("--seamless", action="store_true", help="large images as fields, not tiles")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -214,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         conditions=options.conditions,
         few=options.few,
         quick=options.quick,
+        seamless=options.seamless,
     )
     write_json(options.json, report)
     return 0
