@@ -33,7 +33,7 @@ def run(*args: str | Path) -> Done:
 def test_checkpoint_and_bundle_beside_each_other(
     split: Path, own_checkpoint: Path, small_bundle_dir: Path, tmp_path: Path
 ) -> None:
-    models = ["--model", own_checkpoint, "--model", small_bundle_dir]
+    models: list[str | Path] = ["--model", own_checkpoint, "--model", small_bundle_dir]
     outputs = [tmp_path / "r.json", tmp_path / "r.png"]
     done = run(split, *models, "--json", outputs[0], "--picture", outputs[1])
     assert done.returncode == 0, done.stderr
