@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from sshr_deploy.train.best import WINDOW, best_row, is_small, smoothed_iou
 from sshr_deploy.train.drawing import COLOURS, DARK, MUTED, drawing
-from sshr_deploy.train.history import EpochRow, ValScores, best_row
+from sshr_deploy.train.history import EpochRow, ValScores
 
 _SIZE_IN = (15.0, 8.5)
 _DASHES = ("-", "--", ":")
@@ -24,8 +25,9 @@ def write_curves(
 ) -> None:
     """Draw the epochs of a run into a PNG, replacing `path` when it is whole.
 
-    `class_names` in the order of `ValScores.class_iou`. The epoch with the best val mean IoU is
-    marked. Runs without a val split say so instead.
+    `class_names` in the order of `ValScores.class_iou`. The best epoch is marked, the mean IoU has
+    a band of its standard error, and where val is small the mean that chose is drawn. Runs
+    without a val split say so instead.
 
     Raises:
         OutputError: the file cannot be written.
@@ -94,7 +96,7 @@ def _draw_labels(axes: Axes, rows: Sequence[EpochRow]) -> None:
 
 def _draw_segmentation(axes: Axes, rows: Sequence[EpochRow], class_names: Sequence[str]) -> None:
     axes.set(title="Segmentation of the val split", ylabel="IoU, Dice", ylim=(0, 1.02))
-    scored = _scored(rows)
+    scored, all_rows = _scored(rows), rows
     if not scored:
         axes.text(0.5, 0.5, "no val split", transform=axes.transAxes, ha="center", color=MUTED)
         return
@@ -113,6 +115,15 @@ def _draw_segmentation(axes: Axes, rows: Sequence[EpochRow], class_names: Sequen
         "mean IoU": _line(axes, rows, iou, color=DARK, linewidth=2.4),
         "mean Dice": _line(axes, rows, dice, color=MUTED, linewidth=2.4),
     }
+    errors = [scores.mean_iou_error or 0.0 for _, scores in scored]
+    epochs = [row.epoch for row in rows]
+    low, high = ([v + sign * e for v, e in zip(iou, errors, strict=True)] for sign in (-1, 1))
+    axes.fill_between(epochs, low, high, color=DARK, alpha=0.12, linewidth=0)
+    if is_small(scored[0][1]):
+        chosen_by = [smoothed_iou(all_rows, row.epoch - 1) for row in rows]
+        means[f"mean IoU, {WINDOW} epochs"] = _line(
+            axes, rows, chosen_by, color=DARK, linestyle=":"
+        )
     _legend(axes, means | lines)
 
 
@@ -153,7 +164,15 @@ def _best_line(rows: Sequence[EpochRow]) -> str:
         return "no epoch is finished"
     if best.val is None:
         return f"no val split; least loss {best.loss:.4f} at epoch {best.epoch} (dotted line)"
-    return f"best val mean IoU {best.val.mean_iou:.3f} at epoch {best.epoch} (dotted line)"
+    error = best.val.mean_iou_error
+    iou = f"{best.val.mean_iou:.3f}" + ("" if error is None else f" ± {error:.3f}")
+    if not is_small(best.val):
+        return f"best val mean IoU {iou} at epoch {best.epoch} (dotted line)"
+    mean = smoothed_iou(rows, best.epoch - 1)
+    return (
+        f"epoch {best.epoch} (dotted line) is best by the mean of {WINDOW} epochs, {mean:.3f}; its "
+        f"own val mean IoU is {iou}"
+    )
 
 
 def _scored(rows: Sequence[EpochRow]) -> list[tuple[EpochRow, ValScores]]:

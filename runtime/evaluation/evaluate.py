@@ -40,6 +40,8 @@ class Evaluation:
     """Outcome of a split, or of one process's share of it."""
 
     tally: Tally
+    tallies: tuple[Tally, ...]
+    """Of each image, in their order; `tally` is their sum."""
     samples: tuple[Sample, ...]
     """A few images for `write_sheet`."""
     seams: Seams
@@ -79,7 +81,8 @@ def evaluate_split(
 
     watch = Stopwatch()
     batch = batch or default_batch(session.info.engine)
-    tally, seams = Tally.empty(profile.num_classes), Seams()
+    tallies: list[Tally] = []
+    seams = Seams()
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []
     with closing(read_ahead(images, read, ahead=_AHEAD)) as truths:
@@ -88,12 +91,14 @@ def evaluate_split(
         )
         for index, ((item, rgb, truth), prediction) in enumerate(predictions):
             confusion = confusion_matrix(truth, prediction.mask, profile.num_classes)
-            tally += Tally.of_image(confusion, labels_of(item, truth, profile), prediction.prob)
+            labels = labels_of(item, truth, profile)
+            tallies.append(Tally.of_image(confusion, labels, prediction.prob))
             seams += _seams(truth, prediction.mask, profile.num_classes, large)
             if index in shown:
                 kept.append(make_sample(item.name, rgb, truth, prediction.mask, confusion))
             on_image(item)
-    return Evaluation(tally, tuple(kept), seams, watch.seconds())
+    tally = sum(tallies, Tally.empty(profile.num_classes))
+    return Evaluation(tally, tuple(tallies), tuple(kept), seams, watch.seconds())
 
 
 class _Truth(NamedTuple):
