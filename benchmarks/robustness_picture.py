@@ -14,6 +14,7 @@ from sshr_deploy.train.drawing import COLOURS, DARK, MUTED, drawing
 _PANEL_IN, _LABELS_IN, _ROW_IN = 2.6, 2.2, 0.27
 _PANELS_A_ROW = 5
 _MARKERS = "osD^vP"
+_CLASS_CHARS, _MODEL_CHARS = 20, 50
 
 
 def write_picture(path: Path, report: dict[str, Any]) -> None:
@@ -25,11 +26,10 @@ def write_picture(path: Path, report: dict[str, Any]) -> None:
         OutputError: the file cannot be written.
     """
     models, words = report["models"], [one["words"] for one in report["perturbations"]]
-    panels = {"mean IoU": [[row["mean_iou"] for row in model["rows"]] for model in models]}
+    panels = [("mean IoU", [[row["mean_iou"] for row in model["rows"]] for model in models])]
     for index, name in enumerate(report["classes"]):
-        panels[f"IoU {name}"] = [
-            [row["class_iou"][index] for row in model["rows"]] for model in models
-        ]
+        scores = [[row["class_iou"][index] for row in model["rows"]] for model in models]
+        panels.append((f"IoU {_shortened(name, _CLASS_CHARS)}", scores))
     columns = min(len(panels), _PANELS_A_ROW)
     lines = -(-len(panels) // columns)
     size_in = _LABELS_IN + columns * _PANEL_IN, 1.2 + lines * (0.8 + _ROW_IN * len(words))
@@ -38,14 +38,14 @@ def write_picture(path: Path, report: dict[str, Any]) -> None:
         title = f"Scores when the images change ({images} images, {mode} mode)"
         figure.suptitle(title, fontsize=13)
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
-        right = max(0.1, *(v or 0 for rows in panels.values() for row in rows for v in row))
-        for axes, (name, scores) in zip(grid, panels.items(), strict=False):
+        right = max(0.1, *(v or 0 for _, rows in panels for row in rows for v in row))
+        for axes, (name, scores) in zip(grid, panels, strict=False):
             _draw(axes, name, scores, words, right)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         legend = figure.legend(
             figure.axes[0].get_legend_handles_labels()[0],
-            [model["name"] for model in models],
+            [_shortened(model["name"], _MODEL_CHARS) for model in models],
             loc="outside lower center",
             ncols=min(len(models), 3),
         )
@@ -77,3 +77,7 @@ def _draw(
     axes.set_yticks(list(lines), words)
     axes.set(ylim=(len(words) - 0.4, -0.6), xlim=(0, min(1.02, 1.08 * right)))
     axes.xaxis.set_major_locator(MultipleLocator(0.2))
+
+
+def _shortened(name: str, chars: int) -> str:
+    return name if len(name) <= chars else name[: chars - 1] + "…"

@@ -20,11 +20,8 @@ def print_robustness(report: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     models = report["models"]
     images = counted(report["split"]["images"], "image")
-    console.print(
-        f"{images}, {report['settings']['mode']} mode, "
-        f"{machine_text(report['environment'], None)}; chance and few images move a score by a few "
-        "hundredths"
-    )
+    machine = machine_text(report["environment"], None)
+    console.print(f"{images}, {report['settings']['mode']} mode, {machine}")
     for number, model in enumerate(models, 1):
         engine = model["engine"]
         console.print(
@@ -56,8 +53,12 @@ def _mean_rows(models: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
         yield [
             *(f"{row['mean_iou']:.3f}" for row in rows),
             *(f"{row['gained_mean_iou']:+.3f}" for row in rows[1:]),
-            *(f"{row['lost_mean_iou']:+.3f}" for row in rows),
+            *(_lost(row) for row in rows),
         ]
+
+
+def _lost(row: dict[str, Any]) -> str:
+    return "" if row["perturbation"] == "clean" else f"{row['lost_mean_iou']:.3f}"
 
 
 def _class_cells(row: dict[str, Any], *, beside: bool) -> list[str]:
