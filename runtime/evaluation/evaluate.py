@@ -22,8 +22,17 @@ from sshr_deploy.runtime.pipeline.images import parts_of, predict_images
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally, confusion_matrix
 
+Pixels = NDArray[np.uint8]
+Change = Callable[[Pixels, Pixels, str], tuple[Pixels, Pixels]]
+"""RGB [H, W, 3], labels [H, W] and an image's name -> both as they are scored."""
+
 _AHEAD = 4
 """Images that are read before they are asked for."""
+
+
+def as_they_are(rgb: Pixels, truth: Pixels, _: str) -> tuple[Pixels, Pixels]:
+    """The `Change` that changes nothing."""
+    return rgb, truth
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ def evaluate_split(
     large: LargeImages = LargeImages.TILES,
     batch: int | None = None,
     samples: int = 6,
+    change: Change = as_they_are,
     on_image: Callable[[TruthImage], None] = lambda _: None,
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
@@ -58,7 +68,8 @@ def evaluate_split(
     With `fields`, large images go through the session that it gives (see `predict_images`).
     `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
     grows with it, not with the number of images. `samples` images, evenly spaced, are
-    kept small for a picture. `on_image` is called after each image.
+    kept small for a picture. `change` is made to each image before anything is done with it, in a
+    thread that reads. `on_image` is called after each image.
 
     Raises:
         InputError: a file cannot be used, which `read_split` would have told.
@@ -66,7 +77,7 @@ def evaluate_split(
     """
 
     def read(item: TruthImage) -> _Truth:
-        return _Truth(item, *read_truth(item, profile.num_classes))
+        return _Truth(item, *change(*read_truth(item, profile.num_classes), item.name))
 
     watch = Stopwatch()
     batch = batch or default_batch(session.info.engine)
@@ -92,13 +103,13 @@ def evaluate_split(
 
 class _Truth(NamedTuple):
     item: TruthImage
-    rgb: NDArray[np.uint8]  # [H, W, 3]
-    labels: NDArray[np.uint8]  # [H, W]
+    rgb: Pixels  # [H, W, 3]
+    labels: Pixels  # [H, W]
 
 
 def _seams(
-    truth: NDArray[np.uint8],  # [H, W]
-    mask: NDArray[np.uint8],  # [H, W]
+    truth: Pixels,  # [H, W]
+    mask: Pixels,  # [H, W]
     background: int,
     large: LargeImages,
 ) -> Seams:
