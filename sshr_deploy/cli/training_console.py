@@ -232,7 +232,7 @@ def _doubts(rows: Sequence[EpochRow]) -> Iterator[str]:
         images = counted(best.val.images, "val image")
         scores = f"{_mean_iou(best.val)} (best), {_mean_iou(last.val)} (last)"
         yield f"val mIoU {scores}: standard errors over {images}"
-    if is_small(best.val):
+    if is_small(best.val) and best is not last:
         means = [smoothed_iou(rows, row.epoch - 1) or 0.0 for row in (best, last)]
         yield f"best by the mean of {WINDOW} epochs: {means[0]:.3f} (last {means[1]:.3f})"
     if not told_apart(best, last):
