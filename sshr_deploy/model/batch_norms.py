@@ -220,17 +220,12 @@ def _moments(entering: Iterator[Tensor], weights: Sequence[Tensor | None]) -> Mo
     """Weighted mean and spread of [B, C, h, w] in float64, patch by patch (Chan et al. 1979)."""
     total, mean, squares = 0.0, torch.zeros(()), torch.zeros(())
     for chunk, of_cells in zip(entering, weights, strict=True):
-        for index, values in enumerate(chunk.flatten(2)):
-            x = values.double()  # [C, h w]
-            w = None
-            if of_cells is not None:
-                w = _spread_out(of_cells[index], chunk.shape[-2:])
-            count = float(x.shape[1]) if w is None else w.sum().item()
+        for index, values in enumerate(chunk.flatten(2)):  # [C, h w]
+            count, own, own_squares = _sums(
+                values, None if of_cells is None else _spread_out(of_cells[index], chunk.shape[-2:])
+            )
             if count == 0:
                 continue
-            own = x.mean(1) if w is None else (x * w).sum(1) / count
-            deviations = (x - own[:, None]).square()
-            own_squares = deviations.sum(1) if w is None else (deviations * w).sum(1)
             if total == 0:
                 total, mean, squares = count, own, own_squares
                 continue
@@ -242,6 +237,19 @@ def _moments(entering: Iterator[Tensor], weights: Sequence[Tensor | None]) -> Mo
     if total == 0:
         raise ValueError("no patch has a weight above 0")
     return Moments(mean.cpu(), (squares / total).sqrt().cpu())
+
+
+def _sums(values: Tensor, weights: Tensor | None) -> tuple[float, Tensor, Tensor]:
+    """Sum of the weights, weighted mean and sum of squared deviations of values [C, n]; float64."""
+    x = values.double()
+    if weights is None:
+        mean = x.mean(1)
+        return x.shape[1], mean, x.sub_(mean[:, None]).square_().sum(1)
+    count = weights.sum().item()
+    if count == 0:
+        return 0, x[:, 0], x[:, 0]
+    mean = torch.mv(x, weights) / count
+    return count, mean, torch.mv(x.sub_(mean[:, None]).square_(), weights)
 
 
 def _spread_out(cells: Tensor, size: torch.Size) -> Tensor:

@@ -89,6 +89,8 @@ def adapt_network(
     class_shares: Sequence[float] | None,
     tuning: Tuning,
     on_step: OnStep = tell_nobody,
+    *,
+    labels: NDArray[np.uint8] | None = None,  # [P, 28, 28]
 ) -> SSHR:
     """A copy of `model` whose first batch norms are tuned to `patches`; the network given stays.
 
@@ -101,6 +103,7 @@ def adapt_network(
             `Balance.CLASSES`.
         tuning: how.
         on_step: told what is being done.
+        labels: what `predicted_cells` says of them and of `model`, where it is known already.
     """
     if tuning.balance is not Balance.CLASSES or tuning.strength == 0:
         on_step(f"measuring {len(patches)} patches")
@@ -108,11 +111,13 @@ def adapt_network(
     assert class_shares is not None
     adapted = model
     for number in ("first", "second"):
-        on_step(f"{number} of two passes: labels of {len(patches)} patches")
-        labels = predicted_cells(adapted, profile, patches).labels
-        on_step(f"{number} of two passes: measuring them")
+        if labels is None:
+            on_step(f"{number} of two passes: labels of {len(patches)} patches")
+            labels = predicted_cells(adapted, profile, patches).labels
+        on_step(f"{number} of two passes: measuring {len(patches)} patches")
         weights = balancing_weights(labels, class_shares)
         adapted = _tuned(model, patches, weights, training, tuning)
+        labels = None
     return adapted
 
 
