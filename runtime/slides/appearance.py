@@ -5,7 +5,6 @@ Optical density is that of Beer and Lambert, ln(256 / (I + 1)) for an intensity 
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,16 +39,18 @@ def appearance_of(
     density, around = _Moments(3), _Moments(27)
     for rgb in patches:
         tissue = detect_tissue(rgb, mpp_um)
-        density.add(cv2.LUT(rgb, _DENSITY)[tissue].T)
+        density.add(_DENSITY[rgb[tissue].T])
         around.add(_neighbourhoods(rgb, tissue))
     if density.count == 0:
         raise InputError("no patch shows tissue; give patches with stained tissue")
     red, green, blue = density.mean.tolist()
     red_spread, green_spread, blue_spread = _spread(np.eye(3), density).tolist()
+    of_red_green, of_red_blue, of_green_blue = _correlations(density)
     kernels = first_layer.reshape(len(first_layer), 27).astype(np.float64)
     return Appearance(
         density_mean=(red, green, blue),
         density_spread=(red_spread, green_spread, blue_spread),
+        density_correlation=(of_red_green, of_red_blue, of_green_blue),
         layer_mean=tuple((kernels @ around.mean).tolist()),
         layer_spread=tuple(_spread(kernels, around).tolist()),
     )
@@ -79,7 +80,17 @@ class _Moments:
 def _spread(weights: NDArray[np.float64], moments: _Moments) -> NDArray[np.float64]:
     """Standard deviation of each weighted sum [C] of what has these moments."""
     variance = ((weights @ moments.products) * weights).sum(1) / moments.count
-    return np.sqrt(np.maximum(variance, 0))  # rounding may bring a constant below 0
+    spread: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0))  # rounding may go below 0
+    return spread
+
+
+def _correlations(moments: _Moments) -> list[float]:
+    """Of all pairs of channels, row by row; 0 where one is constant."""
+    spread = np.sqrt(np.diagonal(moments.products))
+    scale = np.outer(spread, spread)
+    all_pairs = np.divide(moments.products, scale, out=np.zeros_like(scale), where=scale > 0)
+    pairs: list[float] = all_pairs[np.triu_indices(len(spread), 1)].tolist()
+    return pairs
 
 
 def _neighbourhoods(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float32]:
