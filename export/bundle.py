@@ -8,8 +8,11 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from sshr_deploy.atomic import partial_folder, replace_folder
 from sshr_deploy.bundle import (
+    FIRST_LAYER_NAME,
     MANIFEST_NAME,
     Bundle,
     file_entry,
@@ -239,6 +242,9 @@ def _manifest(
     fields: FieldGraphs | None,
 ) -> Manifest:
     model, header = job.model, read_header(checkpoint)
+    known_tissue = known_tissue_of(header, str(checkpoint))
+    if known_tissue is not None:
+        np.save(job.folder / FIRST_LAYER_NAME, model.conv1a.weight.detach().numpy())
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=now_utc(),
@@ -252,7 +258,7 @@ def _manifest(
             checkpoint_name=checkpoint.name,
             checkpoint_sha256=file_entry(checkpoint).sha256,
             metadata={k: v for k, v in header.items() if k not in _NOT_COPIED},
-            known_tissue=known_tissue_of(header, str(checkpoint)),
+            known_tissue=known_tissue,
             adaptation=adaptation_of(header, str(checkpoint)),
         ),
         tool_versions={

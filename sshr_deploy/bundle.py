@@ -6,6 +6,8 @@
       model.onnx.data   its weights
       model-gpu.onnx    the FP32 graph for GPUs; weights that it does not share are in its own .data
       reference.npz     patches, and what the PyTorch FP32 network says of them
+      first-layer.npy   weights of the first convolution, to measure how well a slide fits; only
+                        where the manifest says which tissue the network knows
       field.onnx        the same network for fields, on the weights of the graphs for patches;
                         field-gpu.onnx, field-fp16.onnx and others, and reference-fields.npz
       engines/          what each machine built from it and found out; not listed in the manifest
@@ -23,6 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from sshr_deploy.errors import BundleError
@@ -31,6 +35,7 @@ from sshr_deploy.manifest import READABLE_VERSIONS, Artifact, FieldGraphs, FileE
 from sshr_deploy.profiles import describe_validation
 
 MANIFEST_NAME = "manifest.json"
+FIRST_LAYER_NAME = "first-layer.npy"
 ENGINES_NAME = "engines"
 """Folder of what this machine built from the bundle; no part of it, see `runtime.engines.store`."""
 _MAX_MANIFEST_BYTES = 4 << 20
@@ -77,6 +82,25 @@ class Bundle:
     def artifacts(self, engine: str) -> list[Artifact]:
         """Those that `engine`, a name of `engines.kinds`, may run."""
         return [artifact for artifact in self.graphs if engine in artifact.engines]
+
+    def first_layer(self) -> NDArray[np.float32] | None:
+        """Weights [C, 3, 3, 3] of the first convolution; None where the known tissue is not stated.
+
+        Raises:
+            BundleError: they are not there, or cannot be used.
+        """
+        known = self.manifest.model.known_tissue
+        if known is None:
+            return None
+        path = self.file(FIRST_LAYER_NAME)
+        try:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            shape = (len(known.appearance.layer_mean), 3, 3, 3)
+            if mapped.dtype != np.float32 or mapped.shape != shape:
+                raise ValueError(f"it holds {mapped.dtype} {list(mapped.shape)}")
+            return np.array(mapped)
+        except (OSError, ValueError, EOFError) as error:
+            raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.

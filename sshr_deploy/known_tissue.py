@@ -36,6 +36,8 @@ class Appearance(_Frozen):
     """Natural optical density of red, green and blue, mean over tissue pixels."""
     density_spread: tuple[float, float, float]
     """Its standard deviation."""
+    density_correlation: tuple[float, float, float]
+    """Of red and green, red and blue, green and blue."""
     layer_mean: tuple[float, ...]
     """Channels of the network's first convolution, mean over tissue pixels."""
     layer_spread: tuple[float, ...]

@@ -8,10 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sshr_deploy.bundle import MANIFEST_NAME, load_bundle
 from sshr_deploy.errors import BundleError
+from sshr_deploy.known_tissue import Appearance
+from tests.bundles import copy_that_knows
+
+LOOK = Appearance(
+    density_mean=(0.3, 0.6, 0.3),
+    density_spread=(0.2, 0.3, 0.2),
+    density_correlation=(0.9, 0.9, 0.9),
+    layer_mean=(0.1, -0.1),
+    layer_spread=(1.0, 2.0),
+)
 
 
 @pytest.fixture
@@ -186,3 +198,30 @@ def test_unlisted_files_are_not_handed_out(bundle_dir: Path) -> None:
     bundle = load_bundle(bundle_dir)
     with pytest.raises(BundleError, match=r"does not list other\.bin"):
         bundle.file("other.bin")
+
+
+def test_the_first_layer_of_a_bundle_that_states_no_known_tissue_is_none(bundle_dir: Path) -> None:
+    assert load_bundle(bundle_dir).first_layer() is None
+
+
+def test_the_first_layer_comes_as_it_was_written(small_bundle_dir: Path, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    folder = copy_that_knows(small_bundle_dir, tmp_path / "knows", LOOK, weights)
+    np.testing.assert_array_equal(load_bundle(folder).first_layer(), weights)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        np.zeros((3, 3, 3, 3), np.float32),  # of more channels than the manifest states
+        np.zeros((2, 3, 3, 3), np.float64),
+        np.array([{}], object),
+    ],
+)
+def test_an_unusable_first_layer_is_refused_naming_the_file(
+    small_bundle_dir: Path, tmp_path: Path, weights: NDArray[Any]
+) -> None:
+    folder = copy_that_knows(small_bundle_dir, tmp_path / "knows", LOOK, weights)
+    bundle = load_bundle(folder)
+    with pytest.raises(BundleError, match=r"first-layer.npy cannot be read: .*export the bundle"):
+        bundle.first_layer()

@@ -18,6 +18,7 @@ from sshr_deploy.runtime.doctor.report import (
     GpuFacts,
     Kernels,
     Report,
+    SlideLook,
 )
 from sshr_deploy.runtime.doctor.trials import (
     EXTRA_PACKAGES,
@@ -48,13 +49,21 @@ LIBRARIES = (
 """Packages whose versions are reported."""
 
 
-def examine(model: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> Report:
+def examine(
+    model: Path | None = None, slides: Path | None = None, *, timeout_s: float = TIMEOUT_S
+) -> Report:
     """Look at this machine and try what is installed.
 
     Args:
         model: a bundle to verify as well.
+        slides: slides to hold against what that bundle knows, if it is whole.
         timeout_s: for each trial, in seconds.
+
+    Raises:
+        UsageError: there is no slide; or the bundle does not state what its network knows.
+        BundleError: the bundle's first layer cannot be used.
     """
+    bundle, looks = (None, ()) if model is None else _look_at_bundle(model, slides)
     gpus, libraries = find_gpus(), library_versions(LIBRARIES)
     ort, trials = try_everything(libraries, with_gpu=bool(gpus), timeout_s=timeout_s)
     facts = Facts(
@@ -66,10 +75,12 @@ def examine(model: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> Repor
         trials=trials,
         environ=os.environ,
     )
-    return judge(facts, None if model is None else check_bundle(model))
+    return judge(facts, bundle, looks)
 
 
-def judge(facts: Facts, bundle: BundleFacts | None = None) -> Report:
+def judge(
+    facts: Facts, bundle: BundleFacts | None = None, slides: tuple[SlideLook, ...] = ()
+) -> Report:
     """The report that follows from `facts`."""
     conflicts = find_conflicts(facts)
     engines = judge_engines(facts, conflicts)
@@ -85,7 +96,18 @@ def judge(facts: Facts, bundle: BundleFacts | None = None) -> Report:
         commands=judge_commands(facts, engines),
         conflicts=conflicts,
         bundle=bundle,
+        slides=slides,
     )
+
+
+def _look_at_bundle(model: Path, slides: Path | None) -> tuple[BundleFacts, tuple[SlideLook, ...]]:
+    bundle = check_bundle(model)
+    if slides is None or bundle.error is not None:
+        return bundle, ()
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.runtime.doctor.slides import look_at_slides
+
+    return bundle, look_at_slides(slides, load_bundle(model))
 
 
 def check_bundle(path: Path) -> BundleFacts:

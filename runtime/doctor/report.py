@@ -188,6 +188,18 @@ class BundleFacts:
 
 
 @dataclass(frozen=True)
+class SlideLook:
+    """How the tissue of a slide looks beside the tissue that the bundle's network knows."""
+
+    path: str
+    verdict: str | None
+    """"fits", "differs" or "far"; None where it could not be measured."""
+    score: float | None
+    words: str
+    """The verdict, or why there is none; one line."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything `sshr-deploy doctor` says."""
 
@@ -202,6 +214,8 @@ class Report:
     commands: tuple[Ability, ...]
     conflicts: tuple[Conflict, ...]
     bundle: BundleFacts | None
+    slides: tuple[SlideLook, ...] = ()
+    """Those that were named; how they look decides nothing else."""
 
     @property
     def usable(self) -> tuple[str, ...]:

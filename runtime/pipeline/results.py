@@ -18,6 +18,7 @@ from sshr_deploy.manifest import Frozen, Sha256, Share
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.runtime.slides import Mpp
+from sshr_deploy.runtime.slides.fit import Fit
 
 SCHEMA_VERSION: Literal[1] = 1
 """Of every document here; documents of earlier releases state none."""
@@ -126,6 +127,9 @@ class SlideResult(Document):
     tiles: Tiles
     stain_concern: str | None
     """Reason to doubt that it is H&E, where `any_stain` let it pass; null if none."""
+    fit: Fit | None = None
+    """How its tissue looks beside what the network knows; null where the bundle does not say what
+    that is, or there is no tissue."""
     tissue_area_mm2: float
     """All classes together."""
     classes: tuple[SlideClass, ...]
@@ -251,3 +255,8 @@ class InputResult:
     """None if it failed."""
     error: SshrDeployError | None = None
     """Raised by it, where it began and failed."""
+
+    @property
+    def fit(self) -> Fit | None:
+        """Of a slide whose look was measured."""
+        return self.summary.fit if isinstance(self.summary, SlideSummary) else None

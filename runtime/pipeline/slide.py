@@ -34,6 +34,7 @@ from sshr_deploy.runtime.pipeline.results import (
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
 from sshr_deploy.runtime.slides import SlideReader, open_slide
+from sshr_deploy.runtime.slides.fit import Fit, slide_fit
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.stain import check_stain
@@ -63,6 +64,7 @@ class SlideWork(Closing):
         reader: SharedReader,
         store: UnitStore,
         facts: SlideFacts,
+        fit: Fit | None,
         stages: Stages,
         ledger: Ledger,
     ) -> None:
@@ -72,7 +74,7 @@ class SlideWork(Closing):
         """Units that no earlier run computed."""
         self._folder, self._profile = folder, profile
         self._reader, self._store = reader, store
-        self._facts, self._stages = facts, stages
+        self._facts, self._fit, self._stages = facts, fit, stages
         self._counts = LabelCounts(background=profile.num_classes)
         self._regions = 0
         self._files: dict[str, int] = {}
@@ -125,6 +127,7 @@ class SlideWork(Closing):
             ),
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
+            fit=self._fit,
             tissue_area_mm2=round(sum(c.area_mm2 for c in classes), 9),
             classes=classes,
             regions=self._regions,
@@ -250,12 +253,13 @@ def begin_slide(
                 else:
                     fields = plan_fields(survey, session.geometry, any_side=session.any_side)
                     units = FieldUnits(fields, profile)
+                fit = slide_fit(context.bundle, reader, survey)
         key = context.units_key(fingerprint, survey.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = _slide_facts(reader)
         undo.pop_all()
     return SlideWork(
-        path, folder, fingerprint, profile, units, shared, store, facts, stages, ledger
+        path, folder, fingerprint, profile, units, shared, store, facts, fit, stages, ledger
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.pipeline.records import FailedInput, ResultsTable, TableInput
-from sshr_deploy.runtime.pipeline.results import Kind, StageSeconds, Summary
+from sshr_deploy.runtime.pipeline.results import Kind, SlideSummary, StageSeconds, Summary
 from sshr_deploy.runtime.slides import Mpp
 
 
@@ -29,6 +29,8 @@ class ResultRow:
     """Of the pixels of all classes, by class."""
     tissue_area_mm2: float | None
     seconds: StageSeconds
+    fit: str | None
+    """Verdict on a slide whose look was measured."""
 
     @classmethod
     def of(cls, path: Path, folder: str, summary: Summary) -> ResultRow:
@@ -44,6 +46,7 @@ class ResultRow:
             shares={entry.name: entry.share for entry in summary.classes},
             tissue_area_mm2=summary.tissue_area_mm2,
             seconds=summary.seconds,
+            fit=summary.fit.verdict if isinstance(summary, SlideSummary) and summary.fit else None,
         )
 
 
@@ -108,4 +111,5 @@ def _csv_row(names: Sequence[str], row: Row) -> dict[str, object]:
         "seconds": done and done.seconds.get("total"),
         "folder": done and done.folder,
         "profile": done and done.profile,
+        "fit": done and done.fit,
     }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.reporting import Reporter
     from sshr_deploy.runtime.pipeline.results import InputResult, Status
     from sshr_deploy.runtime.pipeline.run import RunResult
+    from sshr_deploy.runtime.slides.fit import Verdict
 
 _PLAIN_EVERY_S = 10.0
 _MAX_TABLE_INPUTS = 12
@@ -39,6 +40,7 @@ _STATUS_WORDS: dict[Status, str] = {
     "skipped": "done earlier",
     "failed": "failed",
 }
+_VERDICT_WORDS: dict[Verdict, str] = {"fits": "fits", "differs": "differs", "far": "far off"}
 
 
 def say(text: str) -> None:
@@ -103,6 +105,13 @@ class QuietReporter:
         """Say why an input failed."""
         if result.status == "failed":
             self.console.print(as_options(f"failed: {result.reason}"), markup=False)
+
+    def _say_misfit(self, result: InputResult) -> None:
+        """Warn of a slide that is far from those that the model knows; the table has the rest."""
+        fit = result.fit
+        if fit is not None and fit.verdict == "far":
+            line = f"warning: {result.path.name}: {fit.words}"
+            self.console.print(line, markup=False)
 
 
 @dataclass
@@ -172,6 +181,7 @@ class PlainReporter(QuietReporter):
         if summary.tiles is not None and summary.tiles.computed == 0:
             took += ", no tissue found (--tissue all computes every tile)"
         self.console.print(f"  {result.path}: {took}", markup=False)
+        self._say_misfit(result)
 
 
 class _DoneColumn(ProgressColumn):
@@ -225,6 +235,7 @@ class BarReporter(QuietReporter):
     def input_finished(self, result: InputResult) -> None:
         """Move the first bar; the input's own stays as it is until another input takes it."""
         super().input_finished(result)
+        self._say_misfit(result)
         self.progress.advance(self.run)
         if result.path in self._bars:
             self._idle.append(self._bars.pop(result.path))
@@ -262,7 +273,9 @@ def _results_table(results: Sequence[InputResult]) -> Table:
     for result in results:
         once = names.count(result.path.name) == 1
         heading = [escape(result.path.name if once else str(result.path))]
-        heading.append(_STATUS_WORDS[result.status])
+        fit = result.fit
+        misfit = "" if fit is None or fit.verdict == "fits" else f", {_VERDICT_WORDS[fit.verdict]}"
+        heading.append(_STATUS_WORDS[result.status] + misfit)
         rows = [
             [
                 escape(entry.name),

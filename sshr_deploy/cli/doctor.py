@@ -34,6 +34,15 @@ def doctor(
         Path | None,
         typer.Option("--model", help=f"{BUNDLE_HELP} Verified as well.", show_default=False),
     ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            "--slides",
+            help="With --model: a slide, or a folder of them. Says of each whether it looks like "
+            "the slides that the model knows; the exit code does not depend on it.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole report as JSON instead of tables.")
     ] = False,
@@ -45,10 +54,13 @@ def doctor(
     """
     from rich.console import Console
 
+    from sshr_deploy.errors import UsageError
     from sshr_deploy.runtime.doctor.examine import examine
 
+    if slides is not None and model is None:
+        raise UsageError("--slides needs --model: slides are held against what a model knows")
     with Console(stderr=True).status("trying what is installed"):
-        report = examine(model)
+        report = examine(model, slides)
     if as_json:
         typer.echo(as_options(json.dumps(report.document(), indent=2)))
     else:
@@ -65,6 +77,9 @@ def _print(report: Report, console: Console) -> None:
             console.print(Text(as_options(line)))
     else:
         console.print(_abilities(report))
+    for look in report.slides:
+        score = "" if look.score is None else f" (fit score {look.score:.2f})"
+        console.print(Text(as_options(f"{look.path}: {look.words}{score}")))
     for conflict in report.conflicts:
         stops = f" (stops {', '.join(conflict.breaks)})" if conflict.breaks else ""
         console.print(Text(as_options(f"conflict: {conflict.reason}{stops}")))

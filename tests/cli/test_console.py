@@ -12,13 +12,20 @@ from rich.progress import Progress
 
 from sshr_deploy.cli.console import BarReporter, PlainReporter, _DoneColumn, _progress
 from sshr_deploy.runtime.pipeline.results import InputResult, SlideSummary, Tiles
+from sshr_deploy.runtime.slides.fit import Fit
 
 A, B = Path("a.svs"), Path("deep/b.svs")
 
 
-def done(path: Path, tiles: int = 40) -> InputResult:
+FAR = Fit(
+    score=1.5, verdict="far", words="stained far lighter", darkness=0.4, haematoxylin=0.4,
+    eosin=0.4, tint=0.0, detail=1.0,
+)  # fmt: skip
+
+
+def done(path: Path, tiles: int = 40, fit: Fit | None = None) -> InputResult:
     summary = SlideSummary.model_construct(
-        seconds={"total": 12.34}, tiles=Tiles(computed=tiles, total=50)
+        seconds={"total": 12.34}, tiles=Tiles(computed=tiles, total=50), fit=fit
     )
     return InputResult(path, "slide", "done", summary=summary)
 
@@ -137,3 +144,24 @@ def test_a_bar_shows_areas_of_slides_and_counts_of_inputs() -> None:
         reporter.tiles_done(A, 10)
         texts = [str(_DoneColumn().render(task)) for task in progress.tasks]
     assert texts == ["0/3", "2.50/10.00"]
+
+
+def test_a_slide_that_is_far_off_is_warned_of_by_name(plain: PlainReporter) -> None:
+    plain.run_started(3)
+    differs = FAR.model_copy(update={"verdict": "differs"})
+    for path, fit in ((A, FAR), (B, differs), (Path("c.svs"), None)):
+        plain.input_started(path, 40)
+        plain.input_finished(done(path, fit=fit))
+    warnings = [line for line in lines(plain) if "warning" in line]
+    assert warnings == ["warning: a.svs: stained far lighter"]
+
+
+def test_a_bar_warns_of_such_a_slide_too() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with _progress(console) as progress:
+        reporter = BarReporter(progress)
+        reporter.run_started(1)
+        reporter.input_started(A, 40)
+        reporter.input_finished(done(A, fit=FAR))
+    assert isinstance(console.file, io.StringIO)
+    assert "warning: a.svs: stained far lighter" in console.file.getvalue()

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sshr_deploy.cli import app
+from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.doctor import examine as examine_module
 from sshr_deploy.runtime.doctor.examine import judge
 from sshr_deploy.runtime.doctor.report import (
@@ -22,6 +23,7 @@ from sshr_deploy.runtime.doctor.report import (
     BundleFacts,
     Facts,
     OnnxRuntime,
+    SlideLook,
 )
 from sshr_deploy.runtime.engines.kinds import KINDS
 from tests.runtime.doctor.fake_packages import put_metadata, put_module
@@ -53,7 +55,7 @@ def shown(
 ) -> tuple[int, str]:  # fmt: skip
     """Exit code and what a person sees in so many columns, for a machine of `facts`."""
     report = judge(facts, bundle)
-    monkeypatch.setattr(examine_module, "examine", lambda model: report)
+    monkeypatch.setattr(examine_module, "examine", lambda *_: report)
     monkeypatch.setenv("COLUMNS", columns)
     done = CliRunner().invoke(app, ["doctor"])
     return done.exit_code, done.stdout
@@ -193,6 +195,27 @@ def test_a_bundle(
     assert got == code
     for word in words:
         assert word in sentence(text)
+
+
+def test_slides_have_a_line_each_and_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = replace(
+        judge(laptop()),
+        slides=(
+            SlideLook("a.svs", "far", 1.234, "stained far lighter"),
+            SlideLook("b.svs", None, None, "no tissue found"),
+        ),
+    )
+    monkeypatch.setattr(examine_module, "examine", lambda *_: report)
+    done = CliRunner().invoke(app, ["doctor", "--model", "bundle", "--slides", "slides"])
+    assert done.exit_code == (0 if judge(laptop()).ready else 1)
+    assert "a.svs: stained far lighter (fit score 1.23)" in done.stdout.splitlines()
+    assert "b.svs: no tissue found" in done.stdout.splitlines()
+
+
+def test_slides_need_a_bundle() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--slides", "slides"])
+    assert isinstance(done.exception, UsageError)
+    assert "--slides needs --model" in str(done.exception)
 
 
 @pytest.mark.parametrize("columns", ["20", "80", "200"])

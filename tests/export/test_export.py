@@ -26,6 +26,7 @@ from sshr_deploy.export.reference import (
     shipped_patches,
     torch_cams,
 )
+from sshr_deploy.known_tissue import KNOWN_TISSUE_KEY, Appearance, KnownTissue
 from sshr_deploy.manifest import EngineOptions, Tolerance
 from sshr_deploy.model import SSHR, ModelConfig
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
@@ -273,6 +274,28 @@ def test_flops_are_those_of_the_published_cost() -> None:
     with torch.device("meta"):
         model = SSHR(ModelConfig(num_classes=4))
     assert flop_per_input(model) == pytest.approx(200.5e9, rel=0.005)
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_a_network_that_states_its_tissue_brings_its_first_layer(
+    small_checkpoint: Path, profile: Profile, tmp_path: Path
+) -> None:
+    look = Appearance(
+        density_mean=(0.3, 0.6, 0.3),
+        density_spread=(0.2, 0.3, 0.2),
+        density_correlation=(0.9, 0.9, 0.9),
+        layer_mean=(0.1, -0.1),
+        layer_spread=(1.0, 2.0),
+    )
+    known = KnownTissue(source="a test", patches=4, class_shares=None, appearance=look)
+    model, path = load_checkpoint(small_checkpoint), tmp_path / "knows.safetensors"
+    save_checkpoint(model, path, metadata={KNOWN_TISSUE_KEY: known.model_dump_json()})
+    options = ExportOptions(form=HfrmForm.DEPTHWISE)
+    bundle = export_bundle(path, profile, tmp_path / "bundle", shipped_patches(), options)
+    assert bundle.manifest.model.known_tissue == known
+    first_layer = bundle.first_layer()
+    assert first_layer is not None
+    np.testing.assert_array_equal(first_layer, model.state_dict()["conv1a.weight"].numpy())
 
 
 def test_manifest_is_plain_json(small_bundle_dir: Path) -> None:
