@@ -97,7 +97,7 @@ def adapt(
         typer.Option(
             help="none: slides count by their tissue; slides: alike; classes: besides, predicted "
             "classes count as much as in the training set.",
-            show_default="classes where their shares in training are known, else slides",
+            show_default="slides",
         ),
     ] = None,
     strength: Annotated[
@@ -185,7 +185,6 @@ def adapt(
         slides=slides,
         out=out,
         tuning=tuning,
-        may_skip_classes=balance is None,
         settings=InferSettings(mpp_um=mpp, force_mpp=force_mpp, any_stain=any_stain),
         patches=patches,
         seed=seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,9 +66,6 @@ class AdaptJob:
     out: Path
     """The checkpoint to write."""
     tuning: Tuning = field(default_factory=Tuning)
-    may_skip_classes: bool = True
-    """`Balance.SLIDES` will do in place of `Balance.CLASSES` where the class shares of the training
-    set are not known."""
     settings: InferSettings = field(default_factory=InferSettings)
     """How slides and images are taken: pixel size, stain."""
     patches: int = DEFAULT_PATCHES
@@ -108,8 +105,8 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     use_threads(threads)
     on_step(f"computing with {threads}")
     known = _training_set(job, original, on_step)
-    tuning = _tuning(job, known, on_step)
-    found = _patches(job, tuning, on_step)
+    _check_balance(job, known)
+    found = _patches(job, on_step)
     guard = _Guard(job, on_step)
     first_layer = model.conv1a.weight.detach().numpy()
     slides = look_at_slides(found, first_layer, job.profile.mpp_um)
@@ -118,7 +115,15 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     before = predicted_cells(model, job.profile, found.patches)
     guard.hear(objections_to_labels(before, names, training_shares=known.class_shares))
     adapted = adapt_network(
-        *(model, job.profile, found.patches, known.moments, known.class_shares, tuning, on_step),
+        *(
+            model,
+            job.profile,
+            found.patches,
+            known.moments,
+            known.class_shares,
+            job.tuning,
+            on_step,
+        ),
         labels=before.labels,
     )
     on_step(f"labelling {len(found.patches)} patches with the adapted network")
@@ -129,7 +134,7 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
         gain = _gain(job, job.qualify, model, adapted, on_step)
         guard.hear(objections_to_gain(gain, job.qualify))
         checks = checks.model_copy(update=gain.as_checks())
-    adaptation = _record(tuning, found, original, checks, guard.forced)
+    adaptation = _record(job.tuning, found, original, checks, guard.forced)
     tissue = KnownTissue(
         source=found.source,
         patches=len(found.patches),
@@ -213,19 +218,15 @@ def _training_set(job: AdaptJob, original: Original, on_step: OnStep) -> _Traini
     return _TrainingSet(measure(model, found.patches), shares)
 
 
-def _tuning(job: AdaptJob, known: _TrainingSet, on_step: OnStep) -> Tuning:
-    """That of the job, but slides balanced alone where nothing more can be."""
-    if job.tuning.balance is not Balance.CLASSES or known.class_shares is not None:
-        return job.tuning
-    fix = "give the folder of its training set with `training`"
-    lacks = f"{job.checkpoint} does not say which shares of classes it was trained on"
-    if not job.may_skip_classes:
-        raise UsageError(f"{lacks}; {fix}, or `balance` slides")
-    on_step(f"{lacks}, so slides are balanced and classes are not; {fix} to balance both")
-    return replace(job.tuning, balance=Balance.SLIDES)
+def _check_balance(job: AdaptJob, known: _TrainingSet) -> None:
+    if job.tuning.balance is Balance.CLASSES and known.class_shares is None:
+        raise UsageError(
+            f"{job.checkpoint} does not say which shares of classes it was trained on; give the "
+            "folder of its training set with `training`, or `balance` slides"
+        )
 
 
-def _patches(job: AdaptJob, tuning: Tuning, on_step: OnStep) -> TissuePatches:
+def _patches(job: AdaptJob, on_step: OnStep) -> TissuePatches:
     on_step(f"choosing patches of tissue in {job.slides}")
     found = tissue_patches(
         job.slides,
@@ -233,7 +234,7 @@ def _patches(job: AdaptJob, tuning: Tuning, on_step: OnStep) -> TissuePatches:
         job.settings,
         limit=job.patches,
         seed=job.seed,
-        balanced=tuning.balance is not Balance.NONE,
+        balanced=job.tuning.balance is not Balance.NONE,
     )
     for reason in found.skipped:
         on_step(f"left out: {reason}")

@@ -102,8 +102,7 @@ def test_moments_and_class_shares_may_come_from_the_training_set(
     folder.mkdir(parents=True)
     for index, rgb in enumerate(tissue):
         Image.fromarray(rgb).save(folder / f"{index}.png")
-    record = adapt(replace(job, checkpoint=authors, training=tmp_path / "data", force=True))
-    assert record.balance == "classes"
+    adapt(replace(job, checkpoint=authors, training=tmp_path / "data", force=True))
     stored = training_moments(job.out, read_original(job.out).model)
     expected = measure(model, tissue)
     for name, pair in stored.items():
@@ -111,16 +110,16 @@ def test_moments_and_class_shares_may_come_from_the_training_set(
     assert "profile" in read_header(job.out)
 
 
-def test_without_class_shares_slides_alone_are_balanced(job: AdaptJob, tmp_path: Path) -> None:
+def test_classes_are_balanced_only_where_their_shares_are_known(
+    job: AdaptJob, tmp_path: Path
+) -> None:
     plain = tmp_path / "plain.safetensors"
     save_checkpoint(
         load_checkpoint(job.checkpoint), plain, metadata={"recipe": '{"batch_norm": "learn"}'}
     )
-    said: list[str] = []
-    assert adapt(replace(job, checkpoint=plain), said.append).balance == "slides"
-    assert any("which shares of classes" in line and "`training`" in line for line in said)
-    with pytest.raises(UsageError, match="`balance` slides"):
-        adapt(replace(job, checkpoint=plain, may_skip_classes=False, overwrite=True))
+    classes = replace(job.tuning, balance=Balance.CLASSES)
+    with pytest.raises(UsageError, match=r"which shares of classes .* `training`, or `balance`"):
+        adapt(replace(job, checkpoint=plain, tuning=classes))
 
 
 def test_objections_end_it_or_are_recorded(
