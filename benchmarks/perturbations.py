@@ -120,7 +120,7 @@ PERTURBATIONS = (
     Perturbation("eosin-1.4", "eosin x1.4", _stains(1, 1.4)),
     Perturbation("gamma-0.7", "gamma 0.7 (lighter)", _levels(lambda v: v**0.7)),
     Perturbation("gamma-1.4", "gamma 1.4 (darker)", _levels(lambda v: v**1.4)),
-    Perturbation("tint", "tint, R 1.05 G 0.97 B 0.88", _levels(lambda v: v * (1.05, 0.97, 0.88))),
+    Perturbation("tint", "warm tint", _levels(lambda v: v * (1.05, 0.97, 0.88))),
     Perturbation(
         "white-balance",
         "cold white balance",

@@ -33,6 +33,7 @@ from sshr_deploy.export.rule_fit import fit_rule, rule_text
 from sshr_deploy.known_tissue import (
     ADAPTATION_KEY,
     KNOWN_TISSUE_KEY,
+    ORIGINAL_TISSUE_KEY,
     adaptation_of,
     known_tissue_of,
 )
@@ -69,7 +70,8 @@ from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.version import __version__
 
 _NOT_COPIED = {
-    *(CONFIG_KEY, PROFILE_KEY, POSITION_KEY, KNOWN_TISSUE_KEY, ADAPTATION_KEY, "format")
+    *(CONFIG_KEY, PROFILE_KEY, POSITION_KEY, "format"),
+    *(KNOWN_TISSUE_KEY, ADAPTATION_KEY, ORIGINAL_TISSUE_KEY),
 }  # the manifest has its own
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 

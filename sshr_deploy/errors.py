@@ -6,7 +6,8 @@
     ├── ListedError           several things may be wrong, all of them listed
     │   ├── ProfileError      a profile that cannot be read or is inconsistent
     │   ├── RecipeError       a training recipe that cannot be read or is inconsistent
-    │   └── DatasetError      training or test files that cannot be used
+    │   ├── DatasetError      training or test files that cannot be used
+    │   └── AdaptationError   tissue that a network is better not adapted to
     ├── TrainingError         a run that cannot go on: the loss is not finite, a resume does not fit
     ├── CheckpointError       weights that are not an SSHR checkpoint
     ├── ExportError           the exported graph could not be made or did not qualify
@@ -82,6 +83,10 @@ class RecipeError(ListedError):
 
 class DatasetError(ListedError):
     """Training or test files that cannot be used."""
+
+
+class AdaptationError(ListedError):
+    """Tissue that a network is better not adapted to, by what can be told without a person."""
 
 
 class TrainingError(SshrDeployError):

@@ -13,6 +13,8 @@ from sshr_deploy.errors import CheckpointError
 
 KNOWN_TISSUE_KEY, ADAPTATION_KEY = "known_tissue", "adaptation"
 """Of the JSON of `KnownTissue` and `Adaptation` in a checkpoint's header."""
+ORIGINAL_TISSUE_KEY = "original_known_tissue"
+"""There, of the `KnownTissue` that a network had before it was adapted."""
 
 _T = TypeVar("_T", bound=BaseModel)
 _Share = Annotated[float, Field(ge=0, le=1)]

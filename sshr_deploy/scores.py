@@ -89,6 +89,26 @@ def scores_from(confusion: NDArray[np.int64]) -> Scores:
     )
 
 
+def mean_iou_error(confusions: Sequence[NDArray[np.int64]]) -> float | None:
+    """Standard error of the mean IoU of images, by the jackknife (leave one image out).
+
+    With t_i the mean IoU of the n images but the i-th, SE^2 = (n - 1) / n sum (t_i - mean t)^2
+    (Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981).
+
+    Args:
+        confusions: `confusion_matrix` [N, N + 1] of each image.
+
+    Returns:
+        None where fewer than two images have pixels that are scored.
+    """
+    scored = [confusion for confusion in confusions if confusion.any()]
+    if len(scored) < 2:
+        return None
+    together = np.sum(scored, axis=0)
+    left = [scores_from(together - confusion).mean_iou for confusion in scored]
+    return float(np.std(left) * np.sqrt(len(left) - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Tally:
     """Counts over images; tallies of different images add up."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sshr_deploy.errors import DatasetError
-from sshr_deploy.scores import Tally, confusion_matrix, scores_from
+from sshr_deploy.scores import Tally, confusion_matrix, mean_iou_error, scores_from
 
 PUBLISHED = {
     "Pixel Accuracy": "pixel_accuracy",
@@ -126,3 +127,29 @@ def test_label_accuracy_and_exact_match_are_counted_by_hand() -> None:
     assert tally.label_accuracy == pytest.approx(4 / 6)
     assert tally.exact_match == 0.5
     assert (Tally.empty(3).label_accuracy, Tally.empty(3).exact_match) == (0.0, 0.0)
+
+
+def test_the_standard_error_of_few_images_is_that_of_leaving_one_out() -> None:
+    """For two images it is half of the difference that leaving out either makes."""
+    one = np.array([[8, 2, 0], [1, 9, 0]])
+    other = np.array([[5, 5, 0], [4, 6, 0]])
+    a, b = (scores_from(confusion).mean_iou for confusion in (one, other))
+    assert mean_iou_error([one, other]) == pytest.approx(abs(a - b) / 2)
+    assert mean_iou_error([one, np.zeros_like(one), other]) == mean_iou_error([one, other])
+    assert mean_iou_error([one] * 5) == 0
+    assert mean_iou_error([one]) is None
+
+
+def test_the_standard_error_is_near_the_spread_over_other_samples() -> None:
+    rng = np.random.default_rng(5)
+    right = rng.uniform(0.3, 0.9, (400, 30))  # of 400 samples of 30 images
+    samples = [[_image(share) for share in sample] for sample in right]
+    means = [scores_from(np.sum(sample, axis=0)).mean_iou for sample in samples]
+    errors = [mean_iou_error(sample) or 0.0 for sample in samples]
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
+
+
+def _image(right: float) -> NDArray[np.int64]:
+    """A share of the pixels of two classes found, the others taken for background."""
+    first, second = round(100 * right), round(80 * right)
+    return np.array([[first, 0, 100 - first], [0, second, 80 - second]])

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from sshr_deploy.atomic import atomic_path
-from sshr_deploy.train.history import EpochRow, ValScores, best_row
+from sshr_deploy.train.best import WINDOW, best_row, is_small, smoothed_iou
+from sshr_deploy.train.drawing import COLOURS, DARK, MUTED, drawing
+from sshr_deploy.train.history import EpochRow, ValScores
 
-_DPI = 110
 _SIZE_IN = (15.0, 8.5)
-_STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e3e3e3",
-    "lines.linewidth": 1.6,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-}
-# Okabe and Ito's colours, told apart by colour-blind readers too, without yellow and black.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", "--", ":")
-_DARK, _MUTED = "#222222", "#777777"
 _LOG_FROM = 30.0  # largest loss over smallest
 _NAME_CHARS = 28
 
@@ -45,16 +25,14 @@ def write_curves(
 ) -> None:
     """Draw the epochs of a run into a PNG, replacing `path` when it is whole.
 
-    `class_names` in the order of `ValScores.class_iou`. The epoch with the best val mean IoU is
-    marked. Runs without a val split say so instead.
+    `class_names` in the order of `ValScores.class_iou`. The best epoch is marked, the mean IoU has
+    a band of its standard error, and where val is small the mean that chose is drawn. Runs
+    without a val split say so instead.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with style.context(["default", _STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # class names in other scripts
-        figure = Figure(figsize=_SIZE_IN, dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(path, _SIZE_IN) as figure:
         figure.suptitle(f"{title}\n{_best_line(rows)}", fontsize=13, parse_math=False)
         losses, labels, segmentation, speed = figure.subplots(2, 2).flat
         _draw_losses(losses, rows)
@@ -63,8 +41,6 @@ def write_curves(
         _draw_speed(speed, rows)
         for axes in (losses, labels, segmentation, speed):
             _finish(axes, rows)
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            figure.savefig(file, format="png")
 
 
 def _line(
@@ -85,8 +61,8 @@ def _draw_losses(axes: Axes, rows: Sequence[EpochRow]) -> None:
         "deep": [row.loss_deep for row in rows],
     }
     total = [row.loss for row in rows]
-    lines = {"weighted sum": _line(axes, rows, total, color=_DARK, linewidth=2.4)}
-    for (name, values), colour in zip(heads.items(), _COLOURS, strict=False):
+    lines = {"weighted sum": _line(axes, rows, total, color=DARK, linewidth=2.4)}
+    for (name, values), colour in zip(heads.items(), COLOURS, strict=False):
         lines[f"head {name}"] = _line(axes, rows, values, color=colour)
     drawn = [value for values in (total, *heads.values()) for value in values]
     if drawn and 0 < min(drawn) < max(drawn) / _LOG_FROM:
@@ -100,10 +76,10 @@ def _draw_losses(axes: Axes, rows: Sequence[EpochRow]) -> None:
 def _draw_labels(axes: Axes, rows: Sequence[EpochRow]) -> None:
     lines = {
         "training, each label": _line(
-            axes, rows, [row.label_accuracy for row in rows], color=_COLOURS[0]
+            axes, rows, [row.label_accuracy for row in rows], color=COLOURS[0]
         ),
         "training, all of a patch": _line(
-            axes, rows, [row.exact_match for row in rows], color=_COLOURS[1]
+            axes, rows, [row.exact_match for row in rows], color=COLOURS[1]
         ),
     }
     scored = _scored(rows)
@@ -111,8 +87,8 @@ def _draw_labels(axes: Axes, rows: Sequence[EpochRow]) -> None:
         rows = [row for row, _ in scored]
         each = [scores.label_accuracy for _, scores in scored]
         exact = [scores.exact_match for _, scores in scored]
-        lines["val, each label"] = _line(axes, rows, each, color=_COLOURS[0], linestyle="--")
-        lines["val, all of a patch"] = _line(axes, rows, exact, color=_COLOURS[1], linestyle="--")
+        lines["val, each label"] = _line(axes, rows, each, color=COLOURS[0], linestyle="--")
+        lines["val, all of a patch"] = _line(axes, rows, exact, color=COLOURS[1], linestyle="--")
     axes.set(title="Patch labels", ylabel="right at probability > 0.5", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend(axes, lines)
@@ -120,15 +96,15 @@ def _draw_labels(axes: Axes, rows: Sequence[EpochRow]) -> None:
 
 def _draw_segmentation(axes: Axes, rows: Sequence[EpochRow], class_names: Sequence[str]) -> None:
     axes.set(title="Segmentation of the val split", ylabel="IoU, Dice", ylim=(0, 1.02))
-    scored = _scored(rows)
+    scored, all_rows = _scored(rows), rows
     if not scored:
-        axes.text(0.5, 0.5, "no val split", transform=axes.transAxes, ha="center", color=_MUTED)
+        axes.text(0.5, 0.5, "no val split", transform=axes.transAxes, ha="center", color=MUTED)
         return
     rows = [row for row, _ in scored]
     lines = {}
     for index, name in enumerate(class_names):
-        colour = _COLOURS[index % len(_COLOURS)]
-        dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+        colour = COLOURS[index % len(COLOURS)]
+        dashes = _DASHES[index // len(COLOURS) % len(_DASHES)]
         values = [scores.class_iou[index] for _, scores in scored]
         lines[f"IoU {name}"] = _line(
             axes, rows, values, color=colour, linestyle=dashes, linewidth=1.2
@@ -136,9 +112,18 @@ def _draw_segmentation(axes: Axes, rows: Sequence[EpochRow], class_names: Sequen
     iou = [scores.mean_iou for _, scores in scored]
     dice = [scores.mean_dice for _, scores in scored]
     means = {
-        "mean IoU": _line(axes, rows, iou, color=_DARK, linewidth=2.4),
-        "mean Dice": _line(axes, rows, dice, color=_MUTED, linewidth=2.4),
+        "mean IoU": _line(axes, rows, iou, color=DARK, linewidth=2.4),
+        "mean Dice": _line(axes, rows, dice, color=MUTED, linewidth=2.4),
     }
+    errors = [scores.mean_iou_error or 0.0 for _, scores in scored]
+    epochs = [row.epoch for row in rows]
+    low, high = ([v + sign * e for v, e in zip(iou, errors, strict=True)] for sign in (-1, 1))
+    axes.fill_between(epochs, low, high, color=DARK, alpha=0.12, linewidth=0)
+    if is_small(scored[0][1]):
+        chosen_by = [smoothed_iou(all_rows, row.epoch - 1) for row in rows]
+        means[f"mean IoU, {WINDOW} epochs"] = _line(
+            axes, rows, chosen_by, color=DARK, linestyle=":"
+        )
     _legend(axes, means | lines)
 
 
@@ -148,14 +133,14 @@ def _draw_speed(axes: Axes, rows: Sequence[EpochRow]) -> None:
     speeds = [row.patches_per_s for row in rows]
     waits = [row.data_wait_share for row in rows]
     wait = f" (waiting for data: {median(waits):.0%} of the time)" if waits else ""
-    _line(axes, rows, rates, color=_COLOURS[0])
+    _line(axes, rows, rates, color=COLOURS[0])
     axes.set_title(f"Learning rate and speed{wait}")
-    axes.set_ylabel("learning rate of the backbone", color=_COLOURS[0])
+    axes.set_ylabel("learning rate of the backbone", color=COLOURS[0])
     axes.set_ylim(0, 1.05 * max(rates, default=1.0) or 1.0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     right = axes.twinx()
-    _line(right, rows, speeds, color=_COLOURS[1])
-    right.set_ylabel("training speed, patches/s", color=_COLOURS[1])
+    _line(right, rows, speeds, color=COLOURS[1])
+    right.set_ylabel("training speed, patches/s", color=COLOURS[1])
     right.set_ylim(0, 1.3 * max(speeds, default=1.0) or 1.0)
     right.grid(visible=False)
     right.spines["right"].set_visible(True)
@@ -170,7 +155,7 @@ def _finish(axes: Axes, rows: Sequence[EpochRow]) -> None:
     axes.set_xlim(1 - margin, count + margin)
     best = best_row(rows)
     if best is not None:
-        axes.axvline(best.epoch, color=_MUTED, linestyle=":", linewidth=1.4, zorder=0)
+        axes.axvline(best.epoch, color=MUTED, linestyle=":", linewidth=1.4, zorder=0)
 
 
 def _best_line(rows: Sequence[EpochRow]) -> str:
@@ -179,7 +164,15 @@ def _best_line(rows: Sequence[EpochRow]) -> str:
         return "no epoch is finished"
     if best.val is None:
         return f"no val split; least loss {best.loss:.4f} at epoch {best.epoch} (dotted line)"
-    return f"best val mean IoU {best.val.mean_iou:.3f} at epoch {best.epoch} (dotted line)"
+    error = best.val.mean_iou_error
+    iou = f"{best.val.mean_iou:.3f}" + ("" if error is None else f" ± {error:.3f}")
+    if not is_small(best.val):
+        return f"best val mean IoU {iou} at epoch {best.epoch} (dotted line)"
+    mean = smoothed_iou(rows, best.epoch - 1)
+    return (
+        f"epoch {best.epoch} (dotted line) is best by the mean of {WINDOW} epochs, {mean:.3f}; its "
+        f"own val mean IoU is {iou}"
+    )
 
 
 def _scored(rows: Sequence[EpochRow]) -> list[tuple[EpochRow, ValScores]]:

@@ -41,6 +41,10 @@ class ValScores:
     """Share of patches whose labels are all right."""
     class_iou: tuple[float | None, ...]
     """In the profile's order; None for a class in neither truth nor prediction."""
+    images: int | None = None
+    """None in a record of an older release, as the next."""
+    mean_iou_error: float | None = None
+    """Standard error of `mean_iou` over images; None for fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,6 @@ class EpochRow:
 
 
 _ADAPTER = TypeAdapter(EpochRow)
-
-
-def best_row(rows: Sequence[EpochRow]) -> EpochRow | None:
-    """The row with the highest val mean IoU, or where none has one that of the least loss.
-
-    The first of equals; None of no rows.
-    """
-    if any(row.val is not None for row in rows):
-        return max(rows, key=lambda row: -1.0 if row.val is None else row.val.mean_iou)
-    return min(rows, key=lambda row: row.loss, default=None)
 
 
 @dataclass(frozen=True)
@@ -298,7 +292,7 @@ def _scalars(row: EpochRow, class_names: Sequence[str]) -> dict[str, float]:
     }
     if row.val is not None:
         scores = asdict(row.val)
-        class_iou = scores.pop("class_iou")
+        class_iou, _ = scores.pop("class_iou"), scores.pop("images")
         named |= {f"val/{name}": value for name, value in scores.items()}
         pairs = zip(class_names, class_iou, strict=True)
         named |= {f"val/iou/{name}": iou for name, iou in pairs}

@@ -17,9 +17,10 @@ from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.sheet import write_sheet
 from sshr_deploy.runtime.evaluation.split import TruthImage
 from sshr_deploy.runtime.machine.threads import Threads, use_threads
+from sshr_deploy.train.best import best_row
 from sshr_deploy.train.curves import write_curves
 from sshr_deploy.train.dataset import TrainingPatch, read_training_set
-from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores, best_row
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
 from sshr_deploy.train.interrupt import StopRequest
 from sshr_deploy.train.job import (
     TrainingJob,
@@ -37,9 +38,10 @@ from sshr_deploy.train.model_session import ModelSession
 from sshr_deploy.train.network import build_forward
 from sshr_deploy.train.optimiser import rate_factor, set_rate
 from sshr_deploy.train.processes import join_processes
-from sshr_deploy.train.run_checkpoint import BEST_NAME, Position
+from sshr_deploy.train.run_checkpoint import BEST_NAME
 from sshr_deploy.train.run_state import RunState
 from sshr_deploy.train.trainer import Trainer
+from sshr_deploy.train.training_tissue import TrainingTissue
 from sshr_deploy.train.validation import Stopped, read_val_split, validate
 
 CURVES_NAME = "curves.png"
@@ -80,7 +82,10 @@ def train(job: TrainingJob, reporter: TrainingReporter) -> TrainingResult:
         )
         if not processes.first:  # the first one computes so already
             use_threads(Threads(description["threads"], "as the first process"))
-        state = RunState(job, reporter, processes, description)
+        tissue = None
+        if processes.first and job.recipe.precise_statistics:
+            tissue = TrainingTissue(job, patches, reporter.warning)
+        state = RunState(job, reporter, processes, description, tissue)
         run = _Run(state, patches, val)
         if processes.first:
             begin_run(job, description)
@@ -206,7 +211,7 @@ class _Run:
         set_rate(state.optimiser, self._rate_factor(step))
         for losses in self.trainer.steps(iter(self.loader), state.meter):
             step += 1
-            state.position = Position(epoch, step)
+            state.step_done(step, self.batches.steps)
             self._report_step(losses)
             set_rate(state.optimiser, self._rate_factor(step))
             due = time.monotonic() - state.saved_at > 60 * self.recipe.checkpoint_minutes
@@ -223,10 +228,11 @@ class _Run:
             Stopped: as wished, while scoring; the checkpoint is from after the last step.
         """
         state, scores = self.state, None
-        self.processes.share(state.model.buffers())
         started = time.perf_counter()
         if self.val:
             state.save_last()
+        state.settle_norms()
+        if self.val:
             scores = self._validate(stop_wanted)
         on_cuda = self.processes.device.type == "cuda"
         row = epoch_row(
@@ -249,7 +255,7 @@ class _Run:
 
         job = self.state.job
         try:
-            return validate(self.state.model, self.val, job.profile, self.processes, on_image)
+            return validate(self.state.scored, self.val, job.profile, self.processes, on_image)
         except SessionError as error:
             raise self.state.diverged() from error
 

@@ -2,7 +2,8 @@
 
 Both are ordinary checkpoints with profile, recipe and versions in the header. The last one also
 holds, in the same file, so that they never disagree, what is needed to go on: the optimiser's
-state, the generators' states and the position, under names that begin with `resume/`.
+state, the generators' states and the position, under names that begin with `resume/`; and the
+trained weights themselves, where their average is what the checkpoints give.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ LAST_NAME = "last.safetensors"
 BEST_NAME = "best.safetensors"
 _OPTIMISER = f"{RESUME_PREFIX}optimiser/"
 _CPU_RNG, _CUDA_RNG = f"{RESUME_PREFIX}rng_cpu", f"{RESUME_PREFIX}rng_cuda"
+_TRAINED = f"{RESUME_PREFIX}trained/"
 _METER = f"{RESUME_PREFIX}meter"
 
 
@@ -59,24 +61,31 @@ def save_run(
     position: Position,
     meter: Tensor,
     header: Mapping[str, str],
+    aside: Mapping[str, Tensor],
+    average: SSHR | None = None,
 ) -> None:
     """Write weights and everything that is needed to go on, whole or not at all.
 
-    `meter` holds the sums of the current epoch.
+    `meter` holds the sums of the current epoch, `aside` what else the file keeps. Where there is an
+    `average` of the weights, it is what the file gives to others than `load_run`.
 
     Raises:
         OutputError: it cannot be written.
     """
-    state = {_METER: meter, **generator_states()}
+    state = {**aside, _METER: meter, **generator_states()}
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
             state[f"{_OPTIMISER}{name}/{key}"] = value
+    if average is not None:
+        state |= {f"{_TRAINED}{name}": value for name, value in model.state_dict().items()}
     metadata = {**header, POSITION_KEY: json.dumps(asdict(position))}
-    save_checkpoint(model, path, metadata=metadata, aside=state)
+    save_checkpoint(average or model, path, metadata=metadata, aside=state)
 
 
-def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, Tensor]:
-    """Put `model`, `optimiser` and the generators where `save_run` left them.
+def load_run(
+    path: Path, model: SSHR, optimiser: Optimizer, average: SSHR | None = None
+) -> tuple[Position, Tensor]:
+    """Put `model`, `optimiser`, `average` and the generators where `save_run` left them.
 
     Returns the position and the sums of the current epoch.
 
@@ -87,11 +96,15 @@ def load_run(path: Path, model: SSHR, optimiser: Optimizer) -> tuple[Position, T
     loaded = load_checkpoint(path)
     if loaded.config != model.config:
         raise TrainingError(f"{path} is of another width or class count than the run; restore it")
-    model.load_state_dict(loaded.state_dict())
+    (average or model).load_state_dict(loaded.state_dict())
     try:
         with safe_open(path, framework="pt") as file:
             position = _POSITION.validate_json((file.metadata() or {})[POSITION_KEY])
             state = {k: file.get_tensor(k) for k in file.keys() if k.startswith(RESUME_PREFIX)}  # noqa: SIM118
+        if average is not None:
+            like = model.state_dict()
+            trained = {name: _checked(state[f"{_TRAINED}{name}"], like[name]) for name in like}
+            model.load_state_dict(trained)
         _restore_optimiser(model, optimiser, state, begun=position != Position())
         set_generator_states(state)
         return position, _checked(state[_METER], EpochMeter().sums)

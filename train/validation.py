@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sshr_deploy.errors import DatasetError
@@ -12,7 +13,7 @@ from sshr_deploy.model import SSHR
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.evaluate import evaluate_split
 from sshr_deploy.runtime.evaluation.split import TruthImage, read_split
-from sshr_deploy.scores import Tally
+from sshr_deploy.scores import Tally, mean_iou_error
 from sshr_deploy.train.history import ValScores
 from sshr_deploy.train.model_session import ModelSession
 from sshr_deploy.train.processes import Processes
@@ -59,8 +60,8 @@ def validate(
         on_image(done, len(share))
 
     found = evaluate_split(share, ModelSession(model), profile, samples=0, on_image=count)
-    summed = processes.total(torch.from_numpy(found.tally.to_vector()))
-    tally = Tally.from_vector(summed.numpy(), profile.num_classes)
+    tallies = _gathered(found.tallies, len(images), profile.num_classes, processes)
+    tally = sum(tallies, Tally.empty(profile.num_classes))
     scores = tally.scores()
     return ValScores(
         mean_iou=scores.mean_iou,
@@ -69,4 +70,17 @@ def validate(
         label_accuracy=tally.label_accuracy,
         exact_match=tally.exact_match,
         class_iou=scores.class_iou,
+        images=len(images),
+        mean_iou_error=mean_iou_error([each.confusion for each in tallies]),
     )
+
+
+def _gathered(
+    own: Sequence[Tally], images: int, num_classes: int, processes: Processes
+) -> list[Tally]:
+    """Tallies of all images in their order, from each process's `own`."""
+    vectors = np.zeros((images, len(Tally.empty(num_classes).to_vector())), np.int64)
+    for vector, tally in zip(vectors[processes.rank :: processes.world], own, strict=True):
+        vector[:] = tally.to_vector()
+    summed = processes.total(torch.from_numpy(vectors)).numpy()
+    return [Tally.from_vector(vector, num_classes) for vector in summed]

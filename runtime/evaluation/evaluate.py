@@ -22,8 +22,17 @@ from sshr_deploy.runtime.pipeline.images import parts_of, predict_images
 from sshr_deploy.runtime.settings import LargeImages
 from sshr_deploy.scores import Tally, confusion_matrix
 
+Pixels = NDArray[np.uint8]
+Change = Callable[[Pixels, Pixels, str], tuple[Pixels, Pixels]]
+"""RGB [H, W, 3], labels [H, W] and an image's name -> both as they are scored."""
+
 _AHEAD = 4
 """Images that are read before they are asked for."""
+
+
+def as_they_are(rgb: Pixels, truth: Pixels, _: str) -> tuple[Pixels, Pixels]:
+    """The `Change` that changes nothing."""
+    return rgb, truth
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Evaluation:
     """Outcome of a split, or of one process's share of it."""
 
     tally: Tally
+    tallies: tuple[Tally, ...]
+    """Of each image, in their order; `tally` is their sum."""
     samples: tuple[Sample, ...]
     """A few images for `write_sheet`."""
     seams: Seams
@@ -49,6 +60,7 @@ def evaluate_split(
     large: LargeImages = LargeImages.TILES,
     batch: int | None = None,
     samples: int = 6,
+    change: Change = as_they_are,
     on_image: Callable[[TruthImage], None] = lambda _: None,
 ) -> Evaluation:
     """Compare what a network says of `images` with their label maps.
@@ -56,7 +68,8 @@ def evaluate_split(
     With `fields`, large images go through the session that it gives (see `predict_images`).
     `batch` patches go through the network at a time, None for the engine's `default_batch`. Memory
     grows with it, not with the number of images. `samples` images, evenly spaced, are
-    kept small for a picture. `on_image` is called after each image.
+    kept small for a picture. `change` is made to each image before anything is done with it, in a
+    thread that reads. `on_image` is called after each image.
 
     Raises:
         InputError: a file cannot be used, which `read_split` would have told.
@@ -64,11 +77,12 @@ def evaluate_split(
     """
 
     def read(item: TruthImage) -> _Truth:
-        return _Truth(item, *read_truth(item, profile.num_classes))
+        return _Truth(item, *change(*read_truth(item, profile.num_classes), item.name))
 
     watch = Stopwatch()
     batch = batch or default_batch(session.info.engine)
-    tally, seams = Tally.empty(profile.num_classes), Seams()
+    tallies: list[Tally] = []
+    seams = Seams()
     shown = set(np.linspace(0, len(images) - 1, min(samples, len(images))).round().tolist())
     kept: list[Sample] = []
     with closing(read_ahead(images, read, ahead=_AHEAD)) as truths:
@@ -77,23 +91,25 @@ def evaluate_split(
         )
         for index, ((item, rgb, truth), prediction) in enumerate(predictions):
             confusion = confusion_matrix(truth, prediction.mask, profile.num_classes)
-            tally += Tally.of_image(confusion, labels_of(item, truth, profile), prediction.prob)
+            labels = labels_of(item, truth, profile)
+            tallies.append(Tally.of_image(confusion, labels, prediction.prob))
             seams += _seams(truth, prediction.mask, profile.num_classes, large)
             if index in shown:
                 kept.append(make_sample(item.name, rgb, truth, prediction.mask, confusion))
             on_image(item)
-    return Evaluation(tally, tuple(kept), seams, watch.seconds())
+    tally = sum(tallies, Tally.empty(profile.num_classes))
+    return Evaluation(tally, tuple(tallies), tuple(kept), seams, watch.seconds())
 
 
 class _Truth(NamedTuple):
     item: TruthImage
-    rgb: NDArray[np.uint8]  # [H, W, 3]
-    labels: NDArray[np.uint8]  # [H, W]
+    rgb: Pixels  # [H, W, 3]
+    labels: Pixels  # [H, W]
 
 
 def _seams(
-    truth: NDArray[np.uint8],  # [H, W]
-    mask: NDArray[np.uint8],  # [H, W]
+    truth: Pixels,  # [H, W]
+    mask: Pixels,  # [H, W]
     background: int,
     large: LargeImages,
 ) -> Seams:

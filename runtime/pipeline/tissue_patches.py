@@ -6,6 +6,7 @@ An INT8 graph is calibrated on them, and a network adapted to them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,10 +18,12 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
 from sshr_deploy.runtime.pipeline.image_work import Part
-from sshr_deploy.runtime.pipeline.images import parts_of
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.pipeline.images import model_scale, parts_of
+from sshr_deploy.runtime.pipeline.patch import read_patch
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.plan import plan_tiles, read_tile, survey_slide
+from sshr_deploy.runtime.slides.stain import check_stain
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 
 MIN_TISSUE_SHARE = 0.25
@@ -58,26 +61,34 @@ class _Input(Protocol):
 
 
 def tissue_patches(
-    source: Path, profile: Profile, *, limit: int = 64, seed: int = 0, balanced: bool = True
+    source: Path,
+    profile: Profile,
+    settings: InferSettings | None = None,
+    *,
+    limit: int = 64,
+    seed: int = 0,
+    balanced: bool = True,
 ) -> TissuePatches:
     """At most `limit` tissue patches of a slide, a patch image or a folder of both.
 
-    Tiles of a slide lie as in inference, at the profile's pixel size. Images are taken as they are
-    in evaluation: above 336 px a side in parts. A patch counts where tissue covers a quarter of
-    it. Every input gives as many patches as the others, as far as it has them, or in proportion to
-    what it has if not `balanced`; no more inputs than `limit` are opened for good. Of a data set's
-    split (`img` and `mask`) the images are read. The same files and `seed` give the same patches.
+    Slides and images are read, cut and refused as in inference with `settings` (pixel size, stain,
+    large images): at the profile's pixel size, images above 336 px a side in parts. A patch counts
+    where tissue covers a quarter of it, by the colours of H&E even with `any_stain`. Every input
+    gives as many patches as the others, as far as it has them, or in proportion to what it has if
+    not `balanced`; no more inputs than `limit` are opened for good. Of a data set's split (`img`
+    and `mask`) the images are read. The same files and `seed` give the same patches.
 
     Raises:
         UsageError: `source` is missing, of an unknown kind, or holds no slide or image; or none of
             them can be read, or none shows tissue.
     """
+    settings = settings or InferSettings()
     rng = np.random.default_rng(seed)
     found, skipped = _inputs(source)
     usable: list[tuple[Input, _Input]] = []
     for index in rng.permutation(len(found)).tolist():
         try:
-            opened = _open(found[index], profile)
+            opened = _open(found[index], profile, settings)
         except InputError as error:
             skipped.append(str(error))
             continue
@@ -151,10 +162,17 @@ def _no_patch(source: Path, skipped: Sequence[str]) -> UsageError:
 
 
 class _Slide:
-    def __init__(self, path: Path, profile: Profile) -> None:
+    def __init__(self, path: Path, profile: Profile, settings: InferSettings) -> None:
         self._path = path
         with open_slide(path) as reader:
-            plan = plan_tiles(survey_slide(reader, profile.mpp_um))
+            survey = survey_slide(
+                reader,
+                profile.mpp_um,
+                mpp_um=settings.mpp_um,
+                force_mpp=settings.force_mpp,
+                concern_of=partial(_refuse_stain, path, any_stain=settings.any_stain),
+            )
+        plan = plan_tiles(survey)
         self._mpp, self._grid = plan.mpp, plan.grid  # its thumbnail is large
         self._tiles = [
             tile for tile, tissue in plan.tissue.items() if tissue.mask().mean() >= MIN_TISSUE_SHARE
@@ -171,14 +189,20 @@ class _Slide:
             ]
 
 
+def _refuse_stain(path: Path, picture: NDArray[np.uint8], *, any_stain: bool) -> None:
+    """Tell the survey of no concern, for which all of a slide would count as tissue."""
+    check_stain(path, picture, any_stain=any_stain)
+
+
 class _Image:
-    def __init__(self, path: Path, profile: Profile) -> None:
+    def __init__(self, path: Path, profile: Profile, settings: InferSettings) -> None:
         self._path = path
-        rgb = read_image(path)
+        rgb = read_patch(path, path.parent, profile, settings).rgb
+        scale = model_scale(profile, settings.mpp_um)
         self._parts = [
             part
-            for part in parts_of(rgb.shape[0], rgb.shape[1], LargeImages.TILES)
-            if detect_tissue(_cut(rgb, part), profile.mpp_um).mean() >= MIN_TISSUE_SHARE
+            for part in parts_of(rgb.shape[0], rgb.shape[1], settings.large, scale)
+            if detect_tissue(_cut(rgb, part), profile.mpp_um * scale).mean() >= MIN_TISSUE_SHARE
         ]
 
     @property
@@ -190,8 +214,8 @@ class _Image:
         return [resize_to_patch(_cut(rgb, self._parts[index])) for index in chosen]
 
 
-def _open(item: Input, profile: Profile) -> _Input:
-    return (_Slide if item.kind == "slide" else _Image)(item.path, profile)
+def _open(item: Input, profile: Profile, settings: InferSettings) -> _Input:
+    return (_Slide if item.kind == "slide" else _Image)(item.path, profile, settings)
 
 
 def _cut(rgb: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:

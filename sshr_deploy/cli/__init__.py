@@ -9,7 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sshr_deploy.cli import benchmark_int8  # noqa: F401  adds itself to benchmark_app
+from sshr_deploy.cli import (
+    benchmark_int8,  # noqa: F401  adds itself to benchmark_app
+    benchmark_robustness,  # noqa: F401  likewise
+)
+from sshr_deploy.cli.adapt import adapt
 from sshr_deploy.cli.benchmark import benchmark_app
 from sshr_deploy.cli.doctor import doctor
 from sshr_deploy.cli.engines import engines_app
@@ -38,6 +42,7 @@ app = typer.Typer(
     "130 interrupted, nothing kept.",
 )
 app.command()(train)
+app.command()(adapt)
 app.command()(evaluate)
 app.command()(export)
 app.command()(infer)

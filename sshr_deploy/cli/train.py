@@ -64,9 +64,9 @@ def train(
     """Train a network on patches with patch-level labels.
 
     Writes last.safetensors (to go on from, after each epoch and every few minutes),
-    best.safetensors (the best epoch on val, for sshr-deploy export), metrics.jsonl, TensorBoard
-    events, curves.png and val_overlays.png. Several GPUs: torchrun --nproc-per-node 4
-    -m sshr_deploy.train DATASET ...
+    best.safetensors (the best epoch on val, of a small val by the mean of three epochs; for
+    sshr-deploy export), metrics.jsonl, TensorBoard events, curves.png and val_overlays.png. Several
+    GPUs: torchrun --nproc-per-node 4 -m sshr_deploy.train DATASET ...
     """
     try:
         from sshr_deploy.train.job import TrainingJob

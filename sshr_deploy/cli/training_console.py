@@ -18,7 +18,8 @@ from rich.progress import (
 from rich.table import Table
 
 from sshr_deploy.errors import counted
-from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, best_row
+from sshr_deploy.train.best import WINDOW, best_row, is_small, smoothed_iou, told_apart
+from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
 
 _LINE_EVERY_S = 10.0
 
@@ -194,7 +195,7 @@ def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
     parts = [
         f"loss {row.loss:.4f} ({heads})",
         f"labels {row.label_accuracy:.1%} (all of a patch {row.exact_match:.1%})",
-        f"val mIoU {row.val.mean_iou:.3f}, Dice {row.val.mean_dice:.3f}" if row.val else "",
+        f"val mIoU {_mean_iou(row.val)}, Dice {row.val.mean_dice:.3f}" if row.val else "",
         "best" if is_best else "",
         _speed(row.patches_per_s, row.data_wait_share),
         _duration(row.seconds),
@@ -205,7 +206,7 @@ def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
 
 
 def print_training_result(rows: Sequence[EpochRow], out: Path) -> None:
-    """A table of the best and the last epoch on stdout, then what lies in `out`."""
+    """A table of the best and the last epoch on stdout, its doubts, then what lies in `out`."""
     best = best_row(rows)
     table = Table("", "epoch", "loss", "labels", "val mIoU", "val Dice", "val pixels", "val labels")
     for column in table.columns[1:]:
@@ -215,9 +216,36 @@ def print_training_result(rows: Sequence[EpochRow], out: Path) -> None:
     if rows:
         table.add_row("last", *_cells(rows[-1]))
         Console(highlight=False).print(table)
+        for line in _doubts(rows):
+            print(line)
     for path in sorted(out.iterdir()):
         if not path.name.startswith("."):
             print(path)
+
+
+def _doubts(rows: Sequence[EpochRow]) -> Iterator[str]:
+    """What chance may have done to the val mIoU, and how the best epoch was chosen for that."""
+    best, last = best_row(rows), rows[-1]
+    if best is None or best.val is None or last.val is None:
+        return
+    if best.val.images is not None and best.val.mean_iou_error is not None:
+        images = counted(best.val.images, "val image")
+        scores = f"{_mean_iou(best.val)} (best), {_mean_iou(last.val)} (last)"
+        yield f"val mIoU {scores}: standard errors over {images}"
+    if is_small(best.val) and best is not last:
+        means = [smoothed_iou(rows, row.epoch - 1) or 0.0 for row in (best, last)]
+        yield f"best by the mean of {WINDOW} epochs: {means[0]:.3f} (last {means[1]:.3f})"
+    if not told_apart(best, last):
+        yield (
+            "best and last cannot be told apart: their val mIoU differ by less than the standard "
+            "error; last.safetensors, from the end of the schedule, is as good a choice"
+        )
+
+
+def _mean_iou(val: ValScores) -> str:
+    """With its standard error, where that is known."""
+    error = "" if val.mean_iou_error is None else f" ± {val.mean_iou_error:.3f}"
+    return f"{val.mean_iou:.3f}{error}"
 
 
 def _cells(row: EpochRow) -> list[str]:

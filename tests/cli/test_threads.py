@@ -55,6 +55,7 @@ def test_infer_says_and_records_its_threads(
     [
         *(["train"], ["evaluate"], ["export"], ["infer"]),
         *(["benchmark", "latency"], ["benchmark", "int8"], ["benchmark", "training"]),
+        ["benchmark", "robustness"],
     ],
 )
 def test_every_command_that_computes_has_the_option(command: list[str]) -> None:

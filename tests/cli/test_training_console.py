@@ -210,6 +210,24 @@ def test_result_is_the_best_and_the_last_epoch(
     assert re.search(r"best .* 1 .* 87.2% .* - ", only)
 
 
+def test_a_best_epoch_of_few_images_is_not_praised_beyond_its_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = replace(VAL, images=11, mean_iou_error=0.031)
+    close = replace(ROW, epoch=4, val=replace(val, mean_iou=0.400))
+    rows = [replace(ROW, epoch=e, val=replace(val, mean_iou=0.4125)) for e in (1, 2, 3)]
+    print_training_result([*rows, close], tmp_path)
+    said = capsys.readouterr().out
+    errors = "0.412 ± 0.031 (best), 0.400 ± 0.031 (last): standard errors over 11 val images"
+    assert f"val mIoU {errors}\n" in said
+    assert "best by the mean of 3 epochs: 0.412 (last 0.408)\n" in said
+    assert "best and last cannot be told apart" in said
+    apart = replace(close, val=replace(val, mean_iou=0.3))
+    print_training_result([*rows, apart], tmp_path)
+    assert "told apart" not in capsys.readouterr().out
+    assert "val mIoU 0.300 ± 0.031" in epoch_line(apart, 4, is_best=False)
+
+
 def test_needs_neither_torch_nor_matplotlib(repo_root: Path) -> None:
     code = (
         "import sys; import sshr_deploy.cli.training_console;"

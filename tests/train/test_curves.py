@@ -60,6 +60,21 @@ def test_what_changes_is_seen_in_its_panel(tmp_path: Path) -> None:
         assert set(zip(2 * y // height, 2 * x // width, strict=True)) == {panel}
 
 
+def test_few_val_images_show_the_standard_error_and_the_mean_that_chose(tmp_path: Path) -> None:
+    rows = make_rows(8)
+    before = drawn(tmp_path / "a.png", rows)
+    seen = [before]
+    for images, error in ((None, 0.05), (11, None)):
+        more = [
+            replace(row, val=replace(row.val, images=images, mean_iou_error=error))
+            for row in rows
+            if row.val is not None
+        ]
+        picture = drawn(tmp_path / "b.png", more)
+        assert not any(np.array_equal(picture, other) for other in seen)
+        seen.append(picture)
+
+
 def test_without_a_val_split(tmp_path: Path) -> None:
     picture = drawn(tmp_path / "a.png", make_rows(3, val=False))
     assert not np.array_equal(picture, drawn(tmp_path / "b.png", make_rows(3)))

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.errors import OutputError, TrainingError
-from sshr_deploy.train.history import EpochRow, History, ValScores, best_row
+from sshr_deploy.train.best import best_row
+from sshr_deploy.train.history import EpochRow, History, ValScores
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 pytest.importorskip("torch")
@@ -92,6 +93,17 @@ def test_a_row_with_nan_is_no_json_and_no_row() -> None:
     ):
         with pytest.raises(ValueError, match=r"."):
             EpochRow.from_json(bad)
+
+
+def test_a_row_of_an_older_release_lacks_what_it_did_not_know() -> None:
+    row = make_row(1)
+    assert row.val is not None
+    older = json.loads(row.to_json())
+    for name in ("images", "mean_iou_error"):
+        assert older["val"].pop(name) is None
+    assert EpochRow.from_json(json.dumps(older)) == row
+    newer = replace(row, val=replace(row.val, images=11, mean_iou_error=0.03))
+    assert EpochRow.from_json(newer.to_json()) == newer
 
 
 def test_timings_are_all_that_may_differ() -> None:

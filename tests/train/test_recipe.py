@@ -79,6 +79,8 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"lr": 0.1}, "lr"),
         ({"seed": -1}, "seed"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
+        ({"precise_statistics": -1}, "precise_statistics"),
+        ({"average_weights": 1}, "average_weights"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], named: str) -> None:

@@ -77,6 +77,7 @@ def test_a_run_leaves_all_that_it_promises(
     assert [row.epoch for row in result.rows] == [1, 2]
     assert result.rows[-1].steps == 2 * STEPS_PER_EPOCH
     assert all(row.val is not None for row in result.rows)
+    assert all(row.val and row.val.images == 2 and row.val.mean_iou_error for row in result.rows)
     assert not result.interrupted
     with safe_open(out / LAST_NAME, framework="pt") as file:
         header = file.metadata()

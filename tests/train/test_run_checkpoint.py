@@ -46,7 +46,7 @@ def _stepped() -> Parts:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "last.safetensors"
-    save_run(path, *_stepped(), Position(1, 2), EpochMeter().sums, {"title": "x"})
+    save_run(path, *_stepped(), Position(1, 2), EpochMeter().sums, {"title": "x"}, {})
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from sshr_deploy.errors import DatasetError
@@ -66,6 +67,33 @@ def test_a_split_is_scored_pixel_by_pixel(
     assert (seams.border_pairs > 0) == (large is TILES)
     assert seen == [item.name for item in split]
     assert [s.name for s in evaluation.samples] == ["0.png", "3.png", "6.png"]
+
+
+def test_images_and_labels_are_scored_as_they_are_changed(
+    split: tuple[TruthImage, ...], profile: Profile, tmp_path: Path
+) -> None:
+    """A change in memory and the same in files; it is told whose image it changes."""
+
+    def rolled(
+        rgb: NDArray[np.uint8], truth: NDArray[np.uint8], name: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        shift = int(name.removesuffix(".png")) + 1
+        return np.roll(rgb, shift, 2)[:-8], truth[:-8] // 2
+
+    for part in ("img", "mask"):
+        (tmp_path / "changed" / part).mkdir(parents=True)
+    for item in split:
+        rgb, truth = rolled(*read_truth(item, 3), item.name)
+        Image.fromarray(rgb).save(tmp_path / "changed" / "img" / item.name)
+        Image.fromarray(truth).save(tmp_path / "changed" / "mask" / item.name)
+    found = evaluate_split(split, ColourSession(), profile, change=rolled)
+    changed = read_split(tmp_path / "changed", profile)
+    expected = evaluate_split(changed, ColourSession(), profile)
+    assert np.array_equal(found.tally.to_vector(), expected.tally.to_vector())
+    assert found.seams == expected.seams
+    assert np.array_equal(found.samples[1].rgb, expected.samples[1].rgb)
+    plain = evaluate_split(split, ColourSession(), profile)
+    assert not np.array_equal(found.tally.confusion, plain.tally.confusion)
 
 
 def test_shares_of_two_processes_add_up(split: tuple[TruthImage, ...], profile: Profile) -> None:

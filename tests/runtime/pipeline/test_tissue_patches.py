@@ -16,6 +16,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.tissue_patches import check_tissue_source, tissue_patches
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import open_slide, read_area, resolve_mpp
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 
@@ -134,6 +135,22 @@ def test_masks_of_a_split_are_not_taken_for_images(
     found = tissue_patches(tmp_path / "val", profile)
     assert found.source == "1 tissue patch from 1 image of val"
     np.testing.assert_array_equal(found.patches, stained[None, :224, :224])
+
+
+def test_what_infer_refuses_or_rescales_is_so_here(
+    stained: Rgb, profile: Profile, tmp_path: Path
+) -> None:
+    save(tmp_path / "a.png", np.ascontiguousarray(stained[:448, :448]))
+    save(tmp_path / "fluorescent.png", (255 - stained[:224, :224]) // 3)
+    found = tissue_patches(tmp_path, profile)
+    assert [path.name for path in found.inputs] == ["a.png"]
+    (reason,) = found.skipped
+    assert "fluorescent.png does not look like H&E" in reason
+    half = InferSettings(mpp_um=profile.mpp_um / 2)
+    (patch,) = tissue_patches(tmp_path / "a.png", profile, half).patches
+    np.testing.assert_array_equal(patch, resize_to_patch(stained[:448, :448]))
+    with pytest.raises(UsageError, match=r"a\.png is too coarse for this model"):
+        tissue_patches(tmp_path / "a.png", profile, InferSettings(mpp_um=4 * profile.mpp_um))
 
 
 def test_nothing_to_use_is_one_line(profile: Profile, tmp_path: Path) -> None:
