@@ -23,7 +23,7 @@ def pixels(
     """Patches [4, 64, 64, 3] of tissue made of both stains, in strengths of their own."""
     amounts = np.random.default_rng(0).uniform(0.2, 1.0, (4, 64, 64, 2))
     light = np.exp(-(amounts * (haematoxylin, eosin)) @ STAINS)
-    return np.rint(256 * light * gain - 1).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(256 * light * gain - 1).clip(0, 255), np.uint8)
 
 
 def looks(patches: NDArray[np.uint8]) -> Appearance:
