@@ -51,7 +51,8 @@ class KnownTissue(_Frozen):
     """Where they came from, "64 tissue patches from 3 slides of cohort-a"."""
     patches: _Count
     class_shares: tuple[_Share, ...] | None
-    """Share of each class in the label maps that the network makes of them; None if not known."""
+    """Share of each class in the label maps that the network made of its training set, as training
+    left it; None if not known."""
     appearance: Appearance
 
 
@@ -59,7 +60,7 @@ class Checks(_Frozen):
     """What changed by an adaptation on the patches that it was made from, without labels."""
 
     agreement: _Share
-    """Share of mask pixels with the same label before and after."""
+    """Share of labels, one for each 8 x 8 px, that are the same before and after."""
     shares_before: tuple[_Share, ...]
     """Of each class in the label maps."""
     shares_after: tuple[_Share, ...]
@@ -67,7 +68,8 @@ class Checks(_Frozen):
     """Of the class probabilities of patches, mean, in nats by class."""
     entropy_after: float
     slides_apart: float
-    """Largest fit score of one slide against all of them together."""
+    """Largest difference of one slide from all of them together: in the mean optical density of a
+    colour, in standard deviations of all tissue pixels."""
     mean_iou_before: float | None = None
     """On labelled images, where some were given."""
     mean_iou_after: float | None = None

@@ -82,7 +82,11 @@ def adapt(
     ] = None,
     patches: Annotated[
         int,
-        typer.Option(min=1, max=4096, help="Most patches of tissue to measure, of 224 px."),
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Most patches of tissue to measure, of 224 px: 13 MB of memory each at width 64.",
+        ),
     ] = 64,
     depth: Annotated[
         str | None,

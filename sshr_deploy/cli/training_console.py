@@ -238,7 +238,7 @@ def _doubts(rows: Sequence[EpochRow]) -> Iterator[str]:
     if not told_apart(best, last):
         yield (
             "best and last cannot be told apart: their val mIoU differ by less than the standard "
-            "error; last.safetensors, from the end of the schedule, is as good a choice"
+            "error of one; see how both do on other images"
         )
 
 

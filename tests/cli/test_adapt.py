@@ -19,7 +19,7 @@ from sshr_deploy.export.reference import shipped_patches
 from sshr_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.slides import open_slide, read_area, resolve_mpp
-from sshr_deploy.train.adaptation.tuning import Balance, Tuning
+from sshr_deploy.train.adaptation.tuning import Tuning
 from tests.cli.command import Done, run_here
 
 
@@ -71,8 +71,7 @@ def test_an_adapted_network_goes_on_to_results_that_say_so(
     assert done.returncode == 0, done.stderr
     for word in ("tumour", "entropy", "labels agree on", "3 images of lab-b", str(new)):
         assert word in done.stdout
-    for word in ("which shares of classes", "--training", "give --mpp if theirs is another"):
-        assert word in done.stderr
+    assert "give --mpp if theirs is another" in done.stderr
     record = document(figures)
     assert (record["depth"], record["balance"], record["slides"]) == ("b3", "slides", 3)
     options = ExportOptions(form=HfrmForm.DEPTHWISE, field_px=0)
@@ -128,7 +127,5 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 def test_the_help_states_the_defaults_there_are() -> None:
     text = " ".join(re.sub("[│]", " ", run("--help").stdout).split())
     usual = Tuning()
-    for default in (usual.depth, f"{usual.strength:g}", f"{usual.min_spread:g}"):
+    for default in (usual.depth, usual.balance, f"{usual.strength:g}", f"{usual.min_spread:g}"):
         assert f"[default: ({default})]" in text
-    assert usual.balance is Balance.CLASSES
-    assert "[default: (classes where" in text

@@ -28,10 +28,11 @@ MIN_SHARE = 0.05
 """Of a class that may not all but vanish; a smaller one may be noise."""
 MIN_KEPT = 0.2
 """Of such a class's share, after the adaptation."""
-MIN_SHOWN = 0.2
-"""Of such a class's share of the training set. Of 134 training patches (WSSS4LUAD), those of stroma
-alone show 0.00 of the share of normal tissue; its val split, image by image left out, 0.50 and more
-of every class."""
+MAX_SHIFT, MIN_AGREEMENT = 0.25, 0.667
+"""Distance of the class shares from those of training, half the sum of differences, and share of
+labels that stay. Sets of one class alone (WSSS4LUAD, three networks) had 0.27 and more, and kept
+0.00 to 0.665 of their labels; fields changed in tint, gamma, white balance or sharpness 0.05 to
+0.35, and kept 0.668 and more. Close, and few networks: it is a guard, no proof."""
 MAX_APART = 2.0
 """See `_distance`: 1.3 at most among 11 fields of one hospital (WSSS4LUAD val)."""
 _APPEARANCE_PATCHES = 128
@@ -99,9 +100,10 @@ def objections_to_labels(
     `training_shares` are those of the classes in the training set, where they are known.
     """
     if after is None:
-        one_class = _one_class(before, names, "as trained")
-        return one_class or _hardly_shown(before, names, training_shares or ())
+        return _one_class(before, names, "as trained")
     said = _one_class(after, names, "once adapted")
+    if training_shares is not None:
+        said += _other_mix(before, after, names, training_shares)
     pairs = zip(
         names,
         shares_of(before.labels, len(names)),
@@ -121,7 +123,7 @@ def checks_of(before: Predicted, after: Predicted, apart: float) -> Checks:
     """The figures behind the objections."""
     classes = before.prob.shape[1]
     return Checks(
-        agreement=float((before.labels == after.labels).mean()),
+        agreement=_agreement(before, after),
         shares_before=shares_of(before.labels, classes),
         shares_after=shares_of(after.labels, classes),
         entropy_before=_entropy(before.prob),
@@ -141,18 +143,25 @@ def _one_class(predicted: Predicted, names: Sequence[str], when: str) -> list[st
     ]
 
 
-def _hardly_shown(
-    predicted: Predicted, names: Sequence[str], training_shares: Sequence[float]
+def _other_mix(
+    before: Predicted, after: Predicted, names: Sequence[str], training_shares: Sequence[float]
 ) -> list[str]:
-    """Classes of the training set that are next to missing, so that the others' shares move."""
-    shown = shares_of(predicted.labels, len(names))
+    """Tissue of other classes than the training set's, of which much would change its label."""
+    shown = shares_of(before.labels, len(names))
+    shifts = np.subtract(shown, training_shares)
+    shift, agreement = float(np.abs(shifts).sum()) / 2, _agreement(before, after)
+    if shift <= MAX_SHIFT or agreement >= MIN_AGREEMENT:
+        return []
+    most = int(np.abs(shifts).argmax())
     return [
-        f"{name} is {share:.1%} of what the network was trained on, but {here:.1%} of this tissue "
-        "as it sees it, so that statistics would be those of the other classes; give slides that "
-        "show it too"
-        for name, here, share in zip(names, shown, training_shares, strict=False)
-        if share >= MIN_SHARE and here < MIN_SHOWN * share
+        f"{names[most]} is {training_shares[most]:.1%} of what the network was trained on and "
+        f"{shown[most]:.1%} of this tissue, of which only {agreement:.1%} would keep its label; "
+        "give slides that show the classes in a mix more like it"
     ]
+
+
+def _agreement(before: Predicted, after: Predicted) -> float:
+    return float((before.labels == after.labels).mean())
 
 
 def _distance(own: Appearance, all_of_them: Appearance) -> float:

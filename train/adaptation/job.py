@@ -51,7 +51,7 @@ from sshr_deploy.train.dataset import TRAINING_FOLDER
 
 DEFAULT_PATCHES = 64
 _TRAINING_PATCHES = 128
-_MAX_PATCHES = 4096
+_MAX_PATCHES = 1024  # 13 GB at width 64, see `measure`
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     guard.hear(objections_to_slides(found, slides))
     on_step(f"labelling {len(found.patches)} patches with the network as it is")
     before = predicted_cells(model, job.profile, found.patches)
-    guard.hear(objections_to_labels(before, names, training_shares=known.class_shares))
+    guard.hear(objections_to_labels(before, names))
     adapted = adapt_network(
         *(
             model,
@@ -128,7 +128,7 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     )
     on_step(f"labelling {len(found.patches)} patches with the adapted network")
     after = predicted_cells(adapted, job.profile, found.patches)
-    guard.hear(objections_to_labels(before, names, after))
+    guard.hear(objections_to_labels(before, names, after, known.class_shares))
     checks = checks_of(before, after, slides.apart)
     if job.qualify is not None:
         gain = _gain(job, job.qualify, model, adapted, on_step)

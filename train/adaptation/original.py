@@ -119,7 +119,9 @@ def undo_adaptation(path: Path, out: Path) -> None:
     if adaptation_of(read_header(path), str(path)) is None:
         raise UsageError(f"{path} was not adapted, so there is nothing to undo; use it as it is")
     original = read_original(path)
-    aside = read_aside(path, MOMENTS_PREFIX)
+    # Moments are the checkpoint's own where it told of its tissue; else `write_adapted` added them.
+    own = KNOWN_TISSUE_KEY in original.header
+    aside = read_aside(path, MOMENTS_PREFIX) if own else {}
     save_checkpoint(original.model, out, metadata=original.header, aside=aside)
 
 

@@ -59,19 +59,23 @@ def test_one_class_and_classes_that_vanish_are_objected_to(
 
 
 @pytest.mark.parametrize(
-    ("shown", "trained", "words"),
+    ("before", "after", "trained", "words"),
     [
-        ((50, 47, 3), (0.4, 0.5, 0.1), ()),
-        ((50, 49, 1), (0.4, 0.5, 0.1), ("normal is 10.0% of what .* but 1.0% of this tissue",)),
-        ((50, 50, 0), (0.4, 0.56, 0.04), ()),  # too small to say
-        ((93, 7, 0), None, ()),
-        ((93, 7, 0), (0.4, 0.5, 0.1), ("stroma is 50.0%", "normal is 10.0%")),
+        # half of the cells keep their label
+        ((90, 10, 0), (40, 60, 0), (0.4, 0.5, 0.1), ("tumour is 40.0% .* and 90.0% of .* 50.0%",)),
+        ((90, 10, 0), (40, 60, 0), None, ()),
+        ((60, 30, 10), (10, 80, 10), (0.4, 0.5, 0.1), ()),  # the mix of training
+        ((90, 10, 0), (60, 40, 0), (0.4, 0.5, 0.1), ()),  # seven tenths keep theirs
     ],
 )
-def test_classes_of_the_training_set_that_hardly_show_are_objected_to(
-    shown: tuple[int, ...], trained: tuple[float, ...] | None, words: tuple[str, ...]
+def test_another_mix_of_classes_is_objected_to_where_labels_change(
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+    trained: tuple[float, ...] | None,
+    words: tuple[str, ...],
 ) -> None:
-    said = objections_to_labels(predicted(*shown), NAMES, training_shares=trained)
+    first, then = predicted(*before), predicted(*after)
+    said = objections_to_labels(first, NAMES, then, training_shares=trained)
     assert len(said) == len(words)
     assert all(re.search(word, line) for word, line in zip(words, said, strict=True))
 

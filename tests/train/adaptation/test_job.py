@@ -53,7 +53,7 @@ def test_the_new_checkpoint_says_what_it_is(
     assert all(after[key] == before[key] for key in ("profile", "recipe", "sshr_config"))
     done, known = adaptation_of(after, ""), known_tissue_of(after, "")
     assert done is not None and known is not None
-    assert (done.slides, done.patches, done.depth, done.balance) == (4, 4, "b3", "classes")
+    assert (done.slides, done.patches, done.depth, done.balance) == (4, 4, "b3", "slides")
     assert done.source == known.source == "4 tissue patches from 4 images of lab-b"
     assert done.original_sha256 == file_entry(learned).sha256
     assert done.forced == () and 0.5 < done.checks.agreement < 1
