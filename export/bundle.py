@@ -107,6 +107,9 @@ def export_bundle(
     state = out.with_name(f"{out.name}.int8-search")
     _check(out, state, options, overwrite=overwrite)
     carried = check_labels(checkpoint, profile, relabel=relabel)
+    header = read_header(checkpoint)
+    known_tissue_of(header, str(checkpoint))
+    adaptation_of(header, str(checkpoint))
     on_step(f"reading {checkpoint}")
     model = _read(checkpoint, profile)
     if carried == profile:

@@ -21,7 +21,9 @@ _MOST_NAMES = 1000
 """File names of the training folder that are looked at; one with labels is enough."""
 
 
-def refuse_other_classes(folder: Path, images: Sequence[TruthImage], profile: Profile) -> None:
+def refuse_other_classes(
+    folder: Path, images: Sequence[TruthImage], profile: Profile, *, may_relabel: bool = True
+) -> None:
     """Refuse label maps in which the background has another label than in `profile`.
 
     Labels 0 to N alone do not tell: with a class too many in the profile, the background of the
@@ -31,6 +33,8 @@ def refuse_other_classes(folder: Path, images: Sequence[TruthImage], profile: Pr
     Args:
         folder: the split, with `img` and `mask`.
         images: as `read_split` found them.
+        profile: of the model.
+        may_relabel: whether the caller has `relabel` to offer.
 
     Raises:
         UsageError: the truth is of another number of classes.
@@ -40,9 +44,13 @@ def refuse_other_classes(folder: Path, images: Sequence[TruthImage], profile: Pr
     if why is None:
         why = next(filter(None, (_palette_differs(item, profile) for item in images)), None)
     if why is not None:
+        relabel = (
+            f", or add `relabel` to count labels 0 to {profile.num_classes - 1} as the model's "
+            "classes"
+        )
         raise UsageError(
-            f"{folder} has label maps of other classes: {why}; take a model of these classes, or "
-            f"add `relabel` to count labels 0 to {profile.num_classes - 1} as the model's classes"
+            f"{folder} has label maps of other classes: {why}; take a model of these classes"
+            + (relabel if may_relabel else ", or a split of the model's")
         )
 
 

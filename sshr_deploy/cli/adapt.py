@@ -162,7 +162,7 @@ def adapt(
         from sshr_deploy.train.adaptation.tuning import Balance, Tuning
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train") from error
-    from sshr_deploy.atomic import check_writable, write_json
+    from sshr_deploy.atomic import write_json
     from sshr_deploy.cli.console import say
     from sshr_deploy.profiles import load_profile
     from sshr_deploy.runtime.settings import InferSettings
@@ -181,7 +181,7 @@ def adapt(
         usual.min_spread if min_spread is None else min_spread,
     )
     if json_file is not None:
-        check_writable(json_file)
+        _check_json(json_file, model, out)
     loaded = read_profile(model) if profile is None else load_profile(profile)
     job = AdaptJob(
         checkpoint=model,
@@ -206,6 +206,16 @@ def adapt(
         for path in (out, json_file):
             if path is not None:
                 typer.echo(str(path))
+
+
+def _check_json(json_file: Path, model: Path, out: Path) -> None:
+    """Refuse a place for the figures where they would replace a checkpoint."""
+    from sshr_deploy.atomic import check_writable
+
+    for name, path in (("the checkpoint that is read", model), ("--out too", out)):
+        if json_file.resolve() == path.resolve():
+            raise UsageError(f"--json {json_file} is {name}; give another file")
+    check_writable(json_file)
 
 
 def _undo(model: Path, out: Path, slides: Path | None, *, overwrite: bool, quiet: bool) -> None:

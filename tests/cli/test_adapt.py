@@ -124,6 +124,20 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("over", ["{checkpoint}", "{out}"])
+def test_figures_never_replace_a_checkpoint(
+    checkpoint: Path, slides: Path, tmp_path: Path, over: str
+) -> None:
+    out, before = tmp_path / "new.safetensors", checkpoint.read_bytes()
+    figures = over.format(checkpoint=checkpoint, out=out)
+    done = run(checkpoint, "--slides", slides, "--out", out, "--json", figures)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"--json {figures} is" in line
+    assert checkpoint.read_bytes() == before
+    assert not out.exists()
+
+
 def test_the_help_states_the_defaults_there_are() -> None:
     text = " ".join(re.sub("[│]", " ", run("--help").stdout).split())
     usual = Tuning()

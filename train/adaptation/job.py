@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from sshr_deploy.errors import AdaptationError, UsageError, check_count
 from sshr_deploy.known_tissue import Adaptation, Checks, KnownTissue, known_tissue_of
-from sshr_deploy.model import SSHR
 from sshr_deploy.model.batch_norms import Moments, measure
 from sshr_deploy.model.checkpoint import carried_profile
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.evaluation.split import check_split, read_split
+from sshr_deploy.runtime.evaluation.split import TruthImage, check_split, read_split
 from sshr_deploy.runtime.evaluation.truth_classes import refuse_other_classes
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
@@ -27,6 +26,7 @@ from sshr_deploy.runtime.pipeline.tissue_patches import (
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.train.adaptation.guards import (
+    MIN_INPUTS,
     checks_of,
     look_at_slides,
     objections_to_labels,
@@ -38,7 +38,7 @@ from sshr_deploy.train.adaptation.original import (
     read_original,
     write_adapted,
 )
-from sshr_deploy.train.adaptation.qualify import Gain, measure_gain, objections_to_gain
+from sshr_deploy.train.adaptation.qualify import measure_gain, objections_to_gain
 from sshr_deploy.train.adaptation.tuning import (
     Balance,
     Tuning,
@@ -101,6 +101,7 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     on_step(f"reading {job.checkpoint}")
     original = _read(job)
     model, names = original.model, job.profile.class_names
+    labelled = None if job.qualify is None else _labelled(job.qualify, job.profile)
     threads = choose_threads(model.config.width, job.threads)
     use_threads(threads)
     on_step(f"computing with {threads}")
@@ -130,8 +131,8 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     after = predicted_cells(adapted, job.profile, found.patches)
     guard.hear(objections_to_labels(before, names, after, known.class_shares))
     checks = checks_of(before, after, slides.apart)
-    if job.qualify is not None:
-        gain = _gain(job, job.qualify, model, adapted, on_step)
+    if job.qualify is not None and labelled is not None:
+        gain = measure_gain(model, adapted, job.profile, labelled, on_step)
         guard.hear(objections_to_gain(gain, job.qualify))
         checks = checks.model_copy(update=gain.as_checks())
     adaptation = _record(job.tuning, found, original, checks, guard.forced)
@@ -179,6 +180,11 @@ class _TrainingSet(NamedTuple):
 def _check(job: AdaptJob) -> None:
     """Refuse what cannot work, before anything is computed."""
     check_count("patches", job.patches, _MAX_PATCHES)
+    if job.patches < MIN_INPUTS and not job.force:
+        raise UsageError(
+            f"`patches` is {job.patches}, too few for one of each of {MIN_INPUTS} slides or "
+            f"images; give at least {MIN_INPUTS}, or add `force`, which is recorded"
+        )
     check_tissue_source(job.slides)
     if job.training is not None:
         check_tissue_source(job.training)
@@ -246,10 +252,10 @@ def _patches(job: AdaptJob, on_step: OnStep) -> TissuePatches:
     return found
 
 
-def _gain(job: AdaptJob, split: Path, before: SSHR, after: SSHR, on_step: OnStep) -> Gain:
-    images = read_split(split, job.profile)
-    refuse_other_classes(split, images, job.profile)
-    return measure_gain(before, after, job.profile, images, on_step)
+def _labelled(split: Path, profile: Profile) -> tuple[TruthImage, ...]:
+    images = read_split(split, profile)
+    refuse_other_classes(split, images, profile, may_relabel=False)
+    return images
 
 
 def _record(

@@ -175,6 +175,7 @@ def test_a_slide_of_another_kind_is_left_out(job: AdaptJob, scanned: Path, tmp_p
         ({"training": Path("nowhere")}, "nowhere cannot be read"),
         ({"qualify": Path("nowhere")}, "no folders img and mask"),
         ({"patches": 0}, "`patches` is 0; give a whole number"),
+        ({"patches": 2}, "`patches` is 2, too few for one of each of 3 slides"),
         ({"profile": load_profile("luad")}, "leave `profile` out"),
     ],
 )
@@ -184,6 +185,25 @@ def test_wrong_usage_is_one_line_before_any_work(
     with pytest.raises(SshrDeployError, match=words):
         adapt(replace(job, **fields))  # type: ignore[arg-type]
     assert not job.out.exists()
+
+
+def test_labels_that_cannot_be_used_are_told_before_any_tissue_is_measured(
+    job: AdaptJob, scanned: Path, profile: Profile, tmp_path: Path
+) -> None:
+    split = tmp_path / "labelled"
+    for name in ("img", "mask"):
+        (split / name).mkdir(parents=True)
+    Image.open(scanned / "0.png").save(split / "img" / "0.png")
+    mask = Image.new("P", (224, 224))
+    mask.putpalette([0, 0, 0] * (profile.num_classes - 1) + [255, 255, 255])
+    mask.putpixel((0, 0), profile.num_classes - 1)
+    steps: list[str] = []
+    for value in (mask, Image.new("L", (224, 224), profile.num_classes + 7)):
+        value.save(split / "mask" / "0.png")
+        with pytest.raises(SshrDeployError) as caught:
+            adapt(replace(job, qualify=split), steps.append)
+        assert "`relabel`" not in str(caught.value)  # there is no such option
+    assert not any("choosing patches" in step for step in steps)
 
 
 def test_neither_the_input_nor_another_file_is_written_over(job: AdaptJob) -> None:
