@@ -108,7 +108,7 @@ def adapt(
         float | None,
         typer.Option(
             help="How far, from 0 (statistics of training) to 1 (those of the slides).",
-            show_default="1",
+            show_default="0.5",
         ),
     ] = None,
     min_spread: Annotated[

@@ -68,7 +68,7 @@ class Tuning:
     depth: str = "b3"
     """Deepest stage whose norms are adapted."""
     balance: Balance = Balance.SLIDES
-    strength: float = 1.0
+    strength: float = 0.5
     """0 leaves the statistics of training, 1 takes those of the new tissue."""
     min_spread: float = 0.1
     """See `retuned`."""

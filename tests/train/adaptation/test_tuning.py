@@ -87,7 +87,7 @@ def test_the_training_set_itself_changes_nothing(
     shares = shares_of(predicted_cells(model, profile, patches).labels, 3)
     for balance in Balance:
         adapted = adapt_network(
-            model, profile, patches, training, shares, Tuning("b7", balance, min_spread=0.0)
+            model, profile, patches, training, shares, Tuning("b7", balance, 1.0, min_spread=0.0)
         )
         for name, value in adapted.state_dict().items():
             torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-6, atol=1e-6)
@@ -111,7 +111,7 @@ def test_a_change_of_the_pixels_is_undone(model: SSHR, profile: Profile, patches
         changed,
         own_statistics(model),
         None,
-        Tuning("b7", Balance.SLIDES, min_spread=0.0),
+        Tuning("b7", Balance.SLIDES, strength=1, min_spread=0.0),
     )
     left = np.abs(predicted_cells(adapted, profile, changed).prob - before).max()
     unadapted = np.abs(predicted_cells(model, profile, changed).prob - before).max()
