@@ -50,13 +50,13 @@ from sshr_deploy.train.model_session import ModelSession
 Pixels = NDArray[np.uint8]
 CONDITIONS = ("clean", "eosin-1.4", "haematoxylin-0.7", "gamma-0.7", "gamma-1.4", "tint", "blur")
 FEW = ("clean", "gamma-1.4", "tint")
-"""Conditions of the settings beside the default."""
+"""Conditions of most settings."""
 SETTINGS = (
-    *(Tuning(depth, Balance.SLIDES) for depth in ("b3", "b2", "b4", "b7")),
-    *(Tuning(depth, Balance.CLASSES) for depth in ("b3", "b7")),
-    *(Tuning("b3", balance, strength=0.5) for balance in (Balance.SLIDES, Balance.CLASSES)),
+    *(Tuning(depth, Balance.SLIDES, strength=1) for depth in ("b3", "b2", "b4", "b7")),
+    *(Tuning(depth, Balance.CLASSES, strength=1) for depth in ("b3", "b7")),
 )
-ALL_CONDITIONS = ALONE = (Tuning(), Tuning("b3", Balance.SLIDES), Tuning("b7", Balance.SLIDES))
+"""Beside the default."""
+ALL_CONDITIONS = ALONE = (Tuning(), SETTINGS[0])
 _FIELDS = field_geometry(CPU_FIELD_PX)
 _MOST_OF_ONE_CLASS = 24
 
@@ -184,7 +184,7 @@ def measure_adaptation(
         table.fixed("as trained", trained, changes[name])
         if learned:
             table.fixed("precise", model, changes[name])
-    for tuning in (Tuning(),) if quick else (Tuning(), *(t for t in SETTINGS if t != Tuning())):
+    for tuning in (Tuning(), *(() if quick else SETTINGS)):
         for name in conditions if tuning in ALL_CONDITIONS else few:
             table.left_out(model, known, tuning, changes[name])
         for label, of_class in _one_class(training, clean) if tuning in ALONE else ():
