@@ -23,16 +23,18 @@ import json
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from sshr_deploy.errors import BundleError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.manifest import READABLE_VERSIONS, Artifact, FieldGraphs, FileEntry, Manifest
 from sshr_deploy.profiles import describe_validation
+
+if TYPE_CHECKING:  # `doctor` loads bundles where NumPy may be broken
+    import numpy as np
+    from numpy.typing import NDArray
 
 MANIFEST_NAME = "manifest.json"
 FIRST_LAYER_NAME = "first-layer.npy"
@@ -89,6 +91,8 @@ class Bundle:
         Raises:
             BundleError: they are not there, or cannot be used.
         """
+        import numpy as np
+
         known = self.manifest.model.known_tissue
         if known is None:
             return None

@@ -74,7 +74,10 @@ NAMED = ("export it with --engine", "`sshr-deploy ", "pip install", "--nproc-per
 PROGRAMS = (
     *(
         f"benchmarks/{name}"
-        for name in ("gpu_", "hfrm_forms", "constructed_", "field_", "modes", "seamless")
+        for name in (
+            *("adaptation", "constructed_", "field_", "fit_curve", "gpu_", "hfrm_forms"),
+            *("modes", "seamless"),
+        )
     ),
     "runtime/kernels/",
 )

@@ -41,7 +41,7 @@ def test_published_rates_and_decay_of_each_kind_of_parameter() -> None:
 
 
 def test_everything_that_learns_is_in_one_group_once() -> None:
-    recipe = load_recipe("scratch")
+    recipe = replace(load_recipe("scratch"), learning_rate=0.01, bias_factor=2.0)
     model = _model(recipe)
     groups = build_optimiser(model, recipe).param_groups
     listed = [id(p) for group in groups for p in group["params"]]

@@ -34,7 +34,7 @@ def test_the_document_is_json_with_these_keys() -> None:
     assert json.loads(json.dumps(document))["engines"][0]["lacks"] == []
     assert list(document) == [
         "schema", "ready", "usable", "version", "machine", "gpus", "no_gpu", "libraries",
-        "onnxruntime", "engines", "commands", "conflicts", "bundle",
+        "onnxruntime", "engines", "commands", "conflicts", "bundle", "slides",
     ]  # fmt: skip
     assert document["schema"] == 1
     assert set(document["machine"]) == {"platform", "python", "processor", "memory_mib"}
