@@ -30,7 +30,7 @@ from sshr_deploy.bundle import file_entry
 from sshr_deploy.geometry import CPU_FIELD_PX, field_geometry
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.batch_norms import Moments, measure, set_statistics
-from sshr_deploy.model.checkpoint import load_checkpoint, read_header, read_profile
+from sshr_deploy.model.checkpoint import load_checkpoint, read_profile
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.evaluation.split import read_split, read_truth
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
@@ -41,6 +41,7 @@ from sshr_deploy.train.adaptation.tuning import (
     Balance,
     Tuning,
     adapt_network,
+    norms_learned,
     predicted_cells,
     shares_of,
 )
@@ -81,8 +82,7 @@ class _Image:
     def patches(self) -> Pixels:  # [n, 224, 224, 3]
         height, width = self.truth.shape
         parts = parts_of(height, width, LargeImages.TILES)
-        cut = [self.rgb[part.top : part.bottom, part.left : part.right] for part in parts]
-        return np.stack([resize_to_patch(part) for part in cut])
+        return np.stack([resize_to_patch(part.of(self.rgb)) for part in parts])
 
 
 class Table:
@@ -166,7 +166,7 @@ def measure_adaptation(
     """
     environment = describe_environment()
     profile, trained = read_profile(checkpoint), load_checkpoint(checkpoint)
-    learned = '"batch_norm": "learn"' in read_header(checkpoint).get("recipe", "")
+    learned = norms_learned(checkpoint)
     training = read_training_set(dataset, profile)
     clean = np.stack([resize_to_patch(read_image(patch.path)) for patch in training])
     model = copy.deepcopy(trained)

@@ -138,7 +138,7 @@ def _known(checkpoint: Path, model: SSHR, profile: Profile, training: Path | Non
 
 def _fit(known: KnownTissue, model: SSHR, profile: Profile, images: Sequence[Pixels]) -> Fit:
     patches = [
-        resize_to_patch(rgb[part.top : part.bottom, part.left : part.right])
+        resize_to_patch(part.of(rgb))
         for rgb in images
         for part in parts_of(rgb.shape[0], rgb.shape[1], LargeImages.TILES)
     ]

@@ -107,11 +107,9 @@ def export_bundle(
     state = out.with_name(f"{out.name}.int8-search")
     _check(out, state, options, overwrite=overwrite)
     carried = check_labels(checkpoint, profile, relabel=relabel)
-    header = read_header(checkpoint)
-    known_tissue_of(header, str(checkpoint))
-    adaptation_of(header, str(checkpoint))
     on_step(f"reading {checkpoint}")
     model = _read(checkpoint, profile)
+    facts = _facts(model, checkpoint)
     if carried == profile:
         carried = None
     if carried is not None:
@@ -130,7 +128,7 @@ def export_bundle(
         with partial_folder(out) as partial, partial_folder(scratch_name) as scratch:
             reference = reference_from(model, patches)
             job = ExportJob(model, profile, reference, partial, scratch, state, options, on_step)
-            _fill(job, patches, checkpoint, carried, rule_fit)
+            _fill(job, patches, facts, carried, rule_fit)
             replace_folder(partial, out)
             if Precision.INT8 in options.precisions:
                 clear_state(state)
@@ -206,15 +204,17 @@ def _difference(carried: Profile, profile: Profile) -> str:
 def _fill(
     job: ExportJob,
     patches: PatchSet,
-    checkpoint: Path,
+    facts: ModelFacts,
     carried: Profile | None,
     rule_fit: RuleFit | None,
 ) -> None:
     """Write all files of the bundle into the job's folder, and prove them."""
+    if facts.known_tissue is not None:
+        np.save(job.folder / FIRST_LAYER_NAME, job.model.conv1a.weight.detach().numpy())
     write_reference(job.folder / REFERENCE_NAME, job.reference)
     made = make_artifacts(job)
     fields = _field_graphs(job, patches, made.mixes, rule_fit)
-    write_manifest(job.folder, _manifest(checkpoint, carried, job, made.artifacts, fields))
+    write_manifest(job.folder, _manifest(facts, carried, job, made.artifacts, fields))
     prove_here(load_bundle(job.folder), job.on_step)
 
 
@@ -237,33 +237,34 @@ def _field_graphs(
     )
 
 
+def _facts(model: SSHR, checkpoint: Path) -> ModelFacts:
+    header = read_header(checkpoint)
+    return ModelFacts(
+        width=model.config.width,
+        num_classes=model.config.num_classes,
+        parameters=sum(p.numel() for p in model.parameters()),
+        gflop_per_patch=flop_per_input(model) / 1e9,
+        checkpoint_name=checkpoint.name,
+        checkpoint_sha256=file_entry(checkpoint).sha256,
+        metadata={k: v for k, v in header.items() if k not in _NOT_COPIED},
+        known_tissue=known_tissue_of(header, str(checkpoint)),
+        adaptation=adaptation_of(header, str(checkpoint)),
+    )
+
+
 def _manifest(
-    checkpoint: Path,
+    facts: ModelFacts,
     carried: Profile | None,
     job: ExportJob,
     artifacts: list[Artifact],
     fields: FieldGraphs | None,
 ) -> Manifest:
-    model, header = job.model, read_header(checkpoint)
-    known_tissue = known_tissue_of(header, str(checkpoint))
-    if known_tissue is not None:
-        np.save(job.folder / FIRST_LAYER_NAME, model.conv1a.weight.detach().numpy())
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created_utc=now_utc(),
         profile=job.profile,
         carried_profile=carried,
-        model=ModelFacts(
-            width=model.config.width,
-            num_classes=model.config.num_classes,
-            parameters=sum(p.numel() for p in model.parameters()),
-            gflop_per_patch=flop_per_input(model) / 1e9,
-            checkpoint_name=checkpoint.name,
-            checkpoint_sha256=file_entry(checkpoint).sha256,
-            metadata={k: v for k, v in header.items() if k not in _NOT_COPIED},
-            known_tissue=known_tissue,
-            adaptation=adaptation_of(header, str(checkpoint)),
-        ),
+        model=facts,
         tool_versions={
             "sshr-deploy": __version__,
             "python": platform.python_version(),

@@ -137,6 +137,11 @@ _without_warnings = _Silence()
 
 
 def resize_to_patch(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] -> [224, 224, 3] by Pillow's bilinear filter, as published."""
+    """RGB uint8 [H, W, 3] -> [224, 224, 3] by Pillow's bilinear filter, as published.
+
+    Pixels that have that size already are given back.
+    """
+    if rgb.shape[:2] == (PATCH_PX, PATCH_PX):
+        return rgb
     image = Image.fromarray(rgb)
     return np.asarray(image.resize((PATCH_PX, PATCH_PX), Image.Resampling.BILINEAR))

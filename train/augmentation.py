@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.slides.stain import EOSIN_OD, HAEMATOXYLIN_OD
 from sshr_deploy.train.recipe import Augmentation
-from sshr_deploy.train.textures import EOSIN_OD, HAEMATOXYLIN_OD
 
 DAB_OD = (0.27, 0.57, 0.78)
 """Optical density of the third stain of HED, from the table that gives the other two."""

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError, TrainingError, UsageError
-from sshr_deploy.runtime.contract import PATCH_PX
 from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.train.augmentation import augment
@@ -201,11 +200,9 @@ class _Patches(Dataset[_Patch | str]):
         epoch, index = key
         patch = self._patches[index]
         try:
-            rgb = read_image(patch.path)
+            rgb = resize_to_patch(read_image(patch.path))
         except InputError as error:  # as text: torch would wrap an exception in its traceback
             return str(error)
-        if rgb.shape != (PATCH_PX, PATCH_PX, 3):
-            rgb = resize_to_patch(rgb)
         rgb = augment(rgb, self._augmentation, _generator(self._seed, epoch, index))
         return _Patch(rgb, patch.labels, index)
 

@@ -16,7 +16,6 @@ from typing import Annotated
 
 import torch
 from pydantic import Field, TypeAdapter
-from safetensors import safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,6 +25,8 @@ from sshr_deploy.model.checkpoint import (
     POSITION_KEY,
     RESUME_PREFIX,
     load_checkpoint,
+    read_aside,
+    read_header,
     save_checkpoint,
 )
 from sshr_deploy.train.meter import EpochMeter
@@ -98,9 +99,8 @@ def load_run(
         raise TrainingError(f"{path} is of another width or class count than the run; restore it")
     (average or model).load_state_dict(loaded.state_dict())
     try:
-        with safe_open(path, framework="pt") as file:
-            position = _POSITION.validate_json((file.metadata() or {})[POSITION_KEY])
-            state = {k: file.get_tensor(k) for k in file.keys() if k.startswith(RESUME_PREFIX)}  # noqa: SIM118
+        position = _POSITION.validate_json(read_header(path)[POSITION_KEY])
+        state = read_aside(path, RESUME_PREFIX)
         if average is not None:
             like = model.state_dict()
             trained = {name: _checked(state[f"{_TRAINED}{name}"], like[name]) for name in like}

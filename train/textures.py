@@ -15,14 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.slides.stain import EOSIN_OD, HAEMATOXYLIN_OD
+
 CLASS_NAMES = ("dense nuclei", "pink fibres", "small round cells", "dark layers")
 GLASS = len(CLASS_NAMES)
 """Value of empty glass in a label map."""
-
-HAEMATOXYLIN_OD = (0.65, 0.70, 0.29)
-EOSIN_OD = (0.07, 0.99, 0.11)
-"""Optical density of each stain in R, G, B. Ruifrok and Johnston, "Quantification of histochemical
-staining by color deconvolution", Anal. Quant. Cytol. Histol. 23, 2001, table of stain vectors."""
 
 _MIN_SHARE = 0.03
 """A texture that would cover less than this of a patch is left out of it."""

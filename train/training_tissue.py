@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sshr_deploy.errors import InputError
-from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.known_tissue import KNOWN_TISSUE_KEY, Appearance, KnownTissue
 from sshr_deploy.model import SSHR
 from sshr_deploy.model.batch_norms import Moments, measure, moments_as_tensors, set_statistics
@@ -52,7 +50,8 @@ class TrainingTissue:
         """Read them; `InputError` if one cannot be read."""
         count = min(job.recipe.precise_statistics, len(patches))
         chosen = np.linspace(0, len(patches) - 1, count).round().astype(int)
-        self.rgb = np.stack([_read(patches[i]) for i in chosen])  # [P, 224, 224, 3]
+        clean = [resize_to_patch(read_image(patches[i].path)) for i in chosen]
+        self.rgb = np.stack(clean)  # [P, 224, 224, 3]
         self._source = f"{count} of {len(patches)} training patches of {job.dataset.name}"
         self._profile, self._warn = job.profile, warn
         self._learned = job.recipe.batch_norm is BatchNormMode.LEARN
@@ -105,8 +104,3 @@ def _plain(model: SSHR) -> SSHR:
         plain = SSHR(model.config)
     plain.load_state_dict(model.state_dict(), assign=True)
     return plain.eval()
-
-
-def _read(patch: TrainingPatch) -> NDArray[np.uint8]:
-    rgb = read_image(patch.path)
-    return rgb if rgb.shape == (PATCH_PX, PATCH_PX, 3) else resize_to_patch(rgb)

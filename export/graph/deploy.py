@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sshr_deploy.export.graph.fused_head import fused_heads
 from sshr_deploy.geometry import PATCH, Geometry
-from sshr_deploy.model import HFRM, IMAGENET_MEAN, IMAGENET_STD, SSHR, Inference
+from sshr_deploy.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from sshr_deploy.model import HFRM, SSHR, Inference
 from sshr_deploy.model.resnet38d import Features
 
 

@@ -38,6 +38,7 @@ from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.version import __version__
 
 if TYPE_CHECKING:  # it needs pydantic, which may be broken
+    from sshr_deploy.bundle import Bundle
     from sshr_deploy.manifest import Artifact
 
 _ENGINE_PACKAGES = sorted({kind.package for kind in KINDS if kind.package is not None})
@@ -101,23 +102,25 @@ def judge(
 
 
 def _look_at_bundle(model: Path, slides: Path | None) -> tuple[BundleFacts, tuple[SlideLook, ...]]:
-    bundle = check_bundle(model)
-    if slides is None or bundle.error is not None:
-        return bundle, ()
     from sshr_deploy.bundle import load_bundle
+
+    try:
+        bundle = load_bundle(model)
+    except SshrDeployError as error:
+        return BundleFacts(str(model), str(error), ()), ()
+    if slides is None:
+        return _bundle_facts(model, bundle), ()
     from sshr_deploy.runtime.doctor.slides import look_at_slides
 
-    return bundle, look_at_slides(slides, load_bundle(model))
+    return _bundle_facts(model, bundle), look_at_slides(slides, bundle)
 
 
 def check_bundle(path: Path) -> BundleFacts:
     """Verify the bundle at `path`."""
-    from sshr_deploy.bundle import load_bundle
+    return _look_at_bundle(path, None)[0]
 
-    try:
-        bundle = load_bundle(path)
-    except SshrDeployError as error:
-        return BundleFacts(str(path), str(error), ())
+
+def _bundle_facts(path: Path, bundle: Bundle) -> BundleFacts:
     fields = bundle.manifest.fields
     return BundleFacts(
         str(path),

@@ -29,6 +29,10 @@ class Part(NamedTuple):
     left: int
     right: int
 
+    def of(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Its pixels of an image [H, W, 3]; a view."""
+        return rgb[self.top : self.bottom, self.left : self.right]
+
 
 class Prediction(NamedTuple):
     """Label map and probabilities of one image."""

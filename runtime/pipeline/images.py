@@ -146,10 +146,7 @@ class _PatchImages(ImageWork[K]):
         """See `ImageWork.open`."""
         height, width = rgb.shape[:2]
         places = parts_of(height, width, self.large, self.scale)
-        parts = (
-            (place, resize_to_patch(rgb[place.top : place.bottom, place.left : place.right]))
-            for place in places
-        )
+        parts = ((place, resize_to_patch(place.of(rgb))) for place in places)
         return _PatchImage(key, (height, width), self.profile, len(places)), parts
 
 

@@ -17,7 +17,6 @@ from sshr_deploy.errors import InputError, UsageError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
-from sshr_deploy.runtime.pipeline.image_work import Part
 from sshr_deploy.runtime.pipeline.images import model_scale, parts_of
 from sshr_deploy.runtime.pipeline.patch import read_patch
 from sshr_deploy.runtime.settings import InferSettings
@@ -202,7 +201,7 @@ class _Image:
         self._parts = [
             part
             for part in parts_of(rgb.shape[0], rgb.shape[1], settings.large, scale)
-            if detect_tissue(_cut(rgb, part), profile.mpp_um * scale).mean() >= MIN_TISSUE_SHARE
+            if detect_tissue(part.of(rgb), profile.mpp_um * scale).mean() >= MIN_TISSUE_SHARE
         ]
 
     @property
@@ -211,15 +210,11 @@ class _Image:
 
     def read(self, chosen: Sequence[int]) -> list[NDArray[np.uint8]]:
         rgb = read_image(self._path)
-        return [resize_to_patch(_cut(rgb, self._parts[index])) for index in chosen]
+        return [resize_to_patch(self._parts[index].of(rgb)) for index in chosen]
 
 
 def _open(item: Input, profile: Profile, settings: InferSettings) -> _Input:
     return (_Slide if item.kind == "slide" else _Image)(item.path, profile, settings)
-
-
-def _cut(rgb: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:
-    return rgb[part.top : part.bottom, part.left : part.right]
 
 
 def _shares(places: Sequence[int], limit: int) -> list[int]:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
+from sshr_deploy.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sshr_deploy.known_tissue import Appearance
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 
 _DENSITY = np.log(256 / (np.arange(256) + 1.0)).astype(np.float32)
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, as the network's inputs are
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 def appearance_of(

@@ -19,6 +19,7 @@ from sshr_deploy.runtime.slides.appearance import appearance_of
 from sshr_deploy.runtime.slides.area import read_area
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.reader import SlideReader
+from sshr_deploy.runtime.slides.stain import EOSIN_OD, HAEMATOXYLIN_OD
 
 DIFFERS_FROM, FAR_FROM = 0.4, 0.9
 """Thresholds of the score, chosen on one network of width 8 and tried on another seed with
@@ -31,10 +32,7 @@ scores as high as lighter tissue, which costs far more. Tissue differs as well: 
 SLIDE_PATCHES = 16
 """Of a slide that is measured."""
 
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
-"""Optical density of haematoxylin and of eosin. Ruifrok and Johnston, "Quantification of
-histochemical staining by color deconvolution", Anal. Quant. Cytol. Histol. 23, 2001."""
-
+_STAINS = np.array([HAEMATOXYLIN_OD, EOSIN_OD])
 _STAINS_OF = np.linalg.pinv(_STAINS.T)
 """Concentrations of both from an optical density."""
 _NEITHER = np.cross(*_STAINS) / np.linalg.norm(np.cross(*_STAINS))

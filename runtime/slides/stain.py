@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
 
+HAEMATOXYLIN_OD = (0.65, 0.70, 0.29)
+EOSIN_OD = (0.07, 0.99, 0.11)
+"""Optical density of each stain in red, green and blue, from that table."""
+
 _LONGEST_SIDE_PX = 1024
 """Pictures are shrunk to this: colour needs no detail, and a biopsy of 1 mm keeps 30 px or more."""
 _SMOOTHING_PX = 1.0

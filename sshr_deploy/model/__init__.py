@@ -3,15 +3,13 @@
 from sshr_deploy.model.config import FULL_WIDTH, ModelConfig
 from sshr_deploy.model.hfrm import HFRM
 from sshr_deploy.model.inference import Inference, NetworkOutput, predict
-from sshr_deploy.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from sshr_deploy.model.normalisation import normalise
 from sshr_deploy.model.sshr import HEAD_LOSS_WEIGHTS, SSHR, Cams
 
 __all__ = [
     "FULL_WIDTH",
     "HEAD_LOSS_WEIGHTS",
     "HFRM",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "SSHR",
     "Cams",
     "Inference",

@@ -9,9 +9,11 @@ import json
 import pickle
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -75,12 +77,8 @@ def read_header(path: Path) -> dict[str, str]:
     """
     if path.suffix.lower() != ".safetensors":
         return {}
-    require_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    with _safetensors(path) as file:
+        return file.metadata() or {}
 
 
 def read_profile(path: Path) -> Profile:
@@ -193,13 +191,9 @@ def read_aside(path: Path, prefix: str) -> dict[str, Tensor]:
     """
     if path.suffix.lower() != ".safetensors":
         return {}
-    require_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    with _safetensors(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}
 
 
 def require_file(path: Path) -> None:
@@ -236,14 +230,21 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
     raise CheckpointError(f"{path} is neither .safetensors nor .pth; convert it to one of them")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(CONFIG_KEY)
-            names = [name for name in file.keys() if not name.startswith(_ASIDE)]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
+    with _safetensors(path) as file:
+        header = (file.metadata() or {}).get(CONFIG_KEY)
+        names = [name for name in file.keys() if not name.startswith(_ASIDE)]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
     if header is None:
         return tensors, None
     try:

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from sshr_deploy.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalise(rgb: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -116,15 +116,13 @@ def adapt(job: AdaptJob, on_step: OnStep = tell_nobody) -> Adaptation:
     before = predicted_cells(model, job.profile, found.patches)
     guard.hear(objections_to_labels(before, names))
     adapted = adapt_network(
-        *(
-            model,
-            job.profile,
-            found.patches,
-            known.moments,
-            known.class_shares,
-            job.tuning,
-            on_step,
-        ),
+        model,
+        job.profile,
+        found.patches,
+        known.moments,
+        known.class_shares,
+        job.tuning,
+        on_step,
         labels=before.labels,
     )
     on_step(f"labelling {len(found.patches)} patches with the adapted network")

@@ -97,11 +97,8 @@ def _confusions(
     model: SSHR, profile: Profile, images: Sequence[TruthImage]
 ) -> NDArray[np.int64]:  # [I, N, N + 1]
     patches, fields = ModelSession(model), ModelSession(model, field_geometry(CPU_FIELD_PX))
-    found = [
-        evaluate_split([image], patches, profile, fields=lambda: fields, samples=0)
-        for image in images
-    ]
-    return np.stack([evaluation.tally.confusion for evaluation in found])
+    found = evaluate_split(images, patches, profile, fields=lambda: fields, samples=0)
+    return np.stack([tally.confusion for tally in found.tallies])
 
 
 def _mean_iou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -177,7 +177,7 @@ def training_moments(path: Path, model: SSHR) -> dict[str, Moments]:
         ) from error
     if stored is not None:
         return stored
-    if not _norms_learned(path):
+    if not norms_learned(path):
         raise CheckpointError(
             f"{path} does not say what its batch norms met in training; give the folder of its "
             "training set with `training`"
@@ -191,7 +191,7 @@ def own_statistics(model: SSHR) -> dict[str, Moments]:
     return {name: Moments(mean, variance.sqrt()) for name, (mean, variance) in pairs.items()}
 
 
-def _norms_learned(path: Path) -> bool:
+def norms_learned(path: Path) -> bool:
     """Whether a checkpoint's recipe let batch norms learn; False where it names no recipe."""
     text = read_header(path).get("recipe")
     if text is None:

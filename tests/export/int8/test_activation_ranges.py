@@ -22,7 +22,7 @@ from sshr_deploy.export.int8.activation_ranges import (
     quantisation_error,
     range_of,
 )
-from sshr_deploy.model import IMAGENET_MEAN, IMAGENET_STD
+from sshr_deploy.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sshr_deploy.model.checkpoint import load_checkpoint
 from tests.export.chain_graph import write_chain
 
