@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,24 +21,25 @@ from sshr_deploy.runtime.pipeline.result_folders import (
     write_summary,
 )
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
-from sshr_deploy.runtime.pipeline.work import Work
+from sshr_deploy.runtime.pipeline.run_lock import RunLock
 
 
 class Endings:
-    """Inputs of a run that have ended, in their order.
+    """How inputs end whose results go below `out`.
 
     `earlier` and `fresh_folder` are for any thread, all else for that of the run.
     """
 
-    def __init__(self, work: Work, context: Context, reporter: Reporter) -> None:
-        self.work, self.context, self.reporter = work, context, reporter
-        self.folders = ResultFolders(work.out)
-        self.results: list[InputResult] = []
+    def __init__(self, out: Path, lock: RunLock, context: Context, reporter: Reporter) -> None:
+        self._out, self._lock, self._context, self._reporter = out, lock, context, reporter
+        self.folders = ResultFolders(out)
+        self.ended: deque[InputResult] = deque()
+        """In their order; whoever takes them away removes them."""
 
     def add(self, result: InputResult) -> None:
         """Record how an input ended, and tell the reporter."""
-        self.results.append(result)
-        self.reporter.input_finished(result)
+        self.ended.append(result)
+        self._reporter.input_finished(result)
 
     @contextmanager
     def guarded(self, item: Input) -> Iterator[None]:
@@ -50,7 +52,7 @@ class Endings:
             self._failed(item, error)
             raise
         except Exception as error:
-            log = self.work.out / item.relative / ERROR_NAME
+            log = self._out / item.relative / ERROR_NAME
             with suppress(OSError):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
@@ -61,20 +63,20 @@ class Endings:
             self._failed(item, SshrDeployError(defect))
 
     def _failed(self, item: Input, reason: SshrDeployError) -> None:
-        if not self.work.lock.is_lost():  # or they may be another run's by now
+        if not self._lock.is_lost():  # or they may be another run's by now
             self.folders.discard(item.relative)
-        text = self.context.wording(str(reason))
+        text = self._context.wording(str(reason))
         self.add(InputResult(item.path, item.kind, "failed", text, error=reason))
 
     def earlier(self, item: Input, fingerprint: str) -> InputResult | None:
         """What an earlier run did of this; refuses to replace the result of another input."""
-        if self.context.settings.overwrite:
+        if self._context.settings.overwrite:
             return None
-        folder = self.work.out / item.relative
+        folder = self._out / item.relative
         summary = read_summary(folder)
         if summary is None:
             return None
-        same = summary.key == self.context.key(fingerprint, summary)
+        same = summary.key == self._context.key(fingerprint, summary)
         same = same and is_whole(folder, summary)
         path, other = str(item.path.absolute()), summary.input.path
         if other != path and (not same or _is_another_file(Path(other), item.path)):
@@ -86,11 +88,12 @@ class Endings:
             return None
         if other != path:  # the input was moved since
             move_summary(folder, path)
+        self.folders.tidy(item.relative)
         return InputResult(item.path, item.kind, "skipped", summary=summary)
 
     def fresh_folder(self, item: Input) -> Path:
         """The folder of an input's results, empty; refuses to write where another run does."""
-        self.work.lock.check()
+        self._lock.check()
         return self.folders.fresh(item.relative)
 
     def finish(self, item: Input, fingerprint: str, result: SlideResult | PatchResult) -> None:
@@ -99,11 +102,11 @@ class Endings:
         Raises:
             OutputError: it cannot be written, or another run writes here now.
         """
-        self.work.lock.check()
+        self._lock.check()
         summary = summary_of(
-            result, self.context, path=item.path, relative=item.relative, fingerprint=fingerprint
+            result, self._context, path=item.path, relative=item.relative, fingerprint=fingerprint
         )
-        write_summary(self.work.out / item.relative, summary)
+        write_summary(self._out / item.relative, summary)
         self.folders.keep(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=summary))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -20,6 +20,8 @@ from sshr_deploy.runtime.pipeline.unit_store import Unit
 I = TypeVar("I")  # noqa: E741  (an input)
 S = TypeVar("S")
 CheckStop = Callable[[], None]
+Take = Callable[[], I | None]
+"""Gives the next input, or None where there is none at the moment; it is asked again then."""
 Plan = Callable[[I, CheckStop], SlideWork | S]
 """Plans an input, in a thread of its own, or says how it ended already."""
 
@@ -88,7 +90,7 @@ class Feed(Closing, Generic[I, S]):
 
     def __init__(
         self,
-        items: Iterable[I],
+        take: Take[I],
         plan: Plan[I, S],
         check_stop: CheckStop,
         on_planned: Callable[[UnderWay[I, S], SlideWork], None],
@@ -99,7 +101,7 @@ class Feed(Closing, Generic[I, S]):
         """Begin to plan the first input.
 
         Args:
-            items: the inputs.
+            take: gives the inputs.
             plan: called for each in its turn.
             check_stop: given to it.
             on_planned: told of each slide, before its units are read.
@@ -110,7 +112,7 @@ class Feed(Closing, Generic[I, S]):
         """Inputs that have begun; the flow takes them away."""
         self.next: UnderWay[I, S] | None = None
         """The one that is being planned."""
-        self._items, self._plan, self._check_stop = iter(items), plan, check_stop
+        self._take, self._plan, self._check_stop = take, plan, check_stop
         self._on_planned, self._batch, self._readers = on_planned, batch, readers
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="plan")
         self._current: UnderWay[I, S] | None = None  # whose units are being read
@@ -124,6 +126,8 @@ class Feed(Closing, Generic[I, S]):
 
     def next_batch(self) -> tuple[Batch[I, S], NDArray[np.uint8]] | None:
         """Units that are read and their pixels [B, height, width, 3]; None if none is at hand."""
+        if self.next is None:  # there may be an input by now
+            self._plan_next()
         while True:
             self._read_ahead()
             if not self._readings:
@@ -195,8 +199,9 @@ class Feed(Closing, Generic[I, S]):
         return True
 
     def _plan_next(self) -> None:
-        self.next = None
-        for item in self._items:
-            self.next = UnderWay(item, self._planner.submit(self._plan, item, self._check_stop))
-            self.under_way.append(self.next)
+        item = self._take()
+        if item is None:
+            self.next = None
             return
+        self.next = UnderWay(item, self._planner.submit(self._plan, item, self._check_stop))
+        self.under_way.append(self.next)

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic
 
@@ -36,7 +36,7 @@ from sshr_deploy.closing import Closing
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.contract import MaskRule, Session
 from sshr_deploy.runtime.machine.clock import Stopwatch, Turns
-from sshr_deploy.runtime.pipeline.feed import Batch, Feed, I, Plan, S, UnderWay
+from sshr_deploy.runtime.pipeline.feed import Batch, Feed, I, Plan, S, Take, UnderWay
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.reporting import Reporter
@@ -52,11 +52,14 @@ class Stopped(Exception):  # noqa: N818  (no error)
 
 
 class Flow(Closing, Generic[I, S]):
-    """Takes inputs through plan, read, engine and finish; see the module. Iterate over it once."""
+    """Takes inputs through plan, read, engine and finish; see the module. Iterate over it once.
+
+    It ends when all inputs that have begun have ended and `take` gives no other.
+    """
 
     def __init__(
         self,
-        items: Iterable[I],
+        take: Take[I],
         plan: Plan[I, S],
         session: Session,
         rule: MaskRule | None,
@@ -70,7 +73,7 @@ class Flow(Closing, Generic[I, S]):
         """Begin to plan the first input.
 
         Args:
-            items: the inputs.
+            take: gives the inputs; called in the caller's thread.
             plan: called for each in its turn, with what it has to call often.
             session: the network.
             rule: of label maps, for tiles as published; None keeps CAMs.
@@ -88,9 +91,7 @@ class Flow(Closing, Generic[I, S]):
         self._fed: deque[UnderWay[I, S]] = deque()  # of each batch that the engine has
         self._broken = False  # the engine
         self._unsaid: Exception | None = None  # by it, where each of its slides has its own
-        self._feed = Feed(
-            items, plan, self._check_stop, self._planned, batch=batch, readers=readers
-        )
+        self._feed = Feed(take, plan, self._check_stop, self._planned, batch=batch, readers=readers)
         self._slides = self._feed.under_way
 
     def __iter__(self) -> Generator[tuple[I, SlideWork | S | Exception], None, None]:

@@ -47,6 +47,11 @@ class ResultFolders:
             self._ours[relative] = ours
         return folder
 
+    def tidy(self, relative: Path) -> None:
+        """Remove what a run left beside whole results that was killed as it had finished them."""
+        with suppress(OSError):  # the results are good
+            remove_abandoned(self._out / relative)
+
     def keep(self, relative: Path) -> None:
         """The input is done: its folder stays."""
         self._ours.pop(relative, None)

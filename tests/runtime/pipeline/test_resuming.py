@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sshr_deploy.atomic import partial_name
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.geometry import PATCH, Geometry
@@ -150,3 +154,17 @@ def test_ctrl_c_while_files_are_written_keeps_all_fields(
     again = Session()
     assert Runner(bundle, again)(source, out).exit_code == 0
     assert again.batches == [], "nothing was left to compute"
+
+
+def test_what_was_left_beside_whole_results_goes(bundle: Bundle, tmp_path: Path) -> None:
+    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
+    Runner(bundle, Session())(source, out)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                           capture_output=True, text=True, check=True)  # fmt: skip
+    host = re.fullmatch(r"\.x\.(.*)-\d+-\w+\.partial", partial_name("x"))
+    assert host is not None
+    left = out / "0.tif" / f".units.{host[1]}-{int(ended.stdout)}-00000000.partial"
+    left.write_bytes(b"killed after summary.json")
+    result = Runner(bundle, Session())(source, out)
+    assert [r.status for r in result.results] == ["skipped"]
+    assert not left.exists()
