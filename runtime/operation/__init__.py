@@ -1,0 +1,1 @@
+"""What an operator needs of a program that runs unattended: events, metrics, health, hooks."""

@@ -1,0 +1,1 @@
+"""Folders that are watched for slides: arrivals, the queue of slides, and the service."""

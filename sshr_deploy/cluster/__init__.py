@@ -1,0 +1,1 @@
+"""Slides on several GPUs or machines, by Ray."""
