@@ -94,13 +94,12 @@ class SlideWork(Closing):
             return self.units.read(reader, unit)
 
     def keep(self, units: Sequence[Unit], output: Output) -> None:
-        """Keep what the network says of units.
+        """Keep what the network says of a batch of units.
 
         Raises:
             OutputError: the disk is full.
         """
-        for index, unit in enumerate(units):
-            self._store.put(unit, self.units.record(output, index))
+        self._store.put({u: self.units.record(output, i) for i, u in enumerate(units)})
 
     def finish(self, check_stop: Callable[[], None]) -> None:
         """Write mask, overlay and regions; `check_stop` is called often, what it raises ends it.
@@ -139,7 +138,7 @@ class SlideWork(Closing):
     def leave(self) -> None:
         """Close, but leave what was kept for the next run."""
         self._reader.close()
-        self._store.keep()
+        self._store.leave()
 
     def close(self) -> None:
         """Close the slide, and delete what was kept of it."""
