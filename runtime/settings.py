@@ -62,6 +62,8 @@ class RunOptions(TypedDict, total=False):
     """A name of `Mode`; without it seamless, where the bundle has graphs for fields."""
     readers: int | None
     """`InferSettings.readers`."""
+    max_slide_minutes: float | None
+    """`InferSettings.max_slide_minutes`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class InferSettings:
     any_stain: bool = False
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
+    max_slide_minutes: float | None = None
+    """A slide that takes longer fails, and another run may go on with it; None for no limit. No
+    part of the key either."""
 
     def changed(self, options: RunOptions) -> InferSettings:
         """These settings with some of them chosen anew.
@@ -108,11 +113,18 @@ class InferSettings:
             any_stain=_flag("any_stain", options.get("any_stain", self.any_stain)),
             overwrite=_flag("overwrite", options.get("overwrite", self.overwrite)),
             readers=options.get("readers", self.readers),
+            max_slide_minutes=_number(
+                "max_slide_minutes", options.get("max_slide_minutes", self.max_slide_minutes)
+            ),
         )
 
     def __post_init__(self) -> None:
         if self.readers is not None:
             check_count("readers", self.readers, MAX_READERS)
+        if self.max_slide_minutes is not None and not self.max_slide_minutes > 0:
+            raise UsageError(
+                f"`max_slide_minutes` is {self.max_slide_minutes:g}; give a number above 0"
+            )
 
 
 @dataclass(frozen=True)

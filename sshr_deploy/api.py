@@ -37,6 +37,7 @@ from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounte
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -152,9 +153,16 @@ class Model(Closing):
             raise run.outcome.stopped_by
 
     def start(
-        self, work: Work, settings: InferSettings, reporter: Reporter, wording: Wording = str
+        self,
+        work: Work,
+        settings: InferSettings,
+        reporter: Reporter,
+        wording: Wording = str,
+        stop: StopRequest | None = None,
     ) -> Run:
         """A run that is done by iterating over it, for those who watch it themselves.
+
+        `stop` may end it early: it is left resumable, and KeyboardInterrupt is raised.
 
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
@@ -162,7 +170,8 @@ class Model(Closing):
         mode = choose_mode(settings.mode, self.bundle)
         notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
         settings = replace(settings, mode=mode)
-        return Run(work, Context(self.bundle, self.sessions, settings, wording, notes), reporter)
+        context = Context(self.bundle, self.sessions, settings, wording, notes)
+        return Run(work, context, reporter, stop=stop)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec

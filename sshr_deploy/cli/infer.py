@@ -18,6 +18,7 @@ from sshr_deploy.cli.options import (
     EngineOption,
     ForceMppOption,
     LargeOption,
+    MaxSlideMinutesOption,
     ModelOption,
     MppOption,
     NoBuildOption,
@@ -25,6 +26,7 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
+from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import (
     InferSettings,
@@ -81,6 +83,7 @@ def infer(
     ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
+    max_slide_minutes: MaxSlideMinutesOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -100,6 +103,7 @@ def infer(
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -111,7 +115,9 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        max_slide_minutes=max_slide_minutes,
     )
+    stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
     with prepare_run(source, out, settings) as work:
@@ -128,7 +134,8 @@ def infer(
                 )
             try:
                 with make_reporter(quiet=quiet) as reporter:
-                    run = opened.start(work, opened.settings, reporter, as_options)
+                    run = opened.start(work, opened.settings, reporter, as_options, stop)
+                    stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
                         say(note)
                     for _ in run:  # the reporter tells how each input ended
