@@ -38,6 +38,7 @@ from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -145,7 +146,8 @@ class Model(Closing):
         """
         watcher = TileCounter(options.pop("on_tiles", no_tiles))
         settings, folder = self.settings.changed(options), Path(out).absolute()
-        with prepare_run(Path(source), Path(out), settings) as work:
+        terms = terms_of(self.bundle.manifest, self.bundle.manifest_sha256, settings)
+        with prepare_run(Path(source), Path(out), settings, terms) as work:
             run = self.start(work, settings, watcher)
             with closing(iter(run)) as inputs:
                 yield from (Result(ended, folder) for ended in inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -27,10 +28,13 @@ from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
 from sshr_deploy.runtime.pipeline.results import InputResult, Kind
-from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.settings import Mode
+
+_LOOK_AGAIN_S = 2.0
+"""At inputs that other runs are at, where nothing else is left."""
 
 
 class Workforce(Protocol):
@@ -113,14 +117,20 @@ class Processing(Closing):
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""
-        while (kind := intake.kind()) is not None:
-            yield from self._slides(intake) if kind == "slide" else self._patches(intake)
+        while True:
+            while (kind := intake.kind()) is not None:
+                yield from self._slides(intake) if kind == "slide" else self._patches(intake)
+            if not intake.aside:
+                return
+            if self._stop.wait(_LOOK_AGAIN_S):
+                self._stop.check()
+            intake.look_again()
 
     def _slides(self, intake: _Intake) -> Iterator[None]:
         context, endings = self._context, self._endings
         settings = context.settings
         session = context.sessions.of_slides(context.mode)
-        flow = Flow(
+        flow = Flow[Input, InputResult | Claim](
             partial(intake.next, "slide"),
             self._plan,
             session,
@@ -139,16 +149,18 @@ class Processing(Closing):
                         raise ended
                     if isinstance(ended, InputResult):
                         endings.add(ended)
+                    elif isinstance(ended, Claim):
+                        intake.aside.append(item)
                     else:
                         endings.finish(item, ended.fingerprint, ended.result())
                 yield
 
-    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
-        """Begin a slide, in the thread that the flow has for it, unless an earlier run did it."""
+    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult | Claim:
+        """Begin a slide, in the thread that the flow has for it, unless another run has it."""
         fingerprint = fingerprint_of(item.path)
-        earlier = self._endings.earlier(item, fingerprint)
-        if earlier is not None:
-            return earlier
+        taken = self._endings.taken(item, fingerprint)
+        if taken is not None:
+            return taken
         folder = self._endings.fresh_folder(item)
         return slide_job.begin_slide(
             item.path, folder, self._context, fingerprint, self._ledger, check_stop
@@ -191,9 +203,11 @@ class Processing(Closing):
             image = None
             with self._endings.guarded(item):
                 fingerprint = fingerprint_of(item.path)
-                earlier = self._endings.earlier(item, fingerprint)
-                if earlier is not None:
-                    self._endings.add(earlier)
+                taken = self._endings.taken(item, fingerprint)
+                if isinstance(taken, InputResult):
+                    self._endings.add(taken)
+                elif taken is not None:
+                    intake.aside.append(item)
                 else:
                     folder = self._endings.fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self._context.profile, self._context.settings
@@ -209,10 +223,21 @@ class _Intake:
     def __init__(self, take: Take[Input]) -> None:
         self._take = take
         self._held: Input | None = None
+        self._again: deque[Input] = deque()
+        self.aside: list[Input] = []
+        """Inputs that other runs are at."""
+
+    def look_again(self) -> None:
+        """Give out once more what was put aside, behind what is new."""
+        self._again += self.aside
+        self.aside.clear()
 
     def kind(self) -> Kind | None:
         """Of the next one; None where there is none at the moment."""
-        self._held = self._held or self._take()
+        if self._held is None:
+            self._held = self._take()
+        if self._held is None and self._again:
+            self._held = self._again.popleft()
         return None if self._held is None else self._held.kind
 
     def next(self, kind: Kind) -> Input | None:

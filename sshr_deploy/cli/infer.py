@@ -97,13 +97,16 @@ def infer(
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
     areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
     run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder are refused.
+    the same settings does only what is left; two at once into one folder share the inputs, on
+    several machines too, if model and settings are the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
+    from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
+    from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -120,7 +123,8 @@ def infer(
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(source, out, settings) as work:
+    terms = terms_of(*read_manifest(model), settings)
+    with prepare_run(source, out, settings, terms) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))
         slides = any(item.kind == "slide" for item in work.found.inputs)
