@@ -87,7 +87,7 @@ def search(
         if not settings.takes(item.relative):
             return Found((source,), [], [], {}, [source])
         return Found((source,), [item], [], {}, [])
-    found = _walk(source, out, settings, place or Path())
+    found = walk(source, out, settings, place or Path())
     if not found.inputs and not found.failures and not found.not_chosen:
         others = f" ({left_out_line(found.left_out)})" if found.left_out else ""
         raise UsageError(
@@ -143,7 +143,8 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(source: Path, out: Path, settings: InferSettings, place: Path) -> Found:
+def walk(source: Path, out: Path, settings: InferSettings, place: Path) -> Found:
+    """Find the inputs below a folder, of which there may be none; see `search`."""
     found: list[Input] = []
     failures: list[InputResult] = []
     others: list[Path] = []

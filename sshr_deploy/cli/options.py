@@ -132,8 +132,8 @@ ForceMppOption = Annotated[
     typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
 ]
 _PATTERN_HELP = (
-    "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be given "
-    "several times; upper and lower case are the same."
+    "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
+    "given several times; upper and lower case are the same."
 )
 IncludeOption = Annotated[
     list[str] | None,
