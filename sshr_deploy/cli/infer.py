@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.operating import (
+    LogJsonOption,
+    OnDoneOption,
+    OnDoneUrlOption,
+    ServeOption,
+    operating,
+)
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
@@ -87,6 +94,10 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
+    log_json: LogJsonOption = None,
+    serve: ServeOption = None,
+    on_done: OnDoneOption = None,
+    on_done_url: OnDoneUrlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
@@ -98,6 +109,7 @@ def infer(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
+    from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.work import prepare_run
@@ -114,7 +126,10 @@ def infer(
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(source, out, settings) as work:
+    operation = operating(
+        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
+    )
+    with operation as (events, health), prepare_run(source, out, settings) as work:
         if work.found.left_out and not quiet:
             say(left_out_line(work.found.left_out))
         slides = any(item.kind == "slide" for item in work.found.inputs)
@@ -127,7 +142,9 @@ def infer(
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
-                with make_reporter(quiet=quiet) as reporter:
+                with make_reporter(quiet=quiet) as shown, started(events, health, info):
+                    health.serves(out)
+                    reporter = EventReporter(shown, events, health, out)
                     run = opened.start(work, opened.settings, reporter, as_options)
                     for note in () if quiet else run.context.notes:
                         say(note)
