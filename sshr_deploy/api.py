@@ -159,10 +159,17 @@ class Model(Closing):
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
+        return Run(work, self.context(settings, wording), reporter)
+
+    def context(self, settings: InferSettings, wording: Wording = str) -> Context:
+        """What all results share that this model makes with `settings`.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
         mode = choose_mode(settings.mode, self.bundle)
         notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
-        settings = replace(settings, mode=mode)
-        return Run(work, Context(self.bundle, self.sessions, settings, wording, notes), reporter)
+        return Context(self.bundle, self.sessions, replace(settings, mode=mode), wording, notes)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec
