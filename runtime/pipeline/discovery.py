@@ -68,7 +68,7 @@ def search(source: Path, out: Path) -> Found:
                 f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
             )
         return Found([Input(source, kind, Path(source.name))], [], {})
-    found = _walk(source, out)
+    found = walk(source, out)
     if not found.inputs and not found.failures:
         others = f" ({left_out_line(found.left_out)})" if found.left_out else ""
         raise UsageError(
@@ -124,7 +124,7 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(source: Path, out: Path) -> Found:
+def walk(source: Path, out: Path) -> Found:
     found: list[Input] = []
     failures: list[InputResult] = []
     others: list[Path] = []
