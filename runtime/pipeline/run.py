@@ -114,7 +114,6 @@ class Run:
         )
         written = write_run(
             work.out,
-            work.source,
             work.found,
             context.profile,
             results,

@@ -16,7 +16,9 @@ from sshr_deploy.cli.options import (
     AnyStainOption,
     BatchOption,
     EngineOption,
+    ExcludeOption,
     ForceMppOption,
+    IncludeOption,
     LargeOption,
     ModelOption,
     MppOption,
@@ -39,17 +41,29 @@ if TYPE_CHECKING:
 
 
 def infer(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
-        ),
-    ],
     model: ModelOption,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Slides, images (PNG, JPEG), or folders of them, searched recursively.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Take the inputs from a file, a path a line, or from stdin with -; with a folder "
+            "as INPUT they lie below it, and their results have the same places.",
+        ),
+    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -98,7 +112,7 @@ def infer(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.runtime.pipeline.discovery import left_out_line
+    from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
@@ -111,12 +125,14 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(source, out, settings) as work:
-        if work.found.left_out and not quiet:
-            say(left_out_line(work.found.left_out))
+    with prepare_run(given_sources(inputs, listed), out, settings) as work:
+        for line in () if quiet else notes_on(work.found):
+            say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
