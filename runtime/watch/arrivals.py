@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State
 from sshr_deploy.runtime.watch.scanning import Files, Scan, WatchedFolder, scan
 
@@ -40,11 +41,13 @@ class Arrivals:
         folders: Sequence[WatchedFolder],
         out: Path,
         events: Events,
+        settings: InferSettings,
         *,
         settle_s: float,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Results go below `out`, which is not searched."""
+        """Results go below `out`, which is not searched; `settings` choose among the slides."""
+        self._settings = settings
         self._queue, self._folders, self._out, self._events = queue, folders, out, events
         self._settle_s, self._clock_s = settle_s, clock_s
         self._since: dict[Path, tuple[str, float]] = {}  # how long each that settles is the same
@@ -73,7 +76,7 @@ class Arrivals:
         if lost is not None and self._clock_s() < lost.next_look_s:
             return
         try:
-            found = scan(folder, self._out)
+            found = scan(folder, self._out, self._settings)
         except OSError as error:
             self._lose(folder.path, error.strerror or str(error))
             return

@@ -223,7 +223,7 @@ class Queue(Closing):
         """Move a slide to one of `ENDED`, which is put down for good as well."""
         with self.writing():
             slide = self.move(path, to, ended_s=now_s, **changes)
-            texts = map(os.fsencode, (path, slide.state, slide.code, slide.reason))
+            texts = (os.fsencode(t) for t in (str(path), slide.state, slide.code, slide.reason))
             self._connection.execute(
                 "INSERT INTO endings (path, state, code, reason, written_s, started_s, ended_s, "
                 f"host) VALUES ({', '.join(['CAST(? AS TEXT)'] * 4)}, ?, ?, ?, ?)",

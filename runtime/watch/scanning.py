@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.runtime.pipeline.discovery import Input, walk
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import companions
 
 
@@ -45,7 +46,7 @@ class Scan:
     """It holds nothing at all, hidden files aside."""
 
 
-def scan(folder: WatchedFolder, out: Path) -> Scan:
+def scan(folder: WatchedFolder, out: Path, settings: InferSettings) -> Scan:
     """Look for slides, by the rules of `discovery`; images (PNG, JPEG) are none.
 
     Raises:
@@ -53,7 +54,7 @@ def scan(folder: WatchedFolder, out: Path) -> Scan:
     """
     with os.scandir(folder.path) as entries:
         is_empty = all(entry.name.startswith(".") for entry in entries)
-    found = walk(folder.path, out)
+    found = walk(folder.path, out, settings, folder.place)
     unreadable = [failure.path for failure in found.failures]
     slides: dict[Input, Files] = {}
     for item in found.inputs:
@@ -64,7 +65,7 @@ def scan(folder: WatchedFolder, out: Path) -> Scan:
         except OSError:  # most often it has just been renamed: the next look will say
             unreadable.append(item.path)
             continue
-        slides[Input(item.path, item.kind, folder.place / item.relative)] = state
+        slides[item] = state
     return Scan(slides, tuple(unreadable), is_empty)
 
 
@@ -98,9 +99,7 @@ def _lacks(path: Path, parts: list[Path]) -> str:
 
 def _below(folder: Path) -> list[Path]:
     return sorted(
-        Path(name) / file
-        for name, _, files in os.walk(folder, onerror=_raise)
-        for file in files
+        Path(name) / file for name, _, files in os.walk(folder, onerror=_raise) for file in files
     )
 
 
