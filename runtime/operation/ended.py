@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 from sshr_deploy.errors import (
     InputError,
@@ -44,8 +45,8 @@ def failure_of(error: SshrDeployError | None) -> Failure:
     return Failure.DEFECT
 
 
-def emit_ended(events: Events, result: InputResult, **more: Fact) -> None:
-    """Emit `SLIDE_DONE` or `SLIDE_FAILED` with facts of the result, and `more`."""
+def emit_ended(events: Events, result: InputResult, out: Path, **more: Fact) -> None:
+    """Emit `SLIDE_DONE` or `SLIDE_FAILED` with facts of a result below `out`, and `more`."""
     summary = result.summary
     if summary is None:
         failure = failure_of(result.error).value
@@ -55,7 +56,7 @@ def emit_ended(events: Events, result: InputResult, **more: Fact) -> None:
         Code.SLIDE_DONE,
         result.path,
         earlier=result.status == "skipped",
-        folder=summary.folder,
+        folder=str((out / summary.folder).absolute()),
         seconds=summary.seconds.get("total"),
         tissue_mm2=summary.tissue_area_mm2,
         **more,

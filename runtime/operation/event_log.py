@@ -64,5 +64,5 @@ class EventLog:
 
 def as_json(event: Event) -> dict[str, str | int | float | bool | None]:
     """An event as one flat object: time_utc, code, slide (null without one), then its facts."""
-    slide = None if event.slide is None else str(event.slide)
+    slide = None if event.slide is None else str(event.slide.absolute())
     return {"time_utc": event.time_utc, "code": event.code.value, "slide": slide, **event.facts}

@@ -30,8 +30,8 @@ class HealthReport:
     started_utc: str
     silent_s: float
     """Since the last sign of life."""
-    running: tuple[str, ...]
-    """Slides under way, by path."""
+    running: int
+    """Slides under way."""
     queue: Mapping[str, int]
     """Slides by state."""
     disk_free_bytes: int | None
@@ -48,8 +48,8 @@ class Health:
         self._started_utc, self._silence = now_utc(), Stopwatch()
         self._queue: QueueCounts = dict
         self._out: Path | None = None
-        self._engine: SessionInfo | None = None
-        self._running: dict[Path, None] = {}
+        self._engine: str | None = None
+        self._running: set[Path] = set()
         self._problems: dict[tuple[str, Path | None], str] = {}
 
     def alive(self) -> None:
@@ -62,7 +62,7 @@ class Health:
 
     def runs_on(self, engine: SessionInfo) -> None:
         """Tell what runs the network."""
-        self._engine = engine
+        self._engine = f"{engine.engine} {engine.precision} on {engine.device}"
 
     def __call__(self, event: Event) -> None:
         """Learn from an event; a listener of `Events`."""
@@ -70,9 +70,9 @@ class Health:
         reason = str(event.facts.get("reason") or "")
         with self._lock:
             if code is Code.SLIDE_STARTED and slide is not None:
-                self._running[slide] = None
+                self._running.add(slide)
             elif code in _SLIDE_ENDS and slide is not None:
-                self._running.pop(slide, None)
+                self._running.discard(slide)
             elif code is Code.DISK_LOW:
                 self._problems["disk", None] = f"disk low: {reason}"
             elif code is Code.DISK_OK:
@@ -86,10 +86,9 @@ class Health:
         """State at this moment."""
         silent_s = self._silence.seconds()
         with self._lock:
-            problems, running = list(self._problems.values()), tuple(map(str, self._running))
+            problems, running = list(self._problems.values()), len(self._running)
         if silent_s > SILENT_S:
             problems.insert(0, f"no sign of life for {silent_s:.0f} s")
-        engine = self._engine
         return HealthReport(
             works=silent_s <= SILENT_S,
             problems=tuple(problems),
@@ -98,7 +97,7 @@ class Health:
             running=running,
             queue=dict(self._queue()),
             disk_free_bytes=_free_bytes(self._out),
-            engine=engine and f"{engine.engine} {engine.precision} on {engine.device}",
+            engine=self._engine,
         )
 
 

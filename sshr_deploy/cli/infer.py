@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.operating import (
+    LogJsonOption,
+    OnDoneOption,
+    OnDoneUrlOption,
+    ServeOption,
+    operating,
+)
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
@@ -101,6 +108,10 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
+    log_json: LogJsonOption = None,
+    serve: ServeOption = None,
+    on_done: OnDoneOption = None,
+    on_done_url: OnDoneUrlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
@@ -113,6 +124,7 @@ def infer(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
+    from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
@@ -130,7 +142,11 @@ def infer(
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(given_sources(inputs, listed), out, settings) as work:
+    operation = operating(
+        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
+    )
+    sources = given_sources(inputs, listed)
+    with operation as (events, health), prepare_run(sources, out, settings) as work:
         for line in () if quiet else notes_on(work.found):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
@@ -143,7 +159,9 @@ def infer(
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
-                with make_reporter(quiet=quiet) as reporter:
+                with make_reporter(quiet=quiet) as shown, started(events, health, info):
+                    health.serves(out)
+                    reporter = EventReporter(shown, events, health, out)
                     run = opened.start(work, opened.settings, reporter, as_options)
                     for note in () if quiet else run.context.notes:
                         say(note)

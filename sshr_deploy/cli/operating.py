@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.operation.events import Events
     from sshr_deploy.runtime.operation.health import Health
+    from sshr_deploy.runtime.operation.metrics import Metrics
 
 LogJsonOption = Annotated[
     Path | None,
@@ -46,8 +46,7 @@ OnDoneUrlOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Operating:
+class Operating(NamedTuple):
     """What a command tells of its work."""
 
     events: Events
@@ -63,21 +62,48 @@ def operating(
     on_done_url: str | None = None,
     quiet: bool = False,
 ) -> Iterator[Operating]:
-    """Give events that are told as the options say.
+    """Give events and health that are told as the options say; `quiet` says errors only.
 
     Raises:
         UsageError: an option cannot be used.
         OutputError: the log cannot be written.
+        MissingExtraError: a package of [watch] is not installed.
     """
     from sshr_deploy.cli.console import say
     from sshr_deploy.runtime.operation.event_log import EventLog
     from sshr_deploy.runtime.operation.events import Events, Listener
     from sshr_deploy.runtime.operation.health import Health
+    from sshr_deploy.runtime.operation.hook import Command, Hook, Post
 
-    if serve or on_done or on_done_url or quiet:
-        pass  # their listeners come with the next commits
     health = Health()
     listeners: list[Listener] = [health]
-    if log_json is not None:
-        listeners.append(EventLog(log_json, say))
-    yield Operating(Events(*listeners), health)
+    with ExitStack() as stack:
+        if log_json is not None:
+            listeners.append(EventLog(log_json, say))
+        if serve is not None:
+            metrics, url = stack.enter_context(_serving(serve, health))
+            listeners.append(metrics)
+            if not quiet:
+                say(f"{url}/healthz tells how this fares, {url}/metrics is for Prometheus")
+        told = Events(*listeners)
+        if on_done is not None:
+            listeners.append(stack.enter_context(Hook(Command(on_done), told, say)))
+        if on_done_url is not None:
+            listeners.append(stack.enter_context(Hook(Post(on_done_url), told, say)))
+        yield Operating(Events(*listeners), health)
+
+
+@contextmanager
+def _serving(text: str, health: Health) -> Iterator[tuple[Metrics, str]]:
+    """Serve what is counted by the metrics that it gives, at the URL that it gives."""
+    from sshr_deploy.errors import MissingExtraError
+    from sshr_deploy.runtime.operation.server import Server, parse_address
+
+    address = parse_address(text)
+    try:
+        from sshr_deploy.runtime.operation.metrics import Metrics
+    except ImportError as error:
+        raise MissingExtraError("prometheus-client", "watch") from error
+    metrics = Metrics(health)
+    with Server(address, health, metrics) as server:
+        yield metrics, server.address.url
