@@ -67,6 +67,8 @@ class RunOptions(TypedDict, total=False):
     """`InferSettings.readers`."""
     include: Sequence[str]
     exclude: Sequence[str]
+    max_slide_minutes: float | None
+    """`InferSettings.max_slide_minutes`."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ class InferSettings:
     """
     exclude: tuple[str, ...] = ()
     """Patterns of inputs that are not taken, though others include them."""
+    max_slide_minutes: float | None = None
+    """A slide that takes longer fails, and another run may go on with it; None for no limit. No
+    part of the key either."""
 
     def takes(self, relative: PurePath) -> bool:
         """Whether an input is chosen, by its path below the folder that is searched."""
@@ -128,6 +133,9 @@ class InferSettings:
             readers=options.get("readers", self.readers),
             include=_patterns("include", options.get("include", self.include)),
             exclude=_patterns("exclude", options.get("exclude", self.exclude)),
+            max_slide_minutes=_number(
+                "max_slide_minutes", options.get("max_slide_minutes", self.max_slide_minutes)
+            ),
         )
 
     def __post_init__(self) -> None:
@@ -136,6 +144,10 @@ class InferSettings:
         for setting in ("include", "exclude"):
             if "" in getattr(self, setting):
                 raise UsageError(f"`{setting}` has an empty pattern; give one such as *.svs")
+        if self.max_slide_minutes is not None and not self.max_slide_minutes > 0:
+            raise UsageError(
+                f"`max_slide_minutes` is {self.max_slide_minutes:g}; give a number above 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from sshr_deploy.cli.options import (
     ForceMppOption,
     IncludeOption,
     LargeOption,
+    MaxSlideMinutesOption,
     ModelOption,
     MppOption,
     NoBuildOption,
@@ -34,6 +35,7 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
+from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import (
     InferSettings,
@@ -102,6 +104,7 @@ def infer(
     ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
+    max_slide_minutes: MaxSlideMinutesOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -126,6 +129,7 @@ def infer(
     from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -139,7 +143,9 @@ def infer(
         readers=readers,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        max_slide_minutes=max_slide_minutes,
     )
+    stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
     operation = operating(
@@ -162,7 +168,8 @@ def infer(
                 with make_reporter(quiet=quiet) as shown, started(events, health, info):
                     health.serves(out)
                     reporter = EventReporter(shown, events, health, out)
-                    run = opened.start(work, opened.settings, reporter, as_options)
+                    run = opened.start(work, opened.settings, reporter, as_options, stop)
+                    stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
                         say(note)
                     for _ in run:  # the reporter tells how each input ended
