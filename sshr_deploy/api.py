@@ -173,8 +173,15 @@ class Model(Closing):
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
-        context = Context.of(self.bundle, self.sessions, settings, wording)
-        return Run(work, context, reporter, stop=stop)
+        return Run(work, self.context(settings, wording), reporter, stop=stop)
+
+    def context(self, settings: InferSettings, wording: Wording = str) -> Context:
+        """What all results share that this model makes with `settings`.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
+        return Context.of(self.bundle, self.sessions, settings, wording)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec
