@@ -6,6 +6,7 @@
     ├── ListedError           several things may be wrong, all of them listed
     │   ├── ProfileError      a profile that cannot be read or is inconsistent
     │   ├── RecipeError       a training recipe that cannot be read or is inconsistent
+    │   ├── SourceError       inputs that were given and cannot be used
     │   ├── DatasetError      training or test files that cannot be used
     │   └── AdaptationError   tissue that a network is better not adapted to
     ├── TrainingError         a run that cannot go on: the loss is not finite, a resume does not fit
@@ -80,6 +81,10 @@ class ProfileError(ListedError):
 
 class RecipeError(ListedError):
     """A training recipe that cannot be read or is inconsistent."""
+
+
+class SourceError(ListedError):
+    """Inputs, or facts about them, that were given and cannot be used."""
 
 
 class DatasetError(ListedError):

@@ -122,7 +122,6 @@ class Run:
                 stack.enter_context(work.lock.alone())  # so that the last one's table has all
             written = write_run(
                 work.out,
-                work.source,
                 work.found,
                 context.profile,
                 results,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.pipeline.discovery import Found, search
+from sshr_deploy.runtime.pipeline.discovery import Found
 from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
+from sshr_deploy.runtime.pipeline.sources import Sources, find_inputs, sources_of
 from sshr_deploy.runtime.pipeline.terms import Terms
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import check_mpp
@@ -20,6 +21,7 @@ class Work:
     """Inputs of a run, and its hold on the folder of the results."""
 
     source: Path
+    """That which was given, or the folder that holds all."""
     out: Path
     found: Found
     lock: RunLock
@@ -27,7 +29,7 @@ class Work:
 
 @contextmanager
 def prepare_run(
-    source: Path, out: Path, settings: InferSettings, terms: Terms | None = None
+    source: Path | Sources, out: Path, settings: InferSettings, terms: Terms | None = None
 ) -> Iterator[Work]:
     """Refuse what cannot work, before an engine is opened, and enter `out`; see `run_lock`.
 
@@ -37,9 +39,11 @@ def prepare_run(
     Raises:
         UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
             cannot take the results, or a run that does something else writes there.
+        SourceError: several sources cannot be used, or their results would share folders.
     """
     check_mpp(settings.mpp_um, force=settings.force_mpp)
-    found = search(source, out)
+    sources = sources_of(source)
+    found = find_inputs(sources, out, settings)
     for item in found.inputs:
         if (out / item.relative).is_file():
             raise UsageError(
@@ -47,4 +51,4 @@ def prepare_run(
                 "choose another folder"
             )
     with run_lock(out, terms) as lock:
-        yield Work(source, out, found, lock)
+        yield Work(sources.folder, out, found, lock)

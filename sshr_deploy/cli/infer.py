@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.operating import (
+    LogJsonOption,
+    OnDoneOption,
+    OnDoneUrlOption,
+    ServeOption,
+    operating,
+)
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     AnyStainOption,
     BatchOption,
     EngineOption,
+    ExcludeOption,
     ForceMppOption,
+    IncludeOption,
     LargeOption,
     MaxSlideMinutesOption,
     ModelOption,
@@ -41,17 +50,29 @@ if TYPE_CHECKING:
 
 
 def infer(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
-        ),
-    ],
     model: ModelOption,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Slides, images (PNG, JPEG), or folders of them, searched recursively.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Take the inputs from a file, a path a line, or from stdin with -; with a folder "
+            "as INPUT they lie below it, and their results have the same places.",
+        ),
+    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -90,6 +111,10 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
+    log_json: LogJsonOption = None,
+    serve: ServeOption = None,
+    on_done: OnDoneOption = None,
+    on_done_url: OnDoneUrlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
@@ -103,7 +128,8 @@ def infer(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.runtime.pipeline.discovery import left_out_line
+    from sshr_deploy.cli.inputs import given_sources, notes_on
+    from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.terms import terms_of
@@ -119,14 +145,20 @@ def infer(
         any_stain=any_stain,
         readers=readers,
         max_slide_minutes=max_slide_minutes,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
     )
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
+    operation = operating(
+        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
+    )
+    sources = given_sources(inputs, listed)
     terms = terms_of(*read_manifest(model), settings)
-    with prepare_run(source, out, settings, terms) as work:
-        if work.found.left_out and not quiet:
-            say(left_out_line(work.found.left_out))
+    with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
+        for line in () if quiet else notes_on(work.found):
+            say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
@@ -137,7 +169,9 @@ def infer(
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
-                with make_reporter(quiet=quiet) as reporter:
+                with make_reporter(quiet=quiet) as shown, started(events, health, info):
+                    health.serves(out)
+                    reporter = EventReporter(shown, events, health, out)
                     run = opened.start(work, opened.settings, reporter, as_options, stop)
                     stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
