@@ -23,8 +23,11 @@ from sshr_deploy.cli.options import (
     AnyStainOption,
     BatchOption,
     EngineOption,
+    ExcludeOption,
     ForceMppOption,
+    IncludeOption,
     LargeOption,
+    MaxSlideMinutesOption,
     ModelOption,
     MppOption,
     NoBuildOption,
@@ -32,6 +35,7 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
+from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import (
     InferSettings,
@@ -46,17 +50,29 @@ if TYPE_CHECKING:
 
 
 def infer(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
-        ),
-    ],
     model: ModelOption,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Slides, images (PNG, JPEG), or folders of them, searched recursively.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Take the inputs from a file, a path a line, or from stdin with -; with a folder "
+            "as INPUT they lie below it, and their results have the same places.",
+        ),
+    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -88,6 +104,7 @@ def infer(
     ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
+    max_slide_minutes: MaxSlideMinutesOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -109,9 +126,10 @@ def infer(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
+    from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
-    from sshr_deploy.runtime.pipeline.discovery import left_out_line
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -123,15 +141,20 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        max_slide_minutes=max_slide_minutes,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
     )
+    stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
     operation = operating(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     )
-    with operation as (events, health), prepare_run(source, out, settings) as work:
-        if work.found.left_out and not quiet:
-            say(left_out_line(work.found.left_out))
+    sources = given_sources(inputs, listed)
+    with operation as (events, health), prepare_run(sources, out, settings) as work:
+        for line in () if quiet else notes_on(work.found):
+            say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
@@ -145,7 +168,8 @@ def infer(
                 with make_reporter(quiet=quiet) as shown, started(events, health, info):
                     health.serves(out)
                     reporter = EventReporter(shown, events, health, out)
-                    run = opened.start(work, opened.settings, reporter, as_options)
+                    run = opened.start(work, opened.settings, reporter, as_options, stop)
+                    stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
                         say(note)
                     for _ in run:  # the reporter tells how each input ended

@@ -99,6 +99,15 @@ ThreadsOption = Annotated[
         show_default="OMP_NUM_THREADS, or by the network's width and the cores",
     ),
 ]
+MaxSlideMinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-slide-minutes",
+        metavar="MINUTES",
+        help="A slide that takes longer fails; what is computed of it is kept for the next run.",
+        show_default="no limit",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 MppOption = Annotated[
     float | None,
@@ -130,4 +139,26 @@ AnyStainOption = Annotated[
 ForceMppOption = Annotated[
     bool,
     typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
+]
+_PATTERN_HELP = (
+    "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
+    "given several times; upper and lower case are the same."
+)
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help=f"Take only inputs of this pattern: {_PATTERN_HELP}",
+        show_default="all",
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Leave out inputs of such a pattern; old/ is all that is below the folder old.",
+        show_default="none",
+    ),
 ]
