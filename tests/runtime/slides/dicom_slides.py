@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_encoder
+from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -38,7 +38,7 @@ def _jpeg2000(tile: Rgb) -> bytes:
 
 
 def _rle(tile: Rgb) -> bytes:
-    return get_encoder(RLELossless).encode(
+    return RLELosslessEncoder.encode(
         tile,
         rows=TILE_PX,
         columns=TILE_PX,
