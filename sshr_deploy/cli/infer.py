@@ -22,12 +22,14 @@ from sshr_deploy.cli.options import (
     LargeOption,
     ModelOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
     ThreadsOption,
 )
 from sshr_deploy.runtime.engines.kinds import AUTO
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import (
     InferSettings,
     LargeImages,
@@ -73,6 +75,7 @@ def infer(
         ),
     ] = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
     tissue: Annotated[
@@ -127,11 +130,12 @@ def infer(
         readers=readers,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
     with prepare_run(given_sources(inputs, listed), out, settings) as work:
-        for line in () if quiet else notes_on(work.found):
+        for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:
