@@ -35,9 +35,10 @@ from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
-from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
+from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -158,17 +159,29 @@ class Model(Closing):
             raise run.outcome.stopped_by
 
     def start(
-        self, work: Work, settings: InferSettings, reporter: Reporter, wording: Wording = str
+        self,
+        work: Work,
+        settings: InferSettings,
+        reporter: Reporter,
+        wording: Wording = str,
+        stop: StopRequest | None = None,
     ) -> Run:
         """A run that is done by iterating over it, for those who watch it themselves.
+
+        `stop` may end it early: it is left resumable, and KeyboardInterrupt is raised.
 
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
-        mode = choose_mode(settings.mode, self.bundle)
-        notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
-        settings = replace(settings, mode=mode)
-        return Run(work, Context(self.bundle, self.sessions, settings, wording, notes), reporter)
+        return Run(work, self.context(settings, wording), reporter, stop=stop)
+
+    def context(self, settings: InferSettings, wording: Wording = str) -> Context:
+        """What all results share that this model makes with `settings`.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
+        return Context.of(self.bundle, self.sessions, settings, wording)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec

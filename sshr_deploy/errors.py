@@ -17,7 +17,8 @@
     ├── KernelError           a GPU kernel that cannot be built, loaded or launched
     │   └── KernelArgumentError  an argument of a kernel has a wrong shape, type or place
     ├── InputError            a slide or an image that cannot be read
-    │   └── MissingMppError   a slide without a usable pixel size
+    │   ├── MissingMppError   a slide without a usable pixel size
+    │   └── SlowSlideError    a slide that takes longer than it may
     └── OutputError           a result that cannot be written
 
 The command line turns `InputError` into a recorded failure of one input (exit code 1) and all the
@@ -135,6 +136,10 @@ class InputError(SshrDeployError):
 
 class MissingMppError(InputError):
     """A slide without a usable pixel size."""
+
+
+class SlowSlideError(InputError):
+    """A slide that takes longer than it may; what is computed of it is left for another try."""
 
 
 class OutputError(SshrDeployError):

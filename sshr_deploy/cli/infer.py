@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.operating import (
+    LogJsonOption,
+    OnDoneOption,
+    OnDoneUrlOption,
+    ServeOption,
+    operating,
+)
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
@@ -20,6 +27,7 @@ from sshr_deploy.cli.options import (
     ForceMppOption,
     IncludeOption,
     LargeOption,
+    MaxSlideMinutesOption,
     ModelOption,
     MppOption,
     MppTableOption,
@@ -28,6 +36,7 @@ from sshr_deploy.cli.options import (
     QuietOption,
     ThreadsOption,
 )
+from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import (
@@ -98,12 +107,17 @@ def infer(
     ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
+    max_slide_minutes: MaxSlideMinutesOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
+    log_json: LogJsonOption = None,
+    serve: ServeOption = None,
+    on_done: OnDoneOption = None,
+    on_done_url: OnDoneUrlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
@@ -116,7 +130,9 @@ def infer(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
+    from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -128,13 +144,19 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        max_slide_minutes=max_slide_minutes,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
+    stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(given_sources(inputs, listed), out, settings) as work:
+    operation = operating(
+        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
+    )
+    sources = given_sources(inputs, listed)
+    with operation as (events, health), prepare_run(sources, out, settings) as work:
         for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
@@ -147,8 +169,11 @@ def infer(
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
-                with make_reporter(quiet=quiet) as reporter:
-                    run = opened.start(work, opened.settings, reporter, as_options)
+                with make_reporter(quiet=quiet) as shown, started(events, health, info):
+                    health.serves(out)
+                    reporter = EventReporter(shown, events, health, out)
+                    run = opened.start(work, opened.settings, reporter, as_options, stop)
+                    stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
                         say(note)
                     for _ in run:  # the reporter tells how each input ended

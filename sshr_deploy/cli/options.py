@@ -99,6 +99,15 @@ ThreadsOption = Annotated[
         show_default="OMP_NUM_THREADS, or by the network's width and the cores",
     ),
 ]
+MaxSlideMinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-slide-minutes",
+        metavar="MINUTES",
+        help="A slide that takes longer fails; what is computed of it is kept for the next run.",
+        show_default="no limit",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 MppOption = Annotated[
     float | None,
