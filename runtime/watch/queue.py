@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.watch import queue_file
+from sshr_deploy.runtime.watch.order import Order
 
 
 class State(StrEnum):
@@ -50,13 +51,6 @@ _MOVES: Mapping[State, tuple[State, ...]] = {
 }
 ENDED = (State.DONE, State.FAILED, State.QUARANTINED)
 """Each is an ending of an attempt."""
-
-
-class Order(StrEnum):
-    """Which slide is next, by when its file was written."""
-
-    OLDEST = "oldest"
-    NEWEST = "newest"
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,7 @@ class Queue(Closing):
             OutputError: the file cannot be written.
         """
         with self._lock, queue_file.errors_of(self.path):
-            if self._connection.in_transaction:
+            if self._in_transaction():
                 yield
                 return
             self._connection.execute("BEGIN IMMEDIATE")
@@ -159,7 +153,7 @@ class Queue(Closing):
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # a full disk ends it by itself
+                if self._in_transaction():  # a full disk ends it by itself
                     self._connection.execute("ROLLBACK")
                 raise
 
@@ -269,6 +263,9 @@ class Queue(Closing):
             self._connection.execute(
                 "INSERT OR REPLACE INTO watcher VALUES (1, ?, ?, ?, ?)", tuple(watcher)
             )
+
+    def _in_transaction(self) -> bool:
+        return self._connection.in_transaction
 
     def _all(self, sql: str, values: Any = ()) -> list[sqlite3.Row]:
         with self._lock, queue_file.errors_of(self.path):
