@@ -10,6 +10,7 @@ from pathlib import Path
 
 import filelock
 
+from sshr_deploy.atomic import has_ended
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.watch import queue_file
 from sshr_deploy.runtime.watch.queue import Queue, Watcher
@@ -54,8 +55,9 @@ def own_queue(path: Path) -> Iterator[Queue]:
 
 
 def is_alive(watcher: Watcher) -> bool:
-    """Whether it gave a sign of life lately."""
-    return time.time() - watcher.beat_s <= SILENT_S
+    """Whether it gave a sign of life lately, and is there as far as this machine can tell."""
+    gone = watcher.host == platform.node() and has_ended(watcher.pid)
+    return not gone and time.time() - watcher.beat_s <= SILENT_S
 
 
 def _taken(path: Path, watcher: Watcher | None) -> UsageError:

@@ -11,10 +11,10 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import UsageError
@@ -86,7 +86,8 @@ class QueuedSlide:
     """When it will be tried again."""
 
 
-class Ending(NamedTuple):
+@dataclass(frozen=True)
+class Ending:
     """How an attempt ended; times are seconds since 1970."""
 
     path: Path
@@ -99,7 +100,8 @@ class Ending(NamedTuple):
     host: str
 
 
-class Watcher(NamedTuple):
+@dataclass(frozen=True)
+class Watcher:
     """The process that last watched; times are seconds since 1970."""
 
     host: str
@@ -180,7 +182,9 @@ class Queue(Closing):
             "SELECT * FROM endings WHERE ended_s >= ? ORDER BY ended_s, id", (since_s,)
         )
         return [
-            Ending(Path(row["path"]), State(row["state"]), *(row[f] for f in Ending._fields[2:]))
+            Ending(
+                **{**_named(row, Ending), "path": Path(row["path"]), "state": State(row["state"])}
+            )
             for row in rows
         ]
 
@@ -261,7 +265,7 @@ class Queue(Closing):
         """Say who watches, and lives."""
         with self.writing():
             self._connection.execute(
-                "INSERT OR REPLACE INTO watcher VALUES (1, ?, ?, ?, ?)", tuple(watcher)
+                "INSERT OR REPLACE INTO watcher VALUES (1, ?, ?, ?, ?)", astuple(watcher)
             )
 
     def _in_transaction(self) -> bool:
@@ -272,8 +276,12 @@ class Queue(Closing):
             return self._connection.execute(sql, values).fetchall()
 
 
+def _named(row: sqlite3.Row, kind: type[QueuedSlide | Ending]) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind)}
+
+
 def _slide(row: sqlite3.Row) -> QueuedSlide:
-    values = {name: row[name] for name in _COLUMNS}
+    values = _named(row, QueuedSlide)
     paths = {name: Path(values[name]) for name in _PATHS}
     return QueuedSlide(**{**values, **paths, "state": State(values["state"])})
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sshr_deploy.atomic import check_writable
@@ -199,7 +199,7 @@ class Watch:
                 try:
                     self._arrivals.poll()
                     self._look_at_disk()
-                    self._queue.beat(self._me._replace(beat_s=time.time()))
+                    self._queue.beat(replace(self._me, beat_s=time.time()))
                     self._polled.set()
                 except OutputError as error:  # of the queue
                     self._pause(str(error), _OUTPUT_PAUSE_S)

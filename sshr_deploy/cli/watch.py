@@ -53,9 +53,7 @@ if TYPE_CHECKING:
 def watch(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FOLDER", help="Folders where scanners put slides."
-        ),
+        typer.Argument(metavar="FOLDER", help="Folders where scanners put slides."),
     ],
     model: ModelOption,
     out: Annotated[

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from sshr_deploy.runtime.operation.events import Code, Event
 if TYPE_CHECKING:
     from sshr_deploy.runtime.contract import SessionInfo
     from sshr_deploy.runtime.pipeline.results import InputResult
-    from sshr_deploy.runtime.watch.queue import Queue
+    from sshr_deploy.runtime.watch.queue import Queue, State
     from sshr_deploy.runtime.watch.scanning import WatchedFolder
 
 _SHOWN = 8
@@ -48,7 +48,7 @@ _LINES = {
     Code.WORKER_LOST: ("a worker was lost", _BAD),
 }
 _TROUBLE = (Code.SLIDE_FAILED, Code.SLIDE_QUARANTINED, Code.FOLDER_LOST, Code.DISK_LOW)
-_STATE_STYLES = {"running": "bold cyan", "done": _GOOD, "failed": _BAD, "quarantined": _BAD}
+STATE_STYLES = {"running": "bold cyan", "done": _GOOD, "failed": _BAD, "quarantined": _BAD}
 
 
 class WatchView:
@@ -102,7 +102,7 @@ class LiveView(WatchView):
         self._running: dict[Path, _UnderWay] = {}
         self._last: deque[tuple[str, Event]] = deque(maxlen=_SHOWN)
         self._trouble: dict[tuple[str, Path | None], str] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: Mapping[State, int] = {}
 
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:  # noqa: ARG002
         """Show its bar."""
@@ -147,16 +147,9 @@ class LiveView(WatchView):
         return Group(*parts)
 
     def _counted(self) -> Text:
-        try:
-            counts = {state.value: n for state, n in self._queue.counts().items()}
-        except OutputError:  # the watch tells of it
-            counts = self._counts
-        self._counts = counts
-        text = Text()
-        for state, count in counts.items():
-            style = _STATE_STYLES.get(state, "") if count else _CALM
-            text.append(f"{state} ").append(str(count), style=f"bold {style}").append("   ")
-        return text
+        with suppress(OutputError):  # the watch tells of it
+            self._counts = self._queue.counts()
+        return states_line(self._counts)
 
     def _bars(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -188,6 +181,16 @@ def watch_view(
     view = LiveView(console, queue, folders, out, engine)
     with Live(get_renderable=view.render, console=console, refresh_per_second=2):
         yield view
+
+
+def states_line(counts: Mapping[State, int]) -> Text:
+    """How many slides are in which state."""
+    parts = [
+        Text.assemble((str(count), f"bold {STATE_STYLES.get(state, '')}"), f" {state}")
+        for state, count in counts.items()
+        if count
+    ]
+    return Text(", ").join(parts) if parts else Text("no slide so far")
 
 
 def words_of(event: Event) -> str:
