@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeVar, overload
 
@@ -95,6 +95,15 @@ class SessionInfo:
     """Why it runs although nothing shows that it equals the reference; None where that is shown."""
     threads: int | None = None
     """CPU threads that compute; None on a GPU, and where the library chooses."""
+
+    def worded(self, wording: Callable[[str], str]) -> SessionInfo:
+        """The same, its texts put into the words of a user."""
+        return replace(
+            self,
+            rejected={name: wording(why) for name, why in self.rejected.items()},
+            notes=tuple(map(wording, self.notes)),
+            unqualified=None if self.unqualified is None else wording(self.unqualified),
+        )
 
 
 class Session(Protocol):

@@ -65,10 +65,10 @@ class RunOptions(TypedDict, total=False):
     """A name of `Mode`; without it seamless, where the bundle has graphs for fields."""
     readers: int | None
     """`InferSettings.readers`."""
-    include: Sequence[str]
-    exclude: Sequence[str]
     max_slide_minutes: float | None
     """`InferSettings.max_slide_minutes`."""
+    include: Sequence[str]
+    exclude: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ class InferSettings:
     any_stain: bool = False
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
+    max_slide_minutes: float | None = None
+    """A slide that takes longer fails, and another run may go on with it; None for no limit. No
+    part of the key either."""
     include: tuple[str, ...] = ()
     """Patterns of the inputs to take, see `name_patterns.matches`; all of them where there is none.
     """
     exclude: tuple[str, ...] = ()
     """Patterns of inputs that are not taken, though others include them."""
-    max_slide_minutes: float | None = None
-    """A slide that takes longer fails, and another run may go on with it; None for no limit. No
-    part of the key either."""
 
     def takes(self, relative: PurePath) -> bool:
         """Whether an input is chosen, by its path below the folder that is searched."""
@@ -131,23 +131,23 @@ class InferSettings:
             any_stain=_flag("any_stain", options.get("any_stain", self.any_stain)),
             overwrite=_flag("overwrite", options.get("overwrite", self.overwrite)),
             readers=options.get("readers", self.readers),
-            include=_patterns("include", options.get("include", self.include)),
-            exclude=_patterns("exclude", options.get("exclude", self.exclude)),
             max_slide_minutes=_number(
                 "max_slide_minutes", options.get("max_slide_minutes", self.max_slide_minutes)
             ),
+            include=_patterns("include", options.get("include", self.include)),
+            exclude=_patterns("exclude", options.get("exclude", self.exclude)),
         )
 
     def __post_init__(self) -> None:
         if self.readers is not None:
             check_count("readers", self.readers, MAX_READERS)
-        for setting in ("include", "exclude"):
-            if "" in getattr(self, setting):
-                raise UsageError(f"`{setting}` has an empty pattern; give one such as *.svs")
         if self.max_slide_minutes is not None and not self.max_slide_minutes > 0:
             raise UsageError(
                 f"`max_slide_minutes` is {self.max_slide_minutes:g}; give a number above 0"
             )
+        for setting in ("include", "exclude"):
+            if "" in getattr(self, setting):
+                raise UsageError(f"`{setting}` has an empty pattern; give one such as *.svs")
 
 
 @dataclass(frozen=True)

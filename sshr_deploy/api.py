@@ -35,7 +35,7 @@ from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
-from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
+from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
@@ -181,9 +181,7 @@ class Model(Closing):
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
-        mode = choose_mode(settings.mode, self.bundle)
-        notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
-        return Context(self.bundle, self.sessions, replace(settings, mode=mode), wording, notes)
+        return Context.of(self.bundle, self.sessions, settings, wording)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec

@@ -79,8 +79,13 @@ def choose_threads(width: int, wish: int | None = None, *, processes: int = 1) -
             raise UsageError(f"{_OPENMP}={text}: set a number from 1 to {MAX_THREADS}, or unset it")
         return Threads(int(first), _OPENMP)
     cores = max(1, usable_cores() // processes)
-    fed = max(1, width**2 // _WIDTH_SQUARED_A_THREAD)
-    return Threads(min(cores, fed), f"width {width}, {cores} core{'s' * (cores > 1)}")
+    count = min(cores, fed_threads(width))
+    return Threads(count, f"width {width}, {cores} core{'s' * (cores > 1)}")
+
+
+def fed_threads(width: int) -> int:
+    """Threads that a network of `width` has work for."""
+    return max(1, width**2 // _WIDTH_SQUARED_A_THREAD)
 
 
 def use_threads(threads: Threads) -> None:

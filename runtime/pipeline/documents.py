@@ -38,7 +38,7 @@ from sshr_deploy.runtime.pipeline.results import (
     Source,
     Summary,
 )
-from sshr_deploy.runtime.pipeline.sessions import Sessions
+from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.version import __version__
@@ -72,6 +72,19 @@ class Context:
     """Of messages in documents; the command line names its options there."""
     notes: tuple[str, ...] = ()
     """For readers of the results, beside those of the engine."""
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, sessions: Sessions, settings: InferSettings, wording: Wording = str
+    ) -> Context:
+        """With the mode that the settings and the bundle leave.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
+        mode = choose_mode(settings.mode, bundle)
+        notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
+        return cls(bundle, sessions, replace(settings, mode=mode), wording, notes)
 
     @property
     def mode(self) -> Mode:

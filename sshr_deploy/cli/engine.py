@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sshr_deploy.cli.option_names import as_options
@@ -25,12 +24,7 @@ def open_model(
         """Said of each engine; its words stand in documents too."""
         if info.unqualified is not None:
             say(f"warning: this network is not qualified here: {info.unqualified}")
-        return replace(
-            info,
-            rejected={name: as_options(why) for name, why in info.rejected.items()},
-            notes=tuple(map(as_options, info.notes)),
-            unqualified=None if info.unqualified is None else as_options(info.unqualified),
-        )
+        return info.worded(as_options)
 
     model = Model(
         spec,

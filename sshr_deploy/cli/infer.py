@@ -120,9 +120,9 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        max_slide_minutes=max_slide_minutes,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
-        max_slide_minutes=max_slide_minutes,
     )
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
