@@ -97,7 +97,7 @@ class Endings:
         summary = None if overwrite and not has_company else read_summary(folder)
         if summary is None or (overwrite and summary.finished_utc <= self._lock.started_utc):
             return None
-        ours, theirs = self._context.key(fingerprint, summary), summary.key
+        ours, theirs = self._context.key(fingerprint, item.relative, summary), summary.key
         if has_company and theirs.get("qualified") is True:
             ours, theirs = without_engine(ours), without_engine(theirs)
         same = ours == theirs and is_whole(folder, summary)

@@ -29,21 +29,20 @@ from sshr_deploy.cli.options import (
     LargeOption,
     MaxSlideMinutesOption,
     ModelOption,
+    ModeOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    ReadersOption,
     ThreadsOption,
+    TissueOption,
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
-from sshr_deploy.runtime.settings import (
-    InferSettings,
-    LargeImages,
-    Mode,
-    OpenOptions,
-    TissueChoice,
-)
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, TissueChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.records import RunEffort
@@ -73,35 +72,18 @@ def infer(
     ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="seamless: large fields that share their context, so that no borders show; "
-            "reference: tiles of 224 px, each alone, as published.",
-            show_default="seamless, if the bundle has graphs for fields",
-        ),
-    ] = None,
+    mode: ModeOption = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
-    tissue: Annotated[
-        TissueChoice,
-        typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
-    ] = TissueChoice.AUTO,
+    tissue: TissueOption = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
-    readers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=256,
-            help="Threads that read slides.",
-            show_default="as many as keep up with the engine, 2 to the number of cores",
-        ),
-    ] = None,
+    readers: ReadersOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
@@ -147,6 +129,7 @@ def infer(
         max_slide_minutes=max_slide_minutes,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
@@ -157,7 +140,7 @@ def infer(
     sources = given_sources(inputs, listed)
     terms = terms_of(*read_manifest(model), settings)
     with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
-        for line in () if quiet else notes_on(work.found):
+        for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:
