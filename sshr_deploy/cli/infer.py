@@ -30,23 +30,20 @@ from sshr_deploy.cli.options import (
     LargeOption,
     MaxSlideMinutesOption,
     ModelOption,
+    ModeOption,
     MppOption,
     MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    ReadersOption,
     ThreadsOption,
+    TissueOption,
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.pixel_sizes import read_mpp_table
-from sshr_deploy.runtime.settings import (
-    InferSettings,
-    LargeImages,
-    Mode,
-    OpenOptions,
-    TissueChoice,
-)
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, TissueChoice
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.records import RunEffort
@@ -76,36 +73,18 @@ def infer(
     ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="seamless: large fields that share their context, so that no borders show; "
-            "reference: tiles of 224 px, each alone, as published.",
-            show_default="seamless, if the bundle has graphs for fields",
-        ),
-    ] = None,
+    mode: ModeOption = None,
     mpp: MppOption = None,
     mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
-    tissue: Annotated[
-        TissueChoice,
-        typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
-    ] = TissueChoice.AUTO,
+    tissue: TissueOption = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
-    readers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=256,
-            help="Threads that read slides.",
-            show_default="as many as keep up with the engine, 2 to the number of cores",
-        ),
-    ] = None,
+    readers: ReadersOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,

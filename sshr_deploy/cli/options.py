@@ -10,7 +10,7 @@ import typer
 
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, TARGETS
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import LargeImages, Mode, TissueChoice
 
 if TYPE_CHECKING:
     EngineChoice: TypeAlias = str
@@ -172,5 +172,39 @@ ExcludeOption = Annotated[
         metavar="PATTERN",
         help="Leave out inputs of such a pattern; old/ is all that is below the folder old.",
         show_default="none",
+    ),
+]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option(
+        "--mode",
+        help="seamless: large fields that share their context, so that no borders show; "
+        "reference: tiles of 224 px, each alone, as published.",
+        show_default="seamless, if the bundle has graphs for fields",
+    ),
+]
+TissueOption = Annotated[
+    TissueChoice,
+    typer.Option("--tissue", help="Tiles to compute; auto: those with tissue, all: every one."),
+]
+ReadersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--readers",
+        min=1,
+        max=256,
+        help="Threads that read slides.",
+        show_default="as many as keep up with the engine, 2 to the number of cores",
+    ),
+]
+QUEUE_NAME = "queue.sqlite"
+QueueOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--queue",
+        metavar="FILE",
+        help="File of the queue; where OUT is on a network share, give one on a disk of this "
+        "machine.",
+        show_default=f"{QUEUE_NAME} in OUT",
     ),
 ]
