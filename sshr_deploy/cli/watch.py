@@ -167,7 +167,7 @@ def _watch(
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
-    from sshr_deploy.runtime.operation.reporting import started
+    from sshr_deploy.runtime.operation.reporting import TakeoverReporter, started
     from sshr_deploy.runtime.pipeline.processing import Processing
     from sshr_deploy.runtime.pipeline.run_lock import run_lock
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
@@ -197,7 +197,7 @@ def _watch(
         service = Watch(
             queue,
             arrivals,
-            Processing(out, lock, context, view, stop),
+            Processing(out, lock, context, TakeoverReporter(view, events), stop),
             wake,
             out=out,
             table=SummaryTable(out, context.profile),
