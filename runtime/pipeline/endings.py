@@ -76,7 +76,7 @@ class Endings:
         summary = read_summary(folder)
         if summary is None:
             return None
-        same = summary.key == self._context.key(fingerprint, summary)
+        same = summary.key == self._context.key(fingerprint, item.relative, summary)
         same = same and is_whole(folder, summary)
         path, other = str(item.path.absolute()), summary.input.path
         if other != path and (not same or _is_another_file(Path(other), item.path)):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
@@ -30,7 +31,7 @@ from sshr_deploy.runtime.pipeline.results import InputResult, Kind
 from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
-from sshr_deploy.runtime.settings import Mode
+from sshr_deploy.runtime.settings import InferSettings, Mode
 
 
 class Workforce(Protocol):
@@ -83,7 +84,7 @@ class Processing(Closing):
 
     def process(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         """See `Workforce`."""
-        with closing(self._paused(_Intake(take))) as pauses:
+        with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
             for _ in pauses:
                 yield from self.ended()
                 self._stop.check()
@@ -113,15 +114,16 @@ class Processing(Closing):
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""
-        while (kind := intake.kind()) is not None:
-            yield from self._slides(intake) if kind == "slide" else self._patches(intake)
+        while (group := intake.group()) is not None:
+            is_slide = group.kind == "slide"
+            yield from self._slides(intake) if is_slide else self._patches(intake, group)
 
     def _slides(self, intake: _Intake) -> Iterator[None]:
         context, endings = self._context, self._endings
         settings = context.settings
         session = context.sessions.of_slides(context.mode)
         flow = Flow(
-            partial(intake.next, "slide"),
+            partial(intake.next, _Group("slide")),
             self._plan,
             session,
             mask_rule(context.profile) if session.geometry.is_patch else None,
@@ -151,10 +153,10 @@ class Processing(Closing):
             return earlier
         folder = self._endings.fresh_folder(item)
         return slide_job.begin_slide(
-            item.path, folder, self._context, fingerprint, self._ledger, check_stop
+            item.path, folder, self._context, fingerprint, self._ledger, check_stop, item.relative
         )
 
-    def _patches(self, intake: _Intake) -> Iterator[None]:
+    def _patches(self, intake: _Intake, group: _Group) -> Iterator[None]:
         profile, settings = self._context.profile, self._context.settings
         sessions, endings = self._context.sessions, self._endings
         progress = PartsProgress(self._reporter)
@@ -168,13 +170,13 @@ class Processing(Closing):
                 raise error
 
         predictions = predict_images(
-            self._readable(intake),
+            self._readable(intake, group),
             sessions.patches,
             profile,
             settings.large,
             settings.batch,
             fields=(lambda: sessions.fields) if self._context.mode is Mode.SEAMLESS else None,
-            mpp_um=settings.mpp_um,
+            mpp_um=group.mpp_um,
             on_parts=on_parts,
             on_error=failed,
         )
@@ -185,9 +187,11 @@ class Processing(Closing):
                 endings.finish(image.item, image.fingerprint, result)
             yield
 
-    def _readable(self, intake: _Intake) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
-        """The images that are left to do, read one by one; failures are recorded."""
-        while (item := intake.next("patch")) is not None:
+    def _readable(
+        self, intake: _Intake, group: _Group
+    ) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
+        """The images of a group that are left to do, read one by one; failures are recorded."""
+        while (item := intake.next(group)) is not None:
             image = None
             with self._endings.guarded(item):
                 fingerprint = fingerprint_of(item.path)
@@ -197,27 +201,40 @@ class Processing(Closing):
                 else:
                     folder = self._endings.fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self._context.profile, self._context.settings
-                    job = patch_job.read_patch(item.path, folder, profile, settings)
+                    job = patch_job.read_patch(item.path, folder, profile, settings, item.relative)
                     image = _Image(item, fingerprint, job)
             if image is not None:
                 yield image, image.job.rgb
 
 
-class _Intake:
-    """Inputs in their order, those of one kind at a time."""
+class _Group(NamedTuple):
+    """Of inputs that are done together."""
 
-    def __init__(self, take: Take[Input]) -> None:
-        self._take = take
+    kind: Kind
+    mpp_um: float | None = None
+    """Pixel size of images as the user gives it."""
+
+
+class _Intake:
+    """Inputs in their order, those of one group at a time."""
+
+    def __init__(self, take: Take[Input], settings: InferSettings) -> None:
+        self._take, self._settings = take, settings
         self._held: Input | None = None
 
-    def kind(self) -> Kind | None:
+    def group(self) -> _Group | None:
         """Of the next one; None where there is none at the moment."""
-        self._held = self._held or self._take()
-        return None if self._held is None else self._held.kind
+        self._held = item = self._held or self._take()
+        if item is None or item.kind == "slide":
+            return None if item is None else _Group("slide")
+        try:
+            return _Group("patch", self._settings.mpp_of(item.relative).um)
+        except InputError:  # it is recorded where the image is read
+            return _Group("patch")
 
-    def next(self, kind: Kind) -> Input | None:
-        """The next one, if it is of that kind."""
-        if self.kind() != kind:
+    def next(self, group: _Group) -> Input | None:
+        """The next one, if it is of that group."""
+        if self.group() != group:
             return None
         item, self._held = self._held, None
         return item

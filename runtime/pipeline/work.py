@@ -35,11 +35,15 @@ def prepare_run(source: Path | Sources, out: Path, settings: InferSettings) -> I
     Raises:
         UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
             cannot take the results, or another run writes there.
-        SourceError: several sources cannot be used, or their results would share folders.
+        SourceError: several sources cannot be used, or their results would share folders; or the
+            table of pixel sizes contradicts itself.
     """
-    check_mpp(settings.mpp_um, force=settings.force_mpp)
+    table = settings.mpp_table
+    check_mpp(settings.mpp_um, force=settings.force_mpp and table is None)
     sources = sources_of(source)
     found = find_inputs(sources, out, settings)
+    if table is not None:
+        table.check(item.relative for item in found.inputs)
     for item in found.inputs:
         if (out / item.relative).is_file():
             raise UsageError(

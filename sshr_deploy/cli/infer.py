@@ -31,6 +31,7 @@ from sshr_deploy.cli.options import (
     ModelOption,
     ModeOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
@@ -40,6 +41,7 @@ from sshr_deploy.cli.options import (
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, TissueChoice
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def infer(
     exclude: ExcludeOption = None,
     mode: ModeOption = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
     tissue: TissueOption = TissueChoice.AUTO,
@@ -123,6 +126,7 @@ def infer(
         max_slide_minutes=max_slide_minutes,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
@@ -132,7 +136,7 @@ def infer(
     )
     sources = given_sources(inputs, listed)
     with operation as (events, health), prepare_run(sources, out, settings) as work:
-        for line in () if quiet else notes_on(work.found):
+        for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
         with open_model(spec, quiet=quiet, for_slides=slides) as opened:

@@ -138,7 +138,19 @@ AnyStainOption = Annotated[
 ]
 ForceMppOption = Annotated[
     bool,
-    typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
+    typer.Option(
+        "--force-mpp",
+        help="Use --mpp or --mpp-table even where the slide states its own pixel size.",
+    ),
+]
+MppTableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--mpp-table",
+        metavar="FILE",
+        help="Pixel sizes by slide, in place of --mpp: a CSV file with the columns name or pattern "
+        "(as in --include), and mpp in um.",
+    ),
 ]
 _PATTERN_HELP = (
     "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
