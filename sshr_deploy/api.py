@@ -39,6 +39,7 @@ from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -151,7 +152,8 @@ class Model(Closing):
         settings, folder = self.settings.changed(options), Path(out).absolute()
         given = (source,) if isinstance(source, str | Path) else source
         sources = Sources(tuple(map(Path, given)))
-        with prepare_run(sources, Path(out), settings) as work:
+        terms = terms_of(self.bundle.manifest, self.bundle.manifest_sha256, settings)
+        with prepare_run(sources, Path(out), settings, terms) as work:
             run = self.start(work, settings, watcher)
             with closing(iter(run)) as inputs:
                 yield from (Result(ended, folder) for ended in inputs)

@@ -53,6 +53,9 @@ _LIBRARIES = (
 )
 
 
+_OF_ENGINE = ("engine", "library", "device", "qualified")
+"""What a key says of it."""
+
 IMAGE_MPP = "(images state none)"
 """Why the pixel size of a PNG or JPEG is the user's; its dots per inch are those of a screen."""
 
@@ -236,6 +239,11 @@ def run_record(
         inputs=tuple(_ended(r) for r in results),
         failed_earlier=(),
     )
+
+
+def without_engine(key: Key) -> Key:
+    """What a key says but for the engine, which each machine proves for itself."""
+    return {name: value for name, value in key.items() if name not in _OF_ENGINE}
 
 
 def kind_of_result(result: SlideResult | PatchResult) -> Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -28,10 +29,13 @@ from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
 from sshr_deploy.runtime.pipeline.results import InputResult, Kind
-from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.settings import InferSettings, Mode
+
+_LOOK_AGAIN_S = 2.0
+"""At inputs that other runs are at, where nothing else is left."""
 
 
 class Workforce(Protocol):
@@ -114,15 +118,21 @@ class Processing(Closing):
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""
-        while (group := intake.group()) is not None:
-            is_slide = group.kind == "slide"
-            yield from self._slides(intake) if is_slide else self._patches(intake, group)
+        while True:
+            while (group := intake.group()) is not None:
+                is_slide = group.kind == "slide"
+                yield from self._slides(intake) if is_slide else self._patches(intake, group)
+            if not intake.aside:
+                return
+            if self._stop.wait(_LOOK_AGAIN_S):
+                self._stop.check()
+            intake.look_again()
 
     def _slides(self, intake: _Intake) -> Iterator[None]:
         context, endings = self._context, self._endings
         settings = context.settings
         session = context.sessions.of_slides(context.mode)
-        flow = Flow(
+        flow = Flow[Input, InputResult | Claim](
             partial(intake.next, _Group("slide")),
             self._plan,
             session,
@@ -141,16 +151,18 @@ class Processing(Closing):
                         raise ended
                     if isinstance(ended, InputResult):
                         endings.add(ended)
+                    elif isinstance(ended, Claim):
+                        intake.aside.append(item)
                     else:
                         endings.finish(item, ended.fingerprint, ended.result())
                 yield
 
-    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
-        """Begin a slide, in the thread that the flow has for it, unless an earlier run did it."""
+    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult | Claim:
+        """Begin a slide, in the thread that the flow has for it, unless another run has it."""
         fingerprint = fingerprint_of(item.path)
-        earlier = self._endings.earlier(item, fingerprint)
-        if earlier is not None:
-            return earlier
+        taken = self._endings.taken(item, fingerprint)
+        if taken is not None:
+            return taken
         folder = self._endings.fresh_folder(item)
         return slide_job.begin_slide(
             item.path, folder, self._context, fingerprint, self._ledger, check_stop, item.relative
@@ -195,9 +207,11 @@ class Processing(Closing):
             image = None
             with self._endings.guarded(item):
                 fingerprint = fingerprint_of(item.path)
-                earlier = self._endings.earlier(item, fingerprint)
-                if earlier is not None:
-                    self._endings.add(earlier)
+                taken = self._endings.taken(item, fingerprint)
+                if isinstance(taken, InputResult):
+                    self._endings.add(taken)
+                elif taken is not None:
+                    intake.aside.append(item)
                 else:
                     folder = self._endings.fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self._context.profile, self._context.settings
@@ -221,10 +235,22 @@ class _Intake:
     def __init__(self, take: Take[Input], settings: InferSettings) -> None:
         self._take, self._settings = take, settings
         self._held: Input | None = None
+        self._again: deque[Input] = deque()
+        self.aside: list[Input] = []
+        """Inputs that other runs are at."""
+
+    def look_again(self) -> None:
+        """Give out once more what was put aside, behind what is new."""
+        self._again += self.aside
+        self.aside.clear()
 
     def group(self) -> _Group | None:
         """Of the next one; None where there is none at the moment."""
-        self._held = item = self._held or self._take()
+        if self._held is None:
+            self._held = self._take()
+        if self._held is None and self._again:
+            self._held = self._again.popleft()
+        item = self._held
         if item is None or item.kind == "slide":
             return None if item is None else _Group("slide")
         try:

@@ -104,14 +104,17 @@ def infer(
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
     areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
     run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder are refused.
+    the same settings does only what is left; two at once into one folder share the inputs, on
+    several machines too, if model and settings are the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
+    from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
+    from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -135,7 +138,8 @@ def infer(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     )
     sources = given_sources(inputs, listed)
-    with operation as (events, health), prepare_run(sources, out, settings) as work:
+    terms = terms_of(*read_manifest(model), settings)
+    with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
         for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)

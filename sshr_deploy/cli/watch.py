@@ -168,12 +168,14 @@ def _watch(
     quiet: bool,
 ) -> int:
     """Watch until it ends; the number of attempts that failed."""
+    from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
     from sshr_deploy.runtime.operation.reporting import started
     from sshr_deploy.runtime.pipeline.processing import Processing
     from sshr_deploy.runtime.pipeline.run_lock import run_lock
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
+    from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.slides import check_mpp
     from sshr_deploy.runtime.watch.arrivals import Arrivals
     from sshr_deploy.runtime.watch.ownership import own_queue
@@ -186,7 +188,7 @@ def _watch(
     check_mpp(chosen.mpp_um, force=chosen.force_mpp and chosen.mpp_table is None)
     watched, stop = watched_folders(folders), StopRequest()
     with (
-        run_lock(out) as lock,
+        run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
         own_queue(queue_path or out / QUEUE_NAME) as queue,
         open_model(spec, quiet=quiet, for_slides=True) as opened,
         watch_view(queue, watched, out, opened.info, quiet=quiet) as view,

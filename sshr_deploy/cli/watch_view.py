@@ -64,6 +64,11 @@ class WatchView:
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """Nothing to say."""
 
+    def taken_over(self, path: Path, holder: str) -> None:
+        """Say which run has ended unasked."""
+        reason = f"from {holder}, which gave no sign of life"
+        self.on_event(Event(Code.TAKEN_OVER, path, {"reason": reason}))
+
     def tiles_done(self, path: Path, tiles: int) -> None:
         """Nothing to say."""
 
