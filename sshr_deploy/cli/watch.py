@@ -32,6 +32,7 @@ from sshr_deploy.cli.options import (
     ModelOption,
     ModeOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QueueOption,
@@ -47,6 +48,7 @@ from sshr_deploy.runtime.watch.order import Order
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pixel_sizes import read_mpp_table
     from sshr_deploy.runtime.watch.service import WatchSettings
 
 
@@ -99,6 +101,7 @@ def watch(
     exclude: ExcludeOption = None,
     mode: ModeOption = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     tissue: TissueOption = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
@@ -140,6 +143,7 @@ def watch(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         max_slide_minutes=max_slide_minutes,
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
@@ -180,7 +184,8 @@ def _watch(
     from sshr_deploy.runtime.watch.table import SummaryTable
     from sshr_deploy.runtime.watch.wake import Wake
 
-    check_mpp(spec.settings.mpp_um, force=spec.settings.force_mpp)
+    chosen = spec.settings
+    check_mpp(chosen.mpp_um, force=chosen.force_mpp and chosen.mpp_table is None)
     watched, stop = watched_folders(folders), StopRequest()
     with (
         run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
