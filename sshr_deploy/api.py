@@ -56,6 +56,7 @@ class Model(Closing):
         *,
         on_open: OnOpen = lambda info: info,
         for_slides: bool = False,
+        processes: int = 1,
     ) -> None:
         """Open one engine; the one for fields and the one for patches follow as they are needed.
 
@@ -66,9 +67,11 @@ class Model(Closing):
             on_open: given the facts of each engine that is opened; says how they stand in
                 documents.
             for_slides: begin with the engine that slides need in the mode of the settings.
+            processes: that share this machine's cores.
         """
         self.spec, self.bundle = spec, bundle or load_bundle(spec.bundle)
-        use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
+        width = self.bundle.manifest.model.width
+        use_threads(choose_threads(width, spec.threads, processes=processes))
         self._on_step, self._on_open = on_step, on_open
         mode = choose_mode(spec.settings.mode, self.bundle)
         self.sessions = Sessions(self.bundle, self._open)
@@ -159,7 +162,15 @@ class Model(Closing):
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
-        return Run(work, Context.of(self.bundle, self.sessions, settings, wording), reporter)
+        return Run(work, self.context(settings, wording), reporter)
+
+    def context(self, settings: InferSettings, wording: Wording = str) -> Context:
+        """What all results share that this model makes with `settings`.
+
+        Raises:
+            BundleError: the mode is seamless and the bundle has no graphs for it.
+        """
+        return Context.of(self.bundle, self.sessions, settings, wording)
 
     def _open(self, bundle: Bundle) -> Session:
         spec = self.spec
