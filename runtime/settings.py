@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TypedDict
 
 from sshr_deploy.choice import Choice
 from sshr_deploy.errors import UsageError, check_count
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime import name_patterns
 
 
 class Mode(Choice):
@@ -62,6 +65,10 @@ class RunOptions(TypedDict, total=False):
     """A name of `Mode`; without it seamless, where the bundle has graphs for fields."""
     readers: int | None
     """`InferSettings.readers`."""
+    max_slide_minutes: float | None
+    """`InferSettings.max_slide_minutes`."""
+    include: Sequence[str]
+    exclude: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,22 @@ class InferSettings:
     any_stain: bool = False
     """Segment what does not look like H&E too. It decides which results there are, not what they
     hold, so it is no part of their key."""
+    max_slide_minutes: float | None = None
+    """A slide that takes longer fails, and another run may go on with it; None for no limit. No
+    part of the key either."""
+    include: tuple[str, ...] = ()
+    """Patterns of the inputs to take, see `name_patterns.matches`; all of them where there is none.
+    """
+    exclude: tuple[str, ...] = ()
+    """Patterns of inputs that are not taken, though others include them."""
+
+    def takes(self, relative: PurePath) -> bool:
+        """Whether an input is chosen, by its path below the folder that is searched."""
+        return name_patterns.takes(relative, self.include, self.exclude)
+
+    def leaves_out(self, folder: PurePath) -> bool:
+        """Whether nothing below a folder is chosen, so that it need not be searched."""
+        return name_patterns.leaves_out(folder, self.exclude)
 
     def changed(self, options: RunOptions) -> InferSettings:
         """These settings with some of them chosen anew.
@@ -108,11 +131,23 @@ class InferSettings:
             any_stain=_flag("any_stain", options.get("any_stain", self.any_stain)),
             overwrite=_flag("overwrite", options.get("overwrite", self.overwrite)),
             readers=options.get("readers", self.readers),
+            max_slide_minutes=_number(
+                "max_slide_minutes", options.get("max_slide_minutes", self.max_slide_minutes)
+            ),
+            include=_patterns("include", options.get("include", self.include)),
+            exclude=_patterns("exclude", options.get("exclude", self.exclude)),
         )
 
     def __post_init__(self) -> None:
         if self.readers is not None:
             check_count("readers", self.readers, MAX_READERS)
+        if self.max_slide_minutes is not None and not self.max_slide_minutes > 0:
+            raise UsageError(
+                f"`max_slide_minutes` is {self.max_slide_minutes:g}; give a number above 0"
+            )
+        for setting in ("include", "exclude"):
+            if "" in getattr(self, setting):
+                raise UsageError(f"`{setting}` has an empty pattern; give one such as *.svs")
 
 
 @dataclass(frozen=True)
@@ -139,6 +174,14 @@ def _number(name: str, value: object) -> float | None:
         return None if value is None else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise UsageError(f"`{name}` is {value!r}; give a number") from None
+
+
+def _patterns(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Sequence) or not all(isinstance(pattern, str) for pattern in value):
+        raise UsageError(f"`{name}` is {value!r}; give a list of patterns such as *.svs")
+    return tuple(value)
 
 
 def _flag(name: str, value: object) -> bool:

@@ -12,7 +12,7 @@ More examples are in `docs/python-api.md`. Errors are those of `sshr_deploy.erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,9 @@ from sshr_deploy.runtime.pipeline.patch import check_pixels
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
+from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -135,19 +137,24 @@ class Model(Closing):
         result.check()
         return result
 
-    def run(self, source: AnyPath, out: AnyPath, **options: Unpack[Options]) -> Iterator[Result]:
-        """Segment a slide, an image or a folder of them into `out`, as the results are asked for.
+    def run(
+        self, source: AnyPath | Sequence[AnyPath], out: AnyPath, **options: Unpack[Options]
+    ) -> Iterator[Result]:
+        """Segment slides, images or folders of them into `out`, as the results are asked for.
 
         They come as inputs end, failed ones too; those of an earlier run are not done again.
 
         Raises:
             UsageError: nothing to do at `source`, an impossible option, or an unusable `out`.
+            SourceError: several sources, and some cannot be used (see `Sources`).
             BundleError: `mode` is seamless and the bundle has no graphs for it.
             OutputError, SessionError: the disk or the engine fails; finished results are kept.
         """
         watcher = TileCounter(options.pop("on_tiles", no_tiles))
         settings, folder = self.settings.changed(options), Path(out).absolute()
-        with prepare_run(Path(source), Path(out), settings) as work:
+        given = (source,) if isinstance(source, str | Path) else source
+        sources = Sources(tuple(map(Path, given)))
+        with prepare_run(sources, Path(out), settings) as work:
             run = self.start(work, settings, watcher)
             with closing(iter(run)) as inputs:
                 yield from (Result(ended, folder) for ended in inputs)
@@ -155,14 +162,21 @@ class Model(Closing):
             raise run.outcome.stopped_by
 
     def start(
-        self, work: Work, settings: InferSettings, reporter: Reporter, wording: Wording = str
+        self,
+        work: Work,
+        settings: InferSettings,
+        reporter: Reporter,
+        wording: Wording = str,
+        stop: StopRequest | None = None,
     ) -> Run:
         """A run that is done by iterating over it, for those who watch it themselves.
+
+        `stop` may end it early: it is left resumable, and KeyboardInterrupt is raised.
 
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
-        return Run(work, self.context(settings, wording), reporter)
+        return Run(work, self.context(settings, wording), reporter, stop=stop)
 
     def context(self, settings: InferSettings, wording: Wording = str) -> Context:
         """What all results share that this model makes with `settings`.

@@ -6,6 +6,7 @@
     ├── ListedError           several things may be wrong, all of them listed
     │   ├── ProfileError      a profile that cannot be read or is inconsistent
     │   ├── RecipeError       a training recipe that cannot be read or is inconsistent
+    │   ├── SourceError       inputs that were given and cannot be used
     │   ├── DatasetError      training or test files that cannot be used
     │   └── AdaptationError   tissue that a network is better not adapted to
     ├── TrainingError         a run that cannot go on: the loss is not finite, a resume does not fit
@@ -16,7 +17,8 @@
     ├── KernelError           a GPU kernel that cannot be built, loaded or launched
     │   └── KernelArgumentError  an argument of a kernel has a wrong shape, type or place
     ├── InputError            a slide or an image that cannot be read
-    │   └── MissingMppError   a slide without a usable pixel size
+    │   ├── MissingMppError   a slide without a usable pixel size
+    │   └── SlowSlideError    a slide that takes longer than it may
     └── OutputError           a result that cannot be written
 
 The command line turns `InputError` into a recorded failure of one input (exit code 1) and all the
@@ -81,6 +83,10 @@ class RecipeError(ListedError):
     """A training recipe that cannot be read or is inconsistent."""
 
 
+class SourceError(ListedError):
+    """Inputs, or facts about them, that were given and cannot be used."""
+
+
 class DatasetError(ListedError):
     """Training or test files that cannot be used."""
 
@@ -123,6 +129,10 @@ class InputError(SshrDeployError):
 
 class MissingMppError(InputError):
     """A slide without a usable pixel size."""
+
+
+class SlowSlideError(InputError):
+    """A slide that takes longer than it may; what is computed of it is left for another try."""
 
 
 class OutputError(SshrDeployError):

@@ -43,6 +43,8 @@ class Code(StrEnum):
     """A slide of another run, which gave no sign of life."""
     WORKER_LOST = "worker_lost"
     """One of several workers ended unasked; its slide goes to another."""
+    HOOK_FAILED = "hook_failed"
+    """The operator's command or address was not told of a slide that ended."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sshr_deploy.errors import InputError, UsageError, counted
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
 from sshr_deploy.runtime.pipeline.file_names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
 from sshr_deploy.runtime.pipeline.results import InputResult, Kind
+from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 
 _FINGERPRINT_BYTES = 1 << 20
@@ -32,26 +33,41 @@ class Input:
 
 @dataclass(frozen=True)
 class Found:
-    """Files at or below the source of a run."""
+    """Files at or below the sources of a run."""
 
+    searched: tuple[Path, ...]
+    """The sources."""
     inputs: list[Input]
-    """By name."""
+    """Of each source by name."""
     failures: list[InputResult]
     """One for each folder that cannot be read, and for each pipe or device."""
     left_out: Mapping[str, int]
     """Files that are not read, by suffix with its dot, or "no suffix"; the most frequent first."""
+    not_chosen: list[Path]
+    """Inputs that `include` and `exclude` of the settings do not take, and folders of which they
+    take nothing, so that these were not searched."""
 
 
-def search(source: Path, out: Path) -> Found:
+def search(
+    source: Path, out: Path, settings: InferSettings | None = None, place: Path | None = None
+) -> Found:
     """Find the inputs at or below `source`, and what is not read there.
 
     Results of this and earlier runs are not searched: `out` may lie inside `source`. Hidden files,
     files and folders that are part of a slide beside them, and links to folders are skipped; they
     do not count as left out.
 
+    Args:
+        source: a slide, an image or a folder.
+        out: of the results.
+        settings: they choose among the inputs; None takes all.
+        place: of `source`, to which inputs are relative; None for a file's name, and for the folder
+            itself.
+
     Raises:
-        UsageError: `source` is missing, of an unknown kind, or holds nothing to process.
+        UsageError: `source` is missing, of an unknown kind, or holds nothing that can be processed.
     """
+    settings = settings or InferSettings()
     try:
         mode = source.stat().st_mode
     except OSError as error:
@@ -67,9 +83,12 @@ def search(source: Path, out: Path) -> Found:
             raise UsageError(
                 f"{source} is neither a slide nor a patch image; known are {_known_suffixes()}"
             )
-        return Found([Input(source, kind, Path(source.name))], [], {})
-    found = _walk(source, out)
-    if not found.inputs and not found.failures:
+        item = Input(source, kind, place or Path(source.name))
+        if not settings.takes(item.relative):
+            return Found((source,), [], [], {}, [source])
+        return Found((source,), [item], [], {}, [])
+    found = walk(source, out, settings, place or Path())
+    if not found.inputs and not found.failures and not found.not_chosen:
         others = f" ({left_out_line(found.left_out)})" if found.left_out else ""
         raise UsageError(
             f"{source} holds no slide or patch image{others}; known are {_known_suffixes()}"
@@ -124,10 +143,12 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(source: Path, out: Path) -> Found:
+def walk(source: Path, out: Path, settings: InferSettings, place: Path) -> Found:
+    """Find the inputs below a folder, of which there may be none; see `search`."""
     found: list[Input] = []
     failures: list[InputResult] = []
     others: list[Path] = []
+    not_chosen: list[Path] = []
 
     def unreadable(error: OSError) -> None:
         folder = Path(error.filename or source)
@@ -145,23 +166,29 @@ def _walk(source: Path, out: Path) -> Found:
                 parts_of_slides |= _folder_of_vsi(path)
             if kind is None or path in parts_of_slides:
                 continue
-            if not _is_regular(path):
+            item = Input(path, kind, place / path.relative_to(source))
+            if not _is_regular(path) and settings.takes(item.relative):
                 reason = InputError(f"{path} {_NO_FILE}")
                 failures.append(InputResult(path, kind, "failed", str(reason)))
                 continue
-            found.append(Input(path, kind, path.relative_to(source)))
+            found.append(item)
             parts_of_slides |= companions(path)
-        folders[:] = sorted(
-            f
-            for f in folders
-            if Path(name, f) not in parts_of_slides and _is_searched(Path(name, f), results)
-        )
+        below = [Path(name, f) for f in sorted(folders)]
+        below = [f for f in below if f not in parts_of_slides and _is_searched(f, results)]
+        excluded = [f for f in below if settings.leaves_out(place / f.relative_to(source))]
+        not_chosen += excluded
+        folders[:] = [f.name for f in below if f not in excluded]
+    items = [item for item in found if item.path not in parts_of_slides]
+    chosen = [item for item in items if settings.takes(item.relative)]
+    not_chosen += [item.path for item in items if not settings.takes(item.relative)]
     left_out = [p for p in others if p not in parts_of_slides and not _is_known(p.name)]
-    return Found(
-        [item for item in found if item.path not in parts_of_slides],
-        failures,
-        dict(sorted(Counter(map(_suffix, left_out)).items(), key=lambda item: (-item[1], item[0]))),
-    )
+    counts = by_frequency(Counter(map(_suffix, left_out)))
+    return Found((source,), chosen, failures, counts, not_chosen)
+
+
+def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, the largest first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def _is_searched(folder: Path, results: Path) -> bool:

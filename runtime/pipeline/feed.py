@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import SlowSlideError
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.pipeline.ledger import Cause
 from sshr_deploy.runtime.pipeline.readers import Readers
@@ -41,9 +42,13 @@ class UnderWay(Generic[I, S]):
         """The error, or what the planning said."""
 
     def fail(self, error: Exception) -> None:
-        """Close it, with what was kept of it."""
+        """Close it, with what was kept of it; where it was only slow that is left."""
         self.ended = error
-        if self.work is not None:
+        if self.work is None:
+            return
+        if isinstance(error, SlowSlideError):
+            self.work.leave()
+        else:
             self.work.close()
 
     def wait(self, future: Future[Any], cause: Cause) -> None:

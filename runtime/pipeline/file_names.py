@@ -17,7 +17,7 @@ RESULT_NAMES = (*SLIDE_RESULTS, PATCH_MASK_NAME, SUMMARY_NAME, ERROR_NAME)
 """All of them."""
 
 UNFINISHED_NAME = ".unfinished"
-"""Fields of a slide that an interrupted run had computed; the next run goes on from them."""
+"""Tiles or fields of a slide that are computed, until it is done; see `unit_store`."""
 
 RUN_NAME = "run.json"
 TABLE_NAME = "summary.csv"

@@ -21,7 +21,8 @@ the engine would have nothing to do anyway, and what has ended meanwhile is give
 
 Leaving the iteration, whatever the reason, ends all threads before it returns: what has not begun
 is dropped, planning and finishing stop at their next step. Slides under way are left with what was
-kept of them for the next run.
+kept of them for the next run. A request to stop (`StopRequest`) does the same once what the engine
+has in hand is kept.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.reporting import Reporter
 from sshr_deploy.runtime.pipeline.slide import SlideWork
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.units import Output
 
 _MAX_FINISHING = 2
@@ -68,6 +70,7 @@ class Flow(Closing, Generic[I, S]):
         readers: Readers,
         ledger: Ledger,
         reporter: Reporter,
+        stop: StopRequest,
         may_leave: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin to plan the first input.
@@ -81,12 +84,13 @@ class Flow(Closing, Generic[I, S]):
             readers: the reading threads, which stay the caller's.
             ledger: of the run.
             reporter: told of units as they are computed.
+            stop: looked at between batches.
             may_leave: whether what was kept of slides under way may be left for the next run.
         """
         self._session, self._rule = session, rule
         self._readers, self._ledger, self._reporter = readers, ledger, reporter
         self._may_leave, self._turns = may_leave, Turns()
-        self._stop = threading.Event()
+        self._request, self._stop = stop, threading.Event()
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
         self._fed: deque[UnderWay[I, S]] = deque()  # of each batch that the engine has
         self._broken = False  # the engine
@@ -98,11 +102,16 @@ class Flow(Closing, Generic[I, S]):
         """Inputs in their order as they end, each with how: finished, failed, or not to be done.
 
         What is finished is closed when the next one is asked for.
+
+        Raises:
+            KeyboardInterrupt: a stop was requested.
+            SessionError: the engine fails.
         """
         try:
             while self._slides:
                 yield from self._computed()
                 yield from self._given()
+                self._request.check()
                 at_hand = self._feed.has_units and not self._broken
                 if not (at_hand or self._wait()):
                     break
@@ -140,10 +149,15 @@ class Flow(Closing, Generic[I, S]):
             yield from self._given()
 
     def _next_batch(self) -> tuple[Batch[I, S], Any] | None:
+        if self._request.is_asked:
+            return None
         with self._turns.spent(lambda _: None):  # is no time of the engine
             found = self._feed.next_batch()
         if found is not None:
-            self._fed.append(found[0].slide)
+            slide = found[0].slide
+            assert slide.work is not None
+            slide.work.limit.go_on()
+            self._fed.append(slide)
         return found
 
     def _engine_failed(self, error: Exception) -> None:
@@ -186,6 +200,7 @@ class Flow(Closing, Generic[I, S]):
         if len(before) >= _MAX_FINISHING:
             first, finishing = before[-_MAX_FINISHING]
             first.wait(finishing, "write")
+        work.limit.pause()
         slide.finishing = self._finisher.submit(work.finish, self._check_stop)
 
     def _given(self) -> Iterator[tuple[I, SlideWork | S | Exception]]:
@@ -196,10 +211,14 @@ class Flow(Closing, Generic[I, S]):
                 if slide.finishing is None or not slide.finishing.done():
                     return
                 error = slide.finishing.exception()
+                if isinstance(error, Stopped):
+                    return
                 if isinstance(error, Exception):
                     slide.fail(error)
             outcome = slide.ended if slide.ended is not None else slide.work
             assert outcome is not None
+            if isinstance(outcome, Stopped):
+                return
             self._slides.popleft()
             try:
                 yield slide.item, outcome
@@ -226,5 +245,5 @@ class Flow(Closing, Generic[I, S]):
         return True
 
     def _check_stop(self) -> None:
-        if self._stop.is_set():
+        if self._stop.is_set() or self._request.is_asked:
             raise Stopped

@@ -29,6 +29,7 @@ from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
 from sshr_deploy.runtime.pipeline.results import InputResult, Kind
 from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.settings import Mode
 
 
@@ -44,6 +45,7 @@ class Workforce(Protocol):
         Raises:
             SessionError: the engine fails.
             OutputError: results cannot be written.
+            KeyboardInterrupt: a stop was requested, and what the engine had in hand is kept.
         """
 
     def ended(self) -> Iterator[InputResult]:
@@ -65,9 +67,17 @@ class _Image(NamedTuple):
 class Processing(Closing):
     """A workforce of this process alone, for one thread."""
 
-    def __init__(self, out: Path, lock: RunLock, context: Context, reporter: Reporter) -> None:
-        """Results go below `out`, whose `lock` is held."""
+    def __init__(
+        self,
+        out: Path,
+        lock: RunLock,
+        context: Context,
+        reporter: Reporter,
+        stop: StopRequest | None = None,
+    ) -> None:
+        """Results go below `out`, whose `lock` is held; `stop` may end it early."""
         self._lock, self._context, self._reporter = lock, context, reporter
+        self._stop = stop or StopRequest()
         self._endings = Endings(out, lock, context, reporter)
         self._readers, self._ledger = Readers(context.settings.readers), Ledger()
 
@@ -76,6 +86,7 @@ class Processing(Closing):
         with closing(self._paused(_Intake(take))) as pauses:
             for _ in pauses:
                 yield from self.ended()
+                self._stop.check()
         yield from self.ended()
 
     def ended(self) -> Iterator[InputResult]:
@@ -118,6 +129,7 @@ class Processing(Closing):
             readers=self._readers,
             ledger=self._ledger,
             reporter=self._reporter,
+            stop=self._stop,
             may_leave=lambda: not self._lock.is_lost(),
         )
         with flow, closing(iter(flow)) as slides:
@@ -147,6 +159,10 @@ class Processing(Closing):
         sessions, endings = self._context.sessions, self._endings
         progress = PartsProgress(self._reporter)
 
+        def on_parts(image: _Image, done: int, parts: int) -> None:
+            progress(image.item.path, done, parts)
+            self._stop.check()
+
         def failed(image: _Image, error: Exception) -> None:
             with endings.guarded(image.item):
                 raise error
@@ -159,7 +175,7 @@ class Processing(Closing):
             settings.batch,
             fields=(lambda: sessions.fields) if self._context.mode is Mode.SEAMLESS else None,
             mpp_um=settings.mpp_um,
-            on_parts=lambda image, done, parts: progress(image.item.path, done, parts),
+            on_parts=on_parts,
             on_error=failed,
         )
         for image, prediction in predictions:

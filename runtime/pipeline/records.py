@@ -99,7 +99,7 @@ class EarlierFailure(Document):
 class _RunHead(Document):
     schema_version: Literal[1]
     source: FileText
-    """The slide, image or folder that was given; absolute."""
+    """The slide, image or folder that was given, or the one that holds all; absolute."""
     started_utc: str
     finished_utc: str
     interrupted: bool

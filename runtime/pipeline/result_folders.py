@@ -12,7 +12,12 @@ from pydantic import Field, TypeAdapter
 
 from sshr_deploy.atomic import output_errors, remove_abandoned, write_json
 from sshr_deploy.errors import OutputError
-from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME, RESULT_NAMES, SUMMARY_NAME
+from sshr_deploy.runtime.pipeline.file_names import (
+    ERROR_NAME,
+    RESULT_NAMES,
+    SUMMARY_NAME,
+    UNFINISHED_NAME,
+)
 from sshr_deploy.runtime.pipeline.results import PatchSummary, SlideSummary, Summary
 
 
@@ -49,8 +54,10 @@ class ResultFolders:
 
     def tidy(self, relative: Path) -> None:
         """Remove what a run left beside whole results that was killed as it had finished them."""
+        folder = self._out / relative
         with suppress(OSError):  # the results are good
-            remove_abandoned(self._out / relative)
+            (folder / UNFINISHED_NAME).unlink(missing_ok=True)
+            remove_abandoned(folder)
 
     def keep(self, relative: Path) -> None:
         """The input is done: its folder stays."""

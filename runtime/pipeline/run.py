@@ -15,6 +15,7 @@ from sshr_deploy.runtime.pipeline.records import RunDocument
 from sshr_deploy.runtime.pipeline.reporting import Reporter, WatcherError
 from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work
 
 _INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, WatcherError)
@@ -45,9 +46,9 @@ class Run:
     Each input gets a folder of its own name with its results and a `summary.json`, which is
     written last; for the files that cover them all see `run_folder`. An input whose `summary.json`
     shows that the same was done before is skipped, unless the settings say `overwrite`.
-    Ctrl-C and a failing engine leave `run.json` with all that was done and are raised again. So is
-    it where the iteration is left. Where another run has taken the folder over, this one stops and
-    writes its record in `runs/` only.
+    Ctrl-C, a request to stop (raised as Ctrl-C is) and a failing engine leave `run.json` with all
+    that was done and are raised again. So is it where the iteration is left. Where another run has
+    taken the folder over, this one stops and writes its record in `runs/` only.
 
     Iterating raises:
         SessionError: the engine fails.
@@ -61,10 +62,14 @@ class Run:
         context: Context,
         reporter: Reporter,
         workforce: Workforce | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
-        """The inputs are done by `workforce`, or by this process; the run closes it."""
+        """The inputs are done by `workforce`, or by this process, which `stop` may end early.
+
+        The run closes the workforce.
+        """
         self.work, self.context, self._reporter = work, context, reporter
-        self._workforce = workforce or Processing(work.out, work.lock, context, reporter)
+        self._workforce = workforce or Processing(work.out, work.lock, context, reporter, stop)
         self._results: list[InputResult] = []
 
     def __iter__(self) -> Generator[InputResult, None, None]:
@@ -114,7 +119,6 @@ class Run:
         )
         written = write_run(
             work.out,
-            work.source,
             work.found,
             context.profile,
             results,

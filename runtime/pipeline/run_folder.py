@@ -72,7 +72,6 @@ class WrittenRun:
 
 def write_run(
     out: Path,
-    source: Path,
     found: Found,
     profile: Profile,
     results: Sequence[InputResult],
@@ -86,7 +85,7 @@ def write_run(
     With `only_record` the table and `run.json` are left to another run, which writes here now.
     """
     done, failure = _results_below(out, results)
-    standing = _standing(_earlier_failures(out), source, found, results, done)
+    standing = _standing(_earlier_failures(out), found, results, done)
     record = record.model_copy(update={"failed_earlier": tuple(standing)})
     table = _table(done, results, standing)
     document = RunDocument(**dict(record), folder=results_table(table))
@@ -154,16 +153,16 @@ def _earlier_failures(out: Path) -> list[EarlierFailure]:
 
 def _standing(
     failures: Sequence[EarlierFailure],
-    source: Path,
     found: Found,
     results: Sequence[InputResult],
     done: Sequence[ResultRow],
 ) -> list[EarlierFailure]:
     """The failures that this run says nothing new of.
 
-    One below `source` that was not found there is gone, and so is its failure.
+    One below what was searched that was not found there is gone, and so is its failure.
     """
-    searched = source.absolute()
+    searched = {path.absolute() for path in found.searched}
+    kept = {path.absolute() for path in found.not_chosen}
     inputs = {str(item.path.absolute()) for item in found.inputs}
     ended = {str(r.path.absolute()) for r in results}
     finished_utc: dict[str, str] = {}
@@ -172,7 +171,9 @@ def _standing(
         finished_utc[path] = max(row.finished_utc, finished_utc.get(path, ""))
 
     def stands(failure: EarlierFailure) -> bool:
-        gone = Path(failure.path).is_relative_to(searched) and failure.path not in inputs
+        path = Path(failure.path)
+        around = {path, *path.parents}
+        gone = around & searched and not around & kept and failure.path not in inputs
         done_since = finished_utc.get(failure.path, "") > failure.failed_utc
         return failure.path not in ended and not gone and not done_since
 

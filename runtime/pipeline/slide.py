@@ -31,6 +31,7 @@ from sshr_deploy.runtime.pipeline.results import (
     StageSeconds,
     Tiles,
 )
+from sshr_deploy.runtime.pipeline.stopping import TimeLimit
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
 from sshr_deploy.runtime.slides import SlideReader, open_slide
@@ -67,9 +68,10 @@ class SlideWork(Closing):
         fit: Fit | None,
         stages: Stages,
         ledger: Ledger,
+        limit: TimeLimit,
     ) -> None:
         self.path, self.fingerprint = path, fingerprint
-        self.units, self.ledger = units, ledger
+        self.units, self.ledger, self.limit = units, ledger, limit
         self.todo = [unit for unit in units.places if unit not in store]
         """Units that no earlier run computed."""
         self._folder, self._profile = folder, profile
@@ -94,23 +96,26 @@ class SlideWork(Closing):
             return self.units.read(reader, unit)
 
     def keep(self, units: Sequence[Unit], output: Output) -> None:
-        """Keep what the network says of units.
+        """Keep what the network says of a batch of units.
 
         Raises:
             OutputError: the disk is full.
+            SlowSlideError: it takes too long.
         """
-        for index, unit in enumerate(units):
-            self._store.put(unit, self.units.record(output, index))
+        self._store.put({u: self.units.record(output, i) for i, u in enumerate(units)})
+        self.limit.check()
 
     def finish(self, check_stop: Callable[[], None]) -> None:
         """Write mask, overlay and regions; `check_stop` is called often, what it raises ends it.
 
         Raises:
             OutputError: a result cannot be written.
+            SlowSlideError: it takes too long.
         """
+        self.limit.go_on()
         self._reader.close()
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
-        self._write(check_stop)
+        self._write(partial(self._check, check_stop))
         self._files = file_sizes(self._folder, SLIDE_RESULTS)
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
@@ -139,7 +144,7 @@ class SlideWork(Closing):
     def leave(self) -> None:
         """Close, but leave what was kept for the next run."""
         self._reader.close()
-        self._store.keep()
+        self._store.leave()
 
     def close(self) -> None:
         """Close the slide, and delete what was kept of it."""
@@ -192,6 +197,10 @@ class SlideWork(Closing):
             thumbnail_mpp_um=plan.thumbnail_mpp_um,
         )
 
+    def _check(self, check_stop: Callable[[], None]) -> None:
+        check_stop()
+        self.limit.check()
+
     def _classes(self) -> tuple[SlideClass, ...]:
         counts: list[int] = self._counts.counts.tolist()
         return slide_classes(self._profile, counts, self.units.plan.grid.mpp_um)
@@ -226,12 +235,18 @@ def begin_slide(
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
-            is plainly not H&E.
+            is plainly not H&E, or that alone takes too long (SlowSlideError).
         OutputError: nothing can be written into `folder`.
     """
     profile, settings = context.profile, context.settings
     session = context.sessions.of_slides(context.mode)
     stages, ledger = Stages(), Ledger(run_ledger)
+    limit = TimeLimit(path, settings.max_slide_minutes)
+
+    def check() -> None:
+        check_stop()
+        limit.check()
+
     with ExitStack() as undo:
         with ledger.working("plan"):
             with stages.stage("open"):
@@ -245,7 +260,7 @@ def begin_slide(
                     force_mpp=settings.force_mpp,
                     tissue=settings.tissue,
                     concern_of=partial(check_stain, path, any_stain=settings.any_stain),
-                    check_stop=check_stop,
+                    check_stop=check,
                 )
                 units: Units
                 if session.geometry.is_patch:
@@ -258,8 +273,9 @@ def begin_slide(
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = _slide_facts(reader)
         undo.pop_all()
+    limit.pause()
     return SlideWork(
-        path, folder, fingerprint, profile, units, shared, store, facts, fit, stages, ledger
+        path, folder, fingerprint, profile, units, shared, store, facts, fit, stages, ledger, limit
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.pipeline.discovery import Found, search
+from sshr_deploy.runtime.pipeline.discovery import Found
 from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
+from sshr_deploy.runtime.pipeline.sources import Sources, find_inputs, sources_of
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import check_mpp
 
@@ -19,13 +20,14 @@ class Work:
     """Inputs of a run, and its hold on the folder of the results."""
 
     source: Path
+    """That which was given, or the folder that holds all."""
     out: Path
     found: Found
     lock: RunLock
 
 
 @contextmanager
-def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Work]:
+def prepare_run(source: Path | Sources, out: Path, settings: InferSettings) -> Iterator[Work]:
     """Refuse what cannot work, before an engine is opened, and keep other runs out of `out`.
 
     Where nothing is written into `out`, it is not made.
@@ -33,9 +35,11 @@ def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Wo
     Raises:
         UsageError: nothing to do at `source`, an impossible pixel size in the settings, `out`
             cannot take the results, or another run writes there.
+        SourceError: several sources cannot be used, or their results would share folders.
     """
     check_mpp(settings.mpp_um, force=settings.force_mpp)
-    found = search(source, out)
+    sources = sources_of(source)
+    found = find_inputs(sources, out, settings)
     for item in found.inputs:
         if (out / item.relative).is_file():
             raise UsageError(
@@ -43,4 +47,4 @@ def prepare_run(source: Path, out: Path, settings: InferSettings) -> Iterator[Wo
                 "choose another folder"
             )
     with run_lock(out) as lock:
-        yield Work(source, out, found, lock)
+        yield Work(sources.folder, out, found, lock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tempfile
 import uuid
@@ -20,6 +22,7 @@ from sshr_deploy.runtime.writers.bands import bands_of, tissue_columns
 
 TILE_PX = 512
 _SMALLEST_LEVEL_PX = 512
+_ID_NAMESPACE = uuid.UUID("0f0c3f1a-8a44-4a6e-9d0b-5b1f5a1c0b2d")
 # Classic TIFF ends at 4 GiB. Deflate hardly ever grows a tile, and the levels add a third.
 _CLASSIC_TIFF_PX = 2 << 30
 
@@ -50,6 +53,13 @@ class OmeTiffSink:
             for level in self.levels:
                 level.put(labels, tissue)
 
+    def content_id(self, metadata: dict[str, Any]) -> str:
+        """A UUID of the labels, once all rows have come, and of what is said of them."""
+        digest = hashlib.sha256(json.dumps([metadata, self.levels[0].shape]).encode())
+        for tile in self.levels[0].tiles():
+            digest.update(tile)
+        return str(uuid.uuid5(_ID_NAMESPACE, digest.hexdigest()))
+
     def check_complete(self) -> None:
         """Raise ValueError if rows are missing."""
         if self._rows_to_come:
@@ -72,7 +82,8 @@ def ome_tiff_sink(
     They lie in SubIFDs, as the OME-TIFF specification asks (Bio-Formats, tifffile); OpenSlide does
     not look there and sees level 0 only. The palette has the profile's colours: OpenSlide and most
     viewers apply it, Bio-Formats hands it on beside the labels. The pixel size is in the OME-XML
-    (um) and in the TIFF resolution (pixels per cm), the class names in a MapAnnotation.
+    (um) and in the TIFF resolution (pixels per cm), the class names in a MapAnnotation. The file's
+    UUID is made of its content: the same mask gives the same file, byte for byte.
 
     Compressed tiles wait in an unnamed file beside `path`, because a level is written as a whole;
     memory holds those tiles of the smaller levels that have tissue and are not full yet.
@@ -92,6 +103,8 @@ def ome_tiff_sink(
         sink = OmeTiffSink(path, store, size_px, profile.num_classes)
         yield sink
         sink.check_complete()
+        metadata = _ome_metadata(profile, mask_mpp_um, name)
+        metadata["UUID"] = sink.content_id(metadata)
         bigtiff = size_px[0] * size_px[1] > _CLASSIC_TIFF_PX
         with (
             partial.open("w+b") as file,
@@ -111,7 +124,7 @@ def ome_tiff_sink(
                     software="sshr-deploy",
                     subifds=len(sink.levels) - 1 if index == 0 else None,
                     subfiletype=1 if index else 0,
-                    metadata=None if index else _ome_metadata(profile, mask_mpp_um, name),
+                    metadata=None if index else metadata,
                 )
 
 
@@ -234,7 +247,6 @@ def _ome_metadata(profile: Profile, mask_mpp_um: float, name: str) -> dict[str, 
     labels = {f"label {label}": _xml_text(class_name) for label, class_name in enumerate(names)}
     return {
         "axes": "YX",
-        "UUID": str(uuid.uuid4()),
         "Creator": "sshr-deploy",
         "Name": _xml_text(name),
         "SignificantBits": max(1, profile.num_classes.bit_length()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sshr_deploy.cli.option_names import as_options
@@ -9,8 +11,38 @@ from sshr_deploy.cli.option_names import as_options
 if TYPE_CHECKING:
     from sshr_deploy.api import Model
     from sshr_deploy.bundle import Bundle
+    from sshr_deploy.cluster.opening import RayModel
     from sshr_deploy.runtime.contract import SessionInfo
+    from sshr_deploy.runtime.operation.events import Events
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+
+
+def open_in_workers(
+    spec: RunSpec,
+    out: Path,
+    source: Path,
+    ray: str,
+    cores: int | None,
+    events: Events,
+    *,
+    quiet: bool,
+    for_slides: bool,
+) -> AbstractContextManager[RayModel]:
+    """See `open_workers`; says on stderr what is built, and which workers are lost."""
+    from sshr_deploy.cli.console import say
+    from sshr_deploy.cluster.opening import open_workers
+
+    return open_workers(
+        spec,
+        out,
+        [source],
+        ray,
+        cores,
+        say=lambda text: None if quiet else say(text),
+        wording=as_options,
+        for_slides=for_slides,
+        events=events,
+    )
 
 
 def open_model(

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.engine import open_in_workers, open_model
+from sshr_deploy.cli.operating import (
+    LogJsonOption,
+    OnDoneOption,
+    OnDoneUrlOption,
+    ServeOption,
+    operating,
+)
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     AnyStainOption,
     BatchOption,
     EngineOption,
+    ExcludeOption,
     ForceMppOption,
+    IncludeOption,
     LargeOption,
+    MaxSlideMinutesOption,
     ModelOption,
     MppOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    RayCoresOption,
+    RayOption,
     ThreadsOption,
 )
+from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import (
     InferSettings,
@@ -35,21 +49,35 @@ from sshr_deploy.runtime.settings import (
 )
 
 if TYPE_CHECKING:
+    from sshr_deploy.api import Model
+    from sshr_deploy.cluster.opening import RayModel
     from sshr_deploy.runtime.pipeline.records import RunEffort
 
 
 def infer(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A slide, an image (PNG, JPEG), or a folder of them, searched recursively.",
-        ),
-    ],
     model: ModelOption,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
     ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Slides, images (PNG, JPEG), or folders of them, searched recursively.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Take the inputs from a file, a path a line, or from stdin with -; with a folder "
+            "as INPUT they lie below it, and their results have the same places.",
+        ),
+    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -81,12 +109,19 @@ def infer(
     ] = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
+    max_slide_minutes: MaxSlideMinutesOption = None,
+    ray: RayOption = None,
+    ray_cores: RayCoresOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
+    log_json: LogJsonOption = None,
+    serve: ServeOption = None,
+    on_done: OnDoneOption = None,
+    on_done_url: OnDoneUrlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
@@ -98,8 +133,10 @@ def infer(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.cli.console import make_reporter, print_results, say
-    from sshr_deploy.runtime.pipeline.discovery import left_out_line
+    from sshr_deploy.cli.inputs import given_sources, notes_on
+    from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -111,14 +148,29 @@ def infer(
         large=large,
         any_stain=any_stain,
         readers=readers,
+        max_slide_minutes=max_slide_minutes,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
     )
+    stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
-    with prepare_run(source, out, settings) as work:
-        if work.found.left_out and not quiet:
-            say(left_out_line(work.found.left_out))
+    operation = operating(
+        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
+    )
+    sources = given_sources(inputs, listed)
+    with operation as (events, health), prepare_run(sources, out, settings) as work:
+        for line in () if quiet else notes_on(work.found):
+            say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
-        with open_model(spec, quiet=quiet, for_slides=slides) as opened:
+        model_opened: AbstractContextManager[Model | RayModel] = (
+            open_model(spec, quiet=quiet, for_slides=slides)
+            if ray is None
+            else open_in_workers(
+                spec, out, work.source, ray, ray_cores, events, quiet=quiet, for_slides=slides
+            )
+        )
+        with model_opened as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(
@@ -127,8 +179,11 @@ def infer(
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
-                with make_reporter(quiet=quiet) as reporter:
-                    run = opened.start(work, opened.settings, reporter, as_options)
+                with make_reporter(quiet=quiet) as shown, started(events, health, info):
+                    health.serves(out)
+                    reporter = EventReporter(shown, events, health, out)
+                    run = opened.start(work, opened.settings, reporter, as_options, stop)
+                    stop_on_sigterm(stop)
                     for note in () if quiet else run.context.notes:
                         say(note)
                     for _ in run:  # the reporter tells how each input ended

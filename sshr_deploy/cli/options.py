@@ -99,6 +99,15 @@ ThreadsOption = Annotated[
         show_default="OMP_NUM_THREADS, or by the network's width and the cores",
     ),
 ]
+MaxSlideMinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-slide-minutes",
+        metavar="MINUTES",
+        help="A slide that takes longer fails; what is computed of it is kept for the next run.",
+        show_default="no limit",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 MppOption = Annotated[
     float | None,
@@ -130,4 +139,45 @@ AnyStainOption = Annotated[
 ForceMppOption = Annotated[
     bool,
     typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
+]
+_PATTERN_HELP = (
+    "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
+    "given several times; upper and lower case are the same."
+)
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help=f"Take only inputs of this pattern: {_PATTERN_HELP}",
+        show_default="all",
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Leave out inputs of such a pattern; old/ is all that is below the folder old.",
+        show_default="none",
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|HOST:PORT",
+        help="Do the slides in workers of a Ray cluster, one for each GPU or for each so many "
+        "cores; auto: one that runs here, or else all GPUs of this machine. See docs/cluster.md; "
+        "needs the extra [ray].",
+    ),
+]
+RayCoresOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-cores",
+        min=1,
+        help="Cores of a worker without a GPU.",
+        show_default="as many as the network has work for",
+    ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from sshr_deploy.runtime.machine.threads import usable_cores
 
 AUTO = "auto"
 """Stands for a cluster that runs on this machine, or else one that is started here."""
+_ANSWER_S = 10.0
 _STORE_BYTES = 128 << 20
 """Ray's memory for objects of a cluster that is started here: what is sent there is small."""
 
@@ -68,6 +70,7 @@ def connected(address: str) -> Iterator[ModuleType]:
         return
     with _signals_kept():
         _connect(ray, address)
+    _silence_stdout(ray)
     try:
         yield ray
     finally:
@@ -103,11 +106,27 @@ def places(nodes: Sequence[Mapping[str, Any]], *, on_gpus: bool, cores: int) -> 
         place = Place(node["NodeID"], node["NodeManagerHostname"], each, gpu, count)
         found += [place] * count
     if not found:
-        raise UsageError("the Ray cluster has neither a GPU nor a core to give; see `ray status`")
+        raise UsageError("the Ray cluster has neither a GPU nor a core to give; see ray status")
     return found
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"`ray` {address} is no address; give HOST:PORT, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address}: {first_line(error)}; start one there with "
+            "ray start --head (see docs/cluster.md), or give `ray` auto"
+        ) from error
+
+
 def _connect(ray: ModuleType, address: str) -> None:
+    if address != AUTO:
+        _check_answers(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     refused = (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError)
     try:
@@ -115,8 +134,8 @@ def _connect(ray: ModuleType, address: str) -> None:
     except refused as error:
         if address != AUTO or not isinstance(error, ConnectionError):
             raise UsageError(
-                f"no Ray cluster answers at {address}: {first_line(error)}; start one with "
-                "`ray start --head` (see docs/cluster.md), or give `ray` auto"
+                f"the Ray cluster at {address} cannot be joined: {first_line(error)}; "
+                "see docs/cluster.md"
             ) from error
     else:
         return
@@ -132,6 +151,13 @@ def _connect(ray: ModuleType, address: str) -> None:
         raise SessionError(
             f"Ray cannot be started here: {first_line(error)}; its logs are in /tmp/ray"
         ) from error
+
+
+def _silence_stdout(ray: ModuleType) -> None:
+    """Ray prints of lost workers on stdout, whatever `log_to_driver` says; its logs have it too."""
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -40,7 +40,8 @@ from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.processing import Processing
 from sshr_deploy.runtime.pipeline.results import InputResult
-from sshr_deploy.runtime.pipeline.run_lock import run_lock
+from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.version import __version__
 
 _REPORT_S = 2.0
@@ -51,8 +52,15 @@ _SEE_S = 10.0
 """What another machine has just written may be seen so late on a share."""
 
 
-class _Stopped(BaseException):
-    """Raised between batches in a worker that was told to stop."""
+class _DriversLock(RunLock):
+    """The lock of the process that gives out the work, which holds it for all workers."""
+
+    def __init__(self) -> None:
+        pass
+
+    def is_lost(self) -> bool:
+        """See `RunLock`."""
+        return False
 
 
 class Worker:
@@ -64,7 +72,7 @@ class Worker:
         self._inputs: queue.SimpleQueue[Input | None] = queue.SimpleQueue()  # None ends
         self._said: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._bundle: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._stop = StopRequest()
         threading.Thread(target=self._work, name="work", daemon=True).start()
 
     def give(self, item: Input) -> None:
@@ -77,7 +85,7 @@ class Worker:
 
     def stop(self) -> None:
         """Leave what is under way for the next run; `Left` or `Broken` is the last message."""
-        self._stopping.set()
+        self._stop.ask()
         self._inputs.put(None)
 
     def messages(self) -> Report:
@@ -93,9 +101,9 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            with self._opened() as model, run_lock(self._order.out) as lock:
+            with self._opened() as model:
                 context = model.context(model.settings, self._order.wording)
-                with Processing(self._order.out, lock, context, _Telling(self)) as processing:
+                with self._processing(context) as processing:
                     self.say(Ready(model.info, context.settings))
                     try:
                         self._process(processing)
@@ -110,6 +118,10 @@ class Worker:
             traceback.print_exc()  # into Ray's log of this worker
             reason = f"it met a defect of sshr-deploy ({first_line(error)}); please report it"
             self.say(Broken(SessionError(f"{reason} with the log of the worker")))
+
+    def _processing(self, context: Context) -> Processing:
+        out, lock = self._order.out, _DriversLock()
+        return Processing(out, lock, context, _Telling(self.say), self._stop)
 
     def _opened(self) -> Model:
         order = self._order
@@ -135,7 +147,12 @@ class Worker:
         import ray
 
         self.say(Wanted())
-        return {name: partial(ray.get, file) for name, file in self._bundle.get().items()}
+
+        def bring(file: Any) -> bytes:
+            content: bytes = ray.get(file)
+            return content
+
+        return {name: partial(bring, file) for name, file in self._bundle.get().items()}
 
     def _process(self, processing: Processing) -> None:
         try:
@@ -143,7 +160,7 @@ class Worker:
                 with closing(processing.process(partial(self._next, [first]))) as ended:
                     for result in ended:
                         self.say(Ended(result))
-        except _Stopped:
+        except KeyboardInterrupt:  # by the request to stop
             pass
 
     def _next(self, first: list[Input]) -> Input | None:
@@ -162,29 +179,23 @@ class Worker:
         """Put a message into the next report."""
         self._said.put(message)
 
-    def check_stop(self) -> None:
-        """End the work in hand where the worker was told to stop."""
-        if self._stopping.is_set():
-            raise _Stopped
-
 
 class _Telling:
     """A reporter that tells of inputs in messages; `Ended` is said where they are given out."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, say: Callable[[Message], None]) -> None:
+        self._say = say
 
     def run_started(self, inputs: int) -> None:
         """See `Reporter`."""
 
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """See `Reporter`."""
-        self._worker.say(Began(path, tiles, tile_mm2))
+        self._say(Began(path, tiles, tile_mm2))
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """See `Reporter`."""
-        self._worker.say(Computed(path, tiles))
-        self._worker.check_stop()
+        self._say(Computed(path, tiles))
 
     def input_finished(self, result: InputResult) -> None:
         """See `Reporter`."""

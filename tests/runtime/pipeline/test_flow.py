@@ -195,10 +195,10 @@ def test_what_cannot_be_kept_or_written_is_told(
     source, out = slides(tmp_path / "in", 3), tmp_path / "out"
     put, overlay = UnitStore.put, write_overlay
 
-    def full(store: UnitStore, *record: Any) -> None:
+    def full(store: UnitStore, records: Any) -> None:
         if step == "keep" and store._folder.name == "1.tif" and len(store) == 2:
             raise error("no space")
-        put(store, *record)
+        put(store, records)
 
     def no_overlay(path: Path, *args: Any, **options: Any) -> None:
         if step == "write" and path.parent.name == "1.tif":
@@ -207,7 +207,7 @@ def test_what_cannot_be_kept_or_written_is_told(
 
     monkeypatch.setattr(UnitStore, "put", full)
     monkeypatch.setattr(slide_job, "write_overlay", no_overlay)
-    result = Runner(bundle, Session())(source, out)
+    result = Runner(bundle, Session())(source, out, batch=1)
     stops = error is OutputError
     statuses = ["done", "failed"] if stops else ["done", "failed", "done"]
     assert [r.status for r in result.results] == statuses

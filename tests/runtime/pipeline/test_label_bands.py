@@ -83,7 +83,7 @@ def test_fields_give_the_labels_of_one_giant_field(
     session = ColourSession(geometry, any_side=any_side)
     with UnitStore(tmp_path, units.record_type, "") as store:
         for unit in reversed(units.places):
-            store.put(unit, units.record(session.infer(units.read(reader, unit)[None]), 0))
+            store.put({unit: units.record(session.infer(units.read(reader, unit)[None]), 0)})
         bands = list(units.bands(store))
     assert all(band.shape == (512, size[1]) for band in bands[:-1])
     expected = at_once(picture, survey, profile)
@@ -107,7 +107,7 @@ def test_tiles_land_in_their_places_and_the_rest_is_background(
         for tile in reversed(plan.tissue):
             labels = rng.integers(0, profile.num_classes, (1, 224, 224), np.uint8)
             output = MaskBatch(labels, np.zeros((1, 3), np.float32))
-            store.put((tile.t_row, tile.t_column), units.record(output, 0))
+            store.put({(tile.t_row, tile.t_column): units.record(output, 0)})
             y, x = tile.t_row * 224, tile.t_column * 224
             part = expected[y : y + 224, x : x + 224]
             inside = plan.tissue[tile].mask()[: part.shape[0], : part.shape[1]]
@@ -127,7 +127,7 @@ def test_scales_count_each_cell_once_where_cores_overlap(profile: Profile, tmp_p
         units, session = FieldUnits(each, profile), ColourSession(GEOMETRY)
         with UnitStore(tmp_path, units.record_type, "") as store:
             for unit in units.places:
-                store.put(unit, units.record(session.infer(units.read(reader, unit)[None]), 0))
+                store.put({unit: units.record(session.infer(units.read(reader, unit)[None]), 0)})
             found.append(FieldBands(each, store, profile.num_classes).scales(90.0))
     assert found[0] == found[1]
 

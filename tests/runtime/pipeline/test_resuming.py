@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from tests.runtime.pipeline.flow_parts import FIELDS, WAIT_S, Session, mask_of, slides
+from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, context_of, read_summary
 from tests.runtime.small_slides import small_slide
 
@@ -115,6 +116,33 @@ def test_ctrl_c_keeps_what_is_computed(
     assert np.array_equal(mask_of(out, "0.tif"), mask_of(tmp_path / "whole", "0.tif"))
 
 
+@pytest.mark.parametrize("geometry", [PATCH, FIELDS, SEVERAL])
+def test_what_a_kill_leaves_is_gone_on_from_batch_by_batch(
+    bundle: Bundle, tmp_path: Path, geometry: Geometry
+) -> None:
+    """A copy of the folder in the middle of a batch is what SIGKILL leaves then."""
+    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
+    session, killed = Session(geometry), tmp_path / "killed"
+
+    def kill(done: int) -> None:
+        if done and not killed.exists():
+            shutil.copytree(out, killed)
+
+    session.before = kill
+    Runner(bundle, session)(source, out, batch=3)
+    (killed / LOCK_NAME).unlink()
+    again = Session(geometry)
+    assert Runner(bundle, again)(source, killed, batch=3).exit_code == 0
+    kept = len(session.batches) - len(again.batches)
+    assert kept > 0
+    assert again.batches == session.batches[kept:]
+    names = ("mask.ome.tif", "overlay.png", "regions.geojson", "summary.json")
+    assert {path.name for path in (killed / "0.tif").iterdir()} == set(names)
+    for name in names[:3]:
+        whole = (out / "0.tif" / name).read_bytes()
+        assert (killed / "0.tif" / name).read_bytes() == whole
+
+
 @pytest.mark.parametrize("change", ["mode", "mpp", "input"])
 def test_what_was_kept_of_something_else_is_not_used(
     bundle: Bundle, tmp_path: Path, change: str
@@ -165,6 +193,9 @@ def test_what_was_left_beside_whole_results_goes(bundle: Bundle, tmp_path: Path)
     assert host is not None
     left = out / "0.tif" / f".units.{host[1]}-{int(ended.stdout)}-00000000.partial"
     left.write_bytes(b"killed after summary.json")
+    unfinished = out / "0.tif" / UNFINISHED_NAME
+    unfinished.write_bytes(b"and before the slide was closed")
     result = Runner(bundle, Session())(source, out)
     assert [r.status for r in result.results] == ["skipped"]
     assert not left.exists()
+    assert not unfinished.exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sshr_deploy.errors import OutputError
+from sshr_deploy.runtime.pipeline import unit_store as module
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 
@@ -24,8 +25,7 @@ def new_store(folder: Path, key: str = "k") -> UnitStore:
 
 
 def fill(store: UnitStore) -> None:
-    for unit, record in RECORDS.items():
-        store.put(unit, record)
+    store.put(RECORDS)
 
 
 def test_rows_come_back_as_they_were_put_and_the_file_goes(tmp_path: Path) -> None:
@@ -52,12 +52,11 @@ def test_the_file_is_gone_after_a_failure(tmp_path: Path) -> None:
 def test_what_was_kept_is_there_for_the_next_with_the_same_key(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     fill(store)
-    store.keep()
+    store.leave()
     assert [path.name for path in tmp_path.iterdir()] == [UNFINISHED_NAME]
     again = new_store(tmp_path)
-    assert not (tmp_path / UNFINISHED_NAME).exists(), "no other process may take it too"
-    again.put((5, 5), RECORDS[0, 1])
-    again.keep()
+    again.put({(5, 5): RECORDS[0, 1]})
+    again.leave()
     with new_store(tmp_path) as last:
         for unit, record in {**RECORDS, (5, 5): RECORDS[0, 1]}.items():
             assert np.array_equal(last.rows(unit, 0, 6), record)
@@ -68,14 +67,14 @@ def test_a_put_that_was_interrupted_does_not_count(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     fill(store)
     store._file.write(b"half a record")
-    store.keep()
+    store.leave()
     with new_store(tmp_path) as again:
         assert len(again) == len(RECORDS)
         assert np.array_equal(again.rows((9, 9, 2, 4), 0, 6), RECORDS[9, 9, 2, 4])
 
 
 def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
-    new_store(tmp_path).keep()
+    new_store(tmp_path).leave()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,7 +84,7 @@ def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
     store = new_store(tmp_path)
     fill(store)
-    store.keep()
+    store.leave()
     kept = tmp_path / UNFINISHED_NAME
     content = kept.read_bytes()
     match damage:
@@ -96,14 +95,13 @@ def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
         case "empty":
             kept.write_bytes(b"")
         case "text":
-            kept.write_bytes(b"no index" + (8).to_bytes(8, "little"))
+            kept.write_bytes(b"no frame" + (8).to_bytes(8, "little"))
         case "zeroed":  # by a power cut: the right size, not the content
             kept.write_bytes(bytes(64) + content[64:])
         case "deep":
             kept.write_bytes(b"[" * 200_000 + (200_000).to_bytes(8, "little"))
         case "endless":
-            index = b'{"key": "k", "units": [[[Infinity, 0], [1], 0]]}'
-            kept.write_bytes(index + len(index).to_bytes(8, "little"))
+            kept.write_bytes(b"\xff" * 16 + content)
     dtype = np.uint8 if damage == "type" else np.float16
     with UnitStore(tmp_path, dtype, "other" if damage == "key" else "k") as again:
         assert len(again) == 0
@@ -112,9 +110,8 @@ def test_what_does_not_fit_is_deleted(tmp_path: Path, damage: str) -> None:
 
 def test_a_folder_by_the_name_of_the_kept_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / UNFINISHED_NAME).mkdir()
-    store = new_store(tmp_path)
-    fill(store)
-    store.keep()
+    with pytest.raises(OutputError, match="cannot write to"):
+        new_store(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [UNFINISHED_NAME]
 
 
@@ -148,7 +145,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     with UnitStore(Path(sys.argv[1]), np.uint8, "k") as store:
         for column in range(7):
-            store.put((0, column), np.zeros((224, 224), np.uint8))
+            store.put({(0, column): np.zeros((224, 224), np.uint8)})
         store.rows((0, 6), 0, 224)
 except OutputError as error:
     print(error)
@@ -161,3 +158,89 @@ except OutputError as error:
     )
     assert "free space or choose another" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def frames(folder: Path, count: int) -> list[int]:
+    """Write a kept file of `count` batches; the lengths at which it is whole."""
+    store, lengths = new_store(folder), []
+    for index in range(count):
+        store.put({(index, 0): RECORDS[2, 7] + index, (index, 1): RECORDS[9, 9, 2, 4]})
+        lengths.append((folder / UNFINISHED_NAME).stat().st_size)
+    store.leave()
+    return lengths
+
+
+def test_a_file_cut_anywhere_holds_the_batches_before_the_cut(tmp_path: Path) -> None:
+    """As a power cut may leave it: at 50 random lengths, and at all where a frame begins."""
+    lengths = frames(tmp_path, 6)
+    kept = tmp_path / UNFINISHED_NAME
+    whole = kept.read_bytes()
+    assert len(whole) == lengths[-1]
+    cuts = np.random.default_rng(15).integers(0, len(whole), 50).tolist()
+    for cut in (*cuts, *lengths, *(length + 1 for length in lengths[:-1])):
+        kept.write_bytes(whole[:cut])
+        store = new_store(tmp_path)
+        batches = sum(length <= cut for length in lengths)
+        assert len(store) == 2 * batches
+        for index in range(batches):
+            assert np.array_equal(store.rows((index, 0), 0, 6), RECORDS[2, 7] + index)
+        store.leave()
+        assert not batches or kept.read_bytes() == whole[: lengths[batches - 1]]
+
+
+def test_what_stands_behind_a_damaged_batch_does_not_count(tmp_path: Path) -> None:
+    lengths = frames(tmp_path, 4)
+    kept = tmp_path / UNFINISHED_NAME
+    content = bytearray(kept.read_bytes())
+    content[lengths[1] + 100] ^= 1  # in the third
+    kept.write_bytes(content)
+    with new_store(tmp_path) as store:
+        assert (1, 1) in store
+        assert len(store) == 4
+
+
+def test_zeros_behind_the_last_batch_are_none(tmp_path: Path) -> None:
+    """A file may get its length before its content."""
+    (length,) = frames(tmp_path, 1)
+    with (tmp_path / UNFINISHED_NAME).open("ab") as kept:
+        kept.write(bytes(1000))
+    store = new_store(tmp_path)
+    assert len(store) == 2
+    store.leave()
+    assert (tmp_path / UNFINISHED_NAME).stat().st_size == length
+
+
+def test_what_was_put_is_in_the_file_at_once(tmp_path: Path) -> None:
+    """A process that is killed has no time to flush."""
+    with new_store(tmp_path) as store:
+        fill(store)
+        (tmp_path / "copy").mkdir()
+        kept = (tmp_path / UNFINISHED_NAME).read_bytes()
+        (tmp_path / "copy" / UNFINISHED_NAME).write_bytes(kept)
+        with new_store(tmp_path / "copy") as copy:
+            assert len(copy) == len(RECORDS)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be replaced there")
+def test_one_that_was_taken_over_disturbs_the_other_no_more(tmp_path: Path) -> None:
+    suspended = new_store(tmp_path)
+    fill(suspended)
+    taken_over = new_store(tmp_path)
+    suspended.put({(7, 7): RECORDS[0, 1]})
+    taken_over.put({(5, 5): RECORDS[2, 7]})
+    suspended.close()
+    taken_over.leave()
+    with new_store(tmp_path) as last:
+        assert len(last) == len(RECORDS) + 1
+        assert np.array_equal(last.rows((5, 5), 0, 6), RECORDS[2, 7])
+
+
+def test_the_disk_is_told_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with new_store(tmp_path) as store:
+        store.put({(0, 0): RECORDS[0, 1]})
+        assert synced == []
+        monkeypatch.setattr(module, "_SYNC_S", 0.0)
+        store.put({(0, 1): RECORDS[0, 1]})
+        assert len(synced) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 import uuid
 from pathlib import Path
@@ -105,10 +106,7 @@ def test_bigtiff_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("band_px", [1, 100, 1024])
-def test_any_bands_give_the_same_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, band_px: int
-) -> None:
-    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=1))
+def test_any_bands_give_the_same_file(tmp_path: Path, band_px: int) -> None:
     mask = np.full((1300, 1900), PROFILE.num_classes, np.uint8)
     mask[200:900, 700:800] = 2
     mask[1299, 1899] = 1
@@ -125,6 +123,22 @@ def test_any_bands_give_the_same_file(
         offset = 2**k // 2
         expected = mask[offset :: 2**k, offset :: 2**k][: 1300 >> k, : 1900 >> k]
         np.testing.assert_array_equal(level, expected)
+
+
+def test_other_content_has_another_id(tmp_path: Path) -> None:
+    mask = _mask((600, 700))
+    other = mask.copy()
+    other[599, 699] = (other[599, 699] + 1) % PROFILE.num_classes
+    path = tmp_path / "m.ome.tif"
+    ids = []
+    for content, name in ((mask, "s"), (mask, "s"), (other, "s"), (mask, "t")):
+        with tifffile.TiffFile(_write(path, content, name=name)) as tiff:
+            assert tiff.ome_metadata is not None
+            ids += [uuid.UUID(found) for found in re.findall('urn:uuid:([^"]+)', tiff.ome_metadata)]
+    assert ids[0] == ids[1]
+    assert len(ids) == 4
+    assert len(set(ids)) == 3
+    assert ids[0].version == 5
 
 
 def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
