@@ -24,7 +24,7 @@ class Employed:
     def __init__(self, ray: ModuleType, order: Order, place: Place) -> None:
         """Start it in its place; where that is lost, Ray starts it again somewhere."""
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        self._ray, self.host = ray, place.host
+        self._ray, self.host, self.pid = ray, place.host, 0
         self.actor: Any = (
             ray.remote(Worker)
             .options(

@@ -105,4 +105,5 @@ class Report:
     token: str
     """Another one than before: the worker's process is another one, which has no inputs yet."""
     host: str
+    pid: int
     messages: list[Message]

@@ -97,7 +97,7 @@ class Worker:
             while True:
                 messages.append(self._said.get_nowait())
         except queue.Empty:
-            return Report(self._token, platform.node(), messages)
+            return Report(self._token, platform.node(), os.getpid(), messages)
 
     def _work(self) -> None:
         try:

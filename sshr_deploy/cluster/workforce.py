@@ -7,6 +7,7 @@ input that was under way in several workers as they were lost is taken for the c
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ from sshr_deploy.runtime.pipeline.stopping import StopRequest
 MOST_LOSSES = 3
 """Lost workers after which an input fails that all of them had; and times that a worker may be lost
 with nothing ended in between."""
+_UNSEEN = "its process ended, or cannot be reached"
 _LOOK_S = 0.5
 _SILENT_S = 600.0
 _LEAVE_S = 60.0
@@ -107,6 +109,10 @@ class RayWorkforce(Closing):
     def ready(self) -> list[Ready]:
         """Engine and settings of each worker that is ready."""
         return [worker.ready for worker in self._workers if worker.ready]
+
+    def pids(self) -> list[int]:
+        """Processes of the workers that are ready."""
+        return [worker.pid for worker in self._workers if worker.ready]
 
     def infos(self) -> list[SessionInfo]:
         """The engines of workers that are ready, or ended as they were told."""
@@ -196,13 +202,24 @@ class RayWorkforce(Closing):
     def _read(self, worker: Employed) -> None:
         try:
             report = worker.read()
-        except self._ray.exceptions.RayError as error:
+        except self._ray.exceptions.ActorUnavailableError:
+            if worker.token is None:  # it is being started again
+                time.sleep(_LOOK_S)
+                worker.forget()
+                return
             worker.kill(for_good=False)  # it may be cut off only, and must not go on
-            self._lost(worker, first_line(error))
+            self._lost(worker, _UNSEEN)
+            return
+        except self._ray.exceptions.RayError as error:
+            self._give_up(worker, first_line(error))
+            if not self._workers:
+                raise SessionError(
+                    f"no worker is left, see Ray's logs: {first_line(error)}"
+                ) from None
             return
         if worker.token not in (None, report.token):
             self._lost(worker, "its process was started again")
-        worker.token, worker.host = report.token, report.host
+        worker.token, worker.host, worker.pid = report.token, report.host, report.pid
         self._heard += [(worker, message) for message in report.messages]
 
     def _take_in(self, worker: Employed, message: Message) -> None:
@@ -266,9 +283,11 @@ class RayWorkforce(Closing):
 
     def _tell(self, worker: Employed, reason: str) -> None:
         count = len(worker.given)
-        others = f"; {counted(count, 'input')} of it goes to others" if count else ""
-        self._say(f"a worker on {worker.host} was lost: {reason}{others}")
-        self._events.emit(Code.WORKER_LOST, host=worker.host, reason=reason, inputs=count)
+        others = f"; others get what it had ({counted(count, 'input')})" if count else ""
+        self._say(f"worker {worker.pid} on {worker.host} was lost: {reason}{others}")
+        self._events.emit(
+            Code.WORKER_LOST, host=worker.host, pid=worker.pid, reason=reason, inputs=count
+        )
 
     def _back(self, given: dict[Path, Input]) -> None:
         """Inputs of a lost worker wait again, but for those that were lost too often."""
