@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypedDict
 
 from sshr_deploy.choice import Choice
 from sshr_deploy.errors import UsageError, check_count
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime import name_patterns
+from sshr_deploy.runtime.pixel_sizes import FROM_TABLE, GivenMpp, MppTable, read_mpp_table
 
 
 class Mode(Choice):
@@ -65,6 +66,8 @@ class RunOptions(TypedDict, total=False):
     """A name of `Mode`; without it seamless, where the bundle has graphs for fields."""
     readers: int | None
     """`InferSettings.readers`."""
+    mpp_table: MppTable | str | Path | None
+    """Pixel sizes by name, or the path of a file with them, see `read_mpp_table`."""
     max_slide_minutes: float | None
     """`InferSettings.max_slide_minutes`."""
     include: Sequence[str]
@@ -80,7 +83,7 @@ class InferSettings:
     mpp_um: float | None = None
     """Level-0 pixel size for slides whose file states none, and of all images, in um."""
     force_mpp: bool = False
-    """Use `mpp_um` even where the file has its own."""
+    """Use the given pixel size even where the file has its own."""
     tissue: TissueChoice = TissueChoice.AUTO
     batch: int = CPU_BATCH
     """Patches in one call of the engine, or fields of as many pixels; see
@@ -102,6 +105,19 @@ class InferSettings:
     """
     exclude: tuple[str, ...] = ()
     """Patterns of inputs that are not taken, though others include them."""
+    mpp_table: MppTable | None = None
+    """Pixel sizes of single slides and images, in place of `mpp_um`."""
+
+    def mpp_of(self, place: PurePath) -> GivenMpp:
+        """The pixel size given for an input, by its path below the folder that is searched.
+
+        Raises:
+            InputError: patterns of the table contradict each other.
+        """
+        um = None if self.mpp_table is None else self.mpp_table.mpp_um(place)
+        if um is not None:
+            return GivenMpp(um, self.force_mpp, FROM_TABLE)
+        return GivenMpp(self.mpp_um, self.force_mpp and self.mpp_um is not None)
 
     def takes(self, relative: PurePath) -> bool:
         """Whether an input is chosen, by its path below the folder that is searched."""
@@ -125,6 +141,7 @@ class InferSettings:
             self,
             mode=self.mode if mode is None else Mode.of(mode),
             mpp_um=_number("mpp", options.get("mpp", self.mpp_um)),
+            mpp_table=_table(options.get("mpp_table", self.mpp_table)),
             tissue=TissueChoice.of(options.get("tissue", self.tissue)),
             large=LargeImages.of(options.get("large", self.large)),
             force_mpp=_flag("force_mpp", options.get("force_mpp", self.force_mpp)),
@@ -174,6 +191,14 @@ def _number(name: str, value: object) -> float | None:
         return None if value is None else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise UsageError(f"`{name}` is {value!r}; give a number") from None
+
+
+def _table(value: object) -> MppTable | None:
+    if value is None or isinstance(value, MppTable):
+        return value
+    if isinstance(value, str | Path):
+        return read_mpp_table(Path(value))
+    raise UsageError(f"`mpp_table` is {value!r}; give the path of a CSV file")
 
 
 def _patterns(name: str, value: object) -> tuple[str, ...]:

@@ -33,12 +33,15 @@ from sshr_deploy.runtime.pipeline.documents import Context, Wording
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
+from sshr_deploy.runtime.pipeline.processing import Processing, Workforce
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.runtime.pipeline.work import Work, prepare_run
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode, OpenOptions
@@ -154,7 +157,8 @@ class Model(Closing):
         settings, folder = self.settings.changed(options), Path(out).absolute()
         given = (source,) if isinstance(source, str | Path) else source
         sources = Sources(tuple(map(Path, given)))
-        with prepare_run(sources, Path(out), settings) as work:
+        terms = terms_of(self.bundle.manifest, self.bundle.manifest_sha256, settings)
+        with prepare_run(sources, Path(out), settings, terms) as work:
             run = self.start(work, settings, watcher)
             with closing(iter(run)) as inputs:
                 yield from (Result(ended, folder) for ended in inputs)
@@ -177,6 +181,12 @@ class Model(Closing):
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
         return Run(work, self.context(settings, wording), reporter, stop=stop)
+
+    def workforce(
+        self, out: Path, lock: RunLock, context: Context, reporter: Reporter, stop: StopRequest
+    ) -> Workforce:
+        """What does inputs with this model as they come; results go below `out`."""
+        return Processing(out, lock, context, reporter, stop)
 
     def context(self, settings: InferSettings, wording: Wording = str) -> Context:
         """What all results share that this model makes with `settings`.

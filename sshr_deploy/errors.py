@@ -86,6 +86,13 @@ class RecipeError(ListedError):
 class SourceError(ListedError):
     """Inputs, or facts about them, that were given and cannot be used."""
 
+    @classmethod
+    def of(cls, problems: Sequence[str], where: str) -> SourceError:
+        """An error of these, at least one; `where` they are."""
+        others = len(problems) - 1
+        more = f" (and {counted(others, 'other problem')})" if others else ""
+        return cls(f"{where}: {problems[0]}{more}", problems)
+
 
 class DatasetError(ListedError):
     """Training or test files that cannot be used."""

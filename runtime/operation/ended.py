@@ -10,6 +10,7 @@ from sshr_deploy.errors import (
     MissingMppError,
     OutputError,
     SessionError,
+    SlowSlideError,
     SshrDeployError,
 )
 from sshr_deploy.runtime.operation.events import Code, Events, Fact
@@ -21,6 +22,8 @@ class Failure(StrEnum):
 
     NO_MPP = "no_mpp"
     """The slide has no usable pixel size."""
+    SLOW_SLIDE = "slow_slide"
+    """It took longer than the longest time for a slide; the next attempt goes on."""
     INPUT = "input"
     """It cannot be read, is damaged, or is nothing to segment; `reason` says which."""
     OUTPUT = "output"
@@ -36,6 +39,8 @@ def failure_of(error: SshrDeployError | None) -> Failure:
     match error:
         case MissingMppError():
             return Failure.NO_MPP
+        case SlowSlideError():
+            return Failure.SLOW_SLIDE
         case None | InputError():
             return Failure.INPUT
         case OutputError():

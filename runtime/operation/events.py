@@ -73,3 +73,7 @@ class Events:
         event = Event(code, slide, facts)
         for listener in self._listeners:
             listener(event)
+
+    def beside(self, *listeners: Listener) -> Events:
+        """Events that are told to these listeners as well."""
+        return Events(*self._listeners, *listeners)

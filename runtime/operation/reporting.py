@@ -62,6 +62,11 @@ class EventReporter:
         self._events.emit(Code.SLIDE_STARTED, path, tiles=tiles, compute_mm2=mm2)
         self._reporter.input_started(path, tiles, tile_mm2)
 
+    def taken_over(self, path: Path, holder: str) -> None:
+        """See `Reporter`."""
+        self._events.emit(Code.TAKEN_OVER, path, reason=f"{holder} gave no sign of life")
+        self._reporter.taken_over(path, holder)
+
     def tiles_done(self, path: Path, tiles: int) -> None:
         """See `Reporter`."""
         self._health.alive()

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.profiles import Profile
@@ -53,8 +53,11 @@ _LIBRARIES = (
 )
 
 
-IMAGE_MPP_SOURCE = "--mpp (images state none)"
-"""Where the pixel size of a PNG or JPEG comes from; its dots per inch are those of a screen."""
+_OF_ENGINE = ("engine", "library", "device", "qualified")
+"""What a key says of it."""
+
+IMAGE_MPP = "(images state none)"
+"""Why the pixel size of a PNG or JPEG is the user's; its dots per inch are those of a screen."""
 
 Wording = Callable[[str], str]
 """Names the settings in a message."""
@@ -118,21 +121,23 @@ class Context:
         """The bundle's profile."""
         return self.bundle.manifest.profile
 
-    def key(self, fingerprint: str, result: SlideResult | PatchResult | Summary) -> Key:
+    def key(
+        self, fingerprint: str, place: PurePath, result: SlideResult | PatchResult | Summary
+    ) -> Key:
         """Identity of a result: the same key means that computing it again would change nothing.
 
-        `mpp_um` counts only where it was used, or would be now, and `large` only for images that
-        are large.
+        The pixel size given for an input at `place` counts only where it was used, or would be
+        now, and `large` only for images that are large.
         """
-        settings = self.settings
+        given = self.settings.mpp_of(place)
         key = self._key(fingerprint, self.engine_of(result))
         source = None if result.mpp is None else result.mpp.source
-        if source in (None, IMAGE_MPP_SOURCE):
-            key["mpp_um"] = settings.mpp_um
-        elif source != "file" or settings.force_mpp:
-            key |= {"mpp_um": settings.mpp_um, "force_mpp": settings.force_mpp}
+        if source is None or source.endswith(IMAGE_MPP):
+            key["mpp_um"] = given.um
+        elif source != "file" or given.force:
+            key |= {"mpp_um": given.um, "force_mpp": given.force}
         if not isinstance(result, SlideResult) and result.large is not None:
-            key["large"] = settings.large.value
+            key["large"] = self.settings.large.value
         return key
 
     def units_key(self, fingerprint: str, mpp: Mpp) -> str:
@@ -191,7 +196,7 @@ def summary_of(
         "folder": relative.as_posix(),
         **dict(result),
         **dict(context.provenance(context.engine_of(result))),
-        "key": context.key(fingerprint, result),
+        "key": context.key(fingerprint, relative, result),
     }
     return SlideSummary(**parts) if kind == "slide" else PatchSummary(**parts)
 
@@ -234,6 +239,11 @@ def run_record(
         inputs=tuple(_ended(r) for r in results),
         failed_earlier=(),
     )
+
+
+def without_engine(key: Key) -> Key:
+    """What a key says but for the engine, which each machine proves for itself."""
+    return {name: value for name, value in key.items() if name not in _OF_ENGINE}
 
 
 def kind_of_result(result: SlideResult | PatchResult) -> Kind:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sshr_deploy.atomic import output_errors
 from sshr_deploy.errors import InputError, SshrDeployError
 from sshr_deploy.runtime.pipeline.discovery import Input
-from sshr_deploy.runtime.pipeline.documents import Context, summary_of
+from sshr_deploy.runtime.pipeline.documents import Context, summary_of, without_engine
 from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.reporting import Reporter
 from sshr_deploy.runtime.pipeline.result_folders import (
@@ -21,13 +22,13 @@ from sshr_deploy.runtime.pipeline.result_folders import (
     write_summary,
 )
 from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
-from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 
 
 class Endings:
-    """How inputs end whose results go below `out`.
+    """How inputs end whose results go below `out`, which other runs may share.
 
-    `earlier` and `fresh_folder` are for any thread, all else for that of the run.
+    `taken` and `fresh_folder` are for any thread, all else for that of the run.
     """
 
     def __init__(self, out: Path, lock: RunLock, context: Context, reporter: Reporter) -> None:
@@ -65,19 +66,41 @@ class Endings:
     def _failed(self, item: Input, reason: SshrDeployError) -> None:
         if not self._lock.is_lost():  # or they may be another run's by now
             self.folders.discard(item.relative)
+        self._lock.give_up(item.relative)
         text = self._context.wording(str(reason))
         self.add(InputResult(item.path, item.kind, "failed", text, error=reason))
 
-    def earlier(self, item: Input, fingerprint: str) -> InputResult | None:
+    def taken(self, item: Input, fingerprint: str) -> InputResult | Claim | None:
+        """Why not to do this: an earlier run did, or another one is at it; None makes it ours.
+
+        Raises:
+            InputError: it would replace the result of another input.
+            OutputError: the folder cannot be read or written.
+        """
+        if (earlier := self._earlier(item, fingerprint)) is not None:
+            return earlier
+        with output_errors(self._out):
+            claim = self._lock.claim(item.relative)
+        if claim.held_by is not None:
+            return claim
+        if claim.taken_from is not None:
+            self._reporter.taken_over(item.path, claim.taken_from)
+        earlier = self._earlier(item, fingerprint)  # another run has ended it meanwhile
+        if earlier is not None:
+            self._lock.give_up(item.relative)
+        return earlier
+
+    def _earlier(self, item: Input, fingerprint: str) -> InputResult | None:
         """What an earlier run did of this; refuses to replace the result of another input."""
-        if self._context.settings.overwrite:
-            return None
+        overwrite, has_company = self._context.settings.overwrite, self._lock.has_company
         folder = self._out / item.relative
-        summary = read_summary(folder)
-        if summary is None:
+        summary = None if overwrite and not has_company else read_summary(folder)
+        if summary is None or (overwrite and summary.finished_utc <= self._lock.started_utc):
             return None
-        same = summary.key == self._context.key(fingerprint, summary)
-        same = same and is_whole(folder, summary)
+        ours, theirs = self._context.key(fingerprint, item.relative, summary), summary.key
+        if has_company and theirs.get("qualified") is True:
+            ours, theirs = without_engine(ours), without_engine(theirs)
+        same = ours == theirs and is_whole(folder, summary)
         path, other = str(item.path.absolute()), summary.input.path
         if other != path and (not same or _is_another_file(Path(other), item.path)):
             raise InputError(
@@ -108,6 +131,7 @@ class Endings:
         )
         write_summary(self._out / item.relative, summary)
         self.folders.keep(item.relative)
+        self._lock.give_up(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=summary))
 
 

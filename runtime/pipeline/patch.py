@@ -12,12 +12,13 @@ from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages
 from sshr_deploy.runtime.patches import MIN_SIDE_PX, check_rgb, read_image
-from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP_SOURCE, patch_classes
+from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP, patch_classes
 from sshr_deploy.runtime.pipeline.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
 from sshr_deploy.runtime.pipeline.image_work import Prediction
 from sshr_deploy.runtime.pipeline.images import is_large, model_scale
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pipeline.results import MaskFacts, PatchResult, Tiles
+from sshr_deploy.runtime.pixel_sizes import GivenMpp
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp, check_mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
@@ -34,10 +35,16 @@ class PatchJob:
     folder: Path
     stain_concern: str | None
     """Reason to doubt that it is H&E, where `any_stain` let it pass."""
+    given: GivenMpp
+    """Its pixel size by the user."""
 
 
-def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettings) -> PatchJob:
+def read_patch(
+    path: Path, folder: Path, profile: Profile, settings: InferSettings, place: Path | None = None
+) -> PatchJob:
     """Read an image that can be segmented; its results go to `folder`.
+
+    Its pixel size is that given for its `place` among the inputs, or where there is none its name.
 
     Raises:
         InputError: it cannot be read (see `read_image`), is no H&E (see `check_stain`), or at the
@@ -45,8 +52,9 @@ def read_patch(path: Path, folder: Path, profile: Profile, settings: InferSettin
     """
     rgb = read_image(path)
     concern = check_stain(path, rgb, any_stain=settings.any_stain)
-    _check_scale(path, rgb.shape[:2], settings.mpp_um, profile.mpp_um)
-    return PatchJob(path, rgb, folder, concern)
+    given = settings.mpp_of(place or Path(path.name))
+    _check_scale(path, rgb.shape[:2], given.um, profile.mpp_um)
+    return PatchJob(path, rgb, folder, concern, given)
 
 
 def check_pixels(
@@ -68,13 +76,13 @@ def finish_patch(
 ) -> PatchResult:
     """Write label map and overlay of an image.
 
-    Areas are None without a pixel size in the settings: an image file states none.
+    Areas are None without a pixel size by the user: an image file states none.
 
     Raises:
         OutputError: a result cannot be written.
     """
     stages = Stages()
-    mask, mpp_um = prediction.mask, settings.mpp_um
+    mask, mpp_um = prediction.mask, job.given.um
     height, width = mask.shape
     counts = np.bincount(mask.ravel(), minlength=profile.num_classes + 1).tolist()
     classes = patch_classes(profile, counts, mpp_um, prediction)
@@ -92,7 +100,7 @@ def finish_patch(
         )
     tissue_mm2 = None if mpp_um is None else round(sum(c.area_mm2 or 0.0 for c in classes), 9)
     return PatchResult(
-        mpp=Mpp(mpp_um, mpp_um, IMAGE_MPP_SOURCE) if mpp_um is not None else None,
+        mpp=None if mpp_um is None else Mpp(mpp_um, mpp_um, f"{job.given.source} {IMAGE_MPP}"),
         mask=MaskFacts(width_px=width, height_px=height, mpp_um=mpp_um),
         tiles=Tiles(computed=prediction.parts, total=prediction.parts),
         large=settings.large if is_large(height, width, model_scale(profile, mpp_um)) else None,

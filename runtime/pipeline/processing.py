@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
@@ -27,10 +29,13 @@ from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
 from sshr_deploy.runtime.pipeline.results import InputResult, Kind
-from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
-from sshr_deploy.runtime.settings import Mode
+from sshr_deploy.runtime.settings import InferSettings, Mode
+
+_LOOK_AGAIN_S = 2.0
+"""At inputs that other runs are at, where nothing else is left."""
 
 
 class Workforce(Protocol):
@@ -83,7 +88,7 @@ class Processing(Closing):
 
     def process(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         """See `Workforce`."""
-        with closing(self._paused(_Intake(take))) as pauses:
+        with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
             for _ in pauses:
                 yield from self.ended()
                 self._stop.check()
@@ -113,15 +118,22 @@ class Processing(Closing):
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""
-        while (kind := intake.kind()) is not None:
-            yield from self._slides(intake) if kind == "slide" else self._patches(intake)
+        while True:
+            while (group := intake.group()) is not None:
+                is_slide = group.kind == "slide"
+                yield from self._slides(intake) if is_slide else self._patches(intake, group)
+            if not intake.aside:
+                return
+            if self._stop.wait(_LOOK_AGAIN_S):
+                self._stop.check()
+            intake.look_again()
 
     def _slides(self, intake: _Intake) -> Iterator[None]:
         context, endings = self._context, self._endings
         settings = context.settings
         session = context.sessions.of_slides(context.mode)
-        flow = Flow(
-            partial(intake.next, "slide"),
+        flow = Flow[Input, InputResult | Claim](
+            partial(intake.next, _Group("slide")),
             self._plan,
             session,
             mask_rule(context.profile) if session.geometry.is_patch else None,
@@ -139,22 +151,24 @@ class Processing(Closing):
                         raise ended
                     if isinstance(ended, InputResult):
                         endings.add(ended)
+                    elif isinstance(ended, Claim):
+                        intake.aside.append(item)
                     else:
                         endings.finish(item, ended.fingerprint, ended.result())
                 yield
 
-    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult:
-        """Begin a slide, in the thread that the flow has for it, unless an earlier run did it."""
+    def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult | Claim:
+        """Begin a slide, in the thread that the flow has for it, unless another run has it."""
         fingerprint = fingerprint_of(item.path)
-        earlier = self._endings.earlier(item, fingerprint)
-        if earlier is not None:
-            return earlier
+        taken = self._endings.taken(item, fingerprint)
+        if taken is not None:
+            return taken
         folder = self._endings.fresh_folder(item)
         return slide_job.begin_slide(
-            item.path, folder, self._context, fingerprint, self._ledger, check_stop
+            item.path, folder, self._context, fingerprint, self._ledger, check_stop, item.relative
         )
 
-    def _patches(self, intake: _Intake) -> Iterator[None]:
+    def _patches(self, intake: _Intake, group: _Group) -> Iterator[None]:
         profile, settings = self._context.profile, self._context.settings
         sessions, endings = self._context.sessions, self._endings
         progress = PartsProgress(self._reporter)
@@ -168,13 +182,13 @@ class Processing(Closing):
                 raise error
 
         predictions = predict_images(
-            self._readable(intake),
+            self._readable(intake, group),
             sessions.patches,
             profile,
             settings.large,
             settings.batch,
             fields=(lambda: sessions.fields) if self._context.mode is Mode.SEAMLESS else None,
-            mpp_um=settings.mpp_um,
+            mpp_um=group.mpp_um,
             on_parts=on_parts,
             on_error=failed,
         )
@@ -185,39 +199,68 @@ class Processing(Closing):
                 endings.finish(image.item, image.fingerprint, result)
             yield
 
-    def _readable(self, intake: _Intake) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
-        """The images that are left to do, read one by one; failures are recorded."""
-        while (item := intake.next("patch")) is not None:
+    def _readable(
+        self, intake: _Intake, group: _Group
+    ) -> Iterator[tuple[_Image, NDArray[np.uint8]]]:
+        """The images of a group that are left to do, read one by one; failures are recorded."""
+        while (item := intake.next(group)) is not None:
             image = None
             with self._endings.guarded(item):
                 fingerprint = fingerprint_of(item.path)
-                earlier = self._endings.earlier(item, fingerprint)
-                if earlier is not None:
-                    self._endings.add(earlier)
+                taken = self._endings.taken(item, fingerprint)
+                if isinstance(taken, InputResult):
+                    self._endings.add(taken)
+                elif taken is not None:
+                    intake.aside.append(item)
                 else:
                     folder = self._endings.fresh_folder(item)  # what an earlier run left goes first
                     profile, settings = self._context.profile, self._context.settings
-                    job = patch_job.read_patch(item.path, folder, profile, settings)
+                    job = patch_job.read_patch(item.path, folder, profile, settings, item.relative)
                     image = _Image(item, fingerprint, job)
             if image is not None:
                 yield image, image.job.rgb
 
 
+class _Group(NamedTuple):
+    """Of inputs that are done together."""
+
+    kind: Kind
+    mpp_um: float | None = None
+    """Pixel size of images as the user gives it."""
+
+
 class _Intake:
-    """Inputs in their order, those of one kind at a time."""
+    """Inputs in their order, those of one group at a time."""
 
-    def __init__(self, take: Take[Input]) -> None:
-        self._take = take
+    def __init__(self, take: Take[Input], settings: InferSettings) -> None:
+        self._take, self._settings = take, settings
         self._held: Input | None = None
+        self._again: deque[Input] = deque()
+        self.aside: list[Input] = []
+        """Inputs that other runs are at."""
 
-    def kind(self) -> Kind | None:
+    def look_again(self) -> None:
+        """Give out once more what was put aside, behind what is new."""
+        self._again += self.aside
+        self.aside.clear()
+
+    def group(self) -> _Group | None:
         """Of the next one; None where there is none at the moment."""
-        self._held = self._held or self._take()
-        return None if self._held is None else self._held.kind
+        if self._held is None:
+            self._held = self._take()
+        if self._held is None and self._again:
+            self._held = self._again.popleft()
+        item = self._held
+        if item is None or item.kind == "slide":
+            return None if item is None else _Group("slide")
+        try:
+            return _Group("patch", self._settings.mpp_of(item.relative).um)
+        except InputError:  # it is recorded where the image is read
+            return _Group("patch")
 
-    def next(self, kind: Kind) -> Input | None:
-        """The next one, if it is of that kind."""
-        if self.kind() != kind:
+    def next(self, group: _Group) -> Input | None:
+        """The next one, if it is of that group."""
+        if self.group() != group:
             return None
         item, self._held = self._held, None
         return item

@@ -33,6 +33,12 @@ class Reporter(Protocol):
         """A slide begins, with so many tiles or fields left to compute, each of `tile_mm2`; or an
         image, whose parts count as tiles and have no known area."""
 
+    def taken_over(self, path: Path, holder: str) -> None:
+        """An input was that of another run, which gave no sign of life: `holder` is who it was.
+
+        May come from another thread than the rest.
+        """
+
     def tiles_done(self, path: Path, tiles: int) -> None:
         """So many more tiles of an input that has begun are computed."""
 
@@ -78,6 +84,9 @@ class TileCounter:
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:  # noqa: ARG002
         """See `Reporter`."""
         self._tell(path, 0, tiles)
+
+    def taken_over(self, path: Path, holder: str) -> None:
+        """See `Reporter`."""
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """See `Reporter`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,13 +117,16 @@ class Run:
             effort=self._workforce.effort(),
             kind="slide" if any(i.kind == "slide" for i in work.found.inputs) else "patch",
         )
-        written = write_run(
-            work.out,
-            work.found,
-            context.profile,
-            results,
-            record,
-            only_record=work.lock.is_lost(),
-        )
+        with ExitStack() as stack:
+            with suppress(OSError):  # the writing itself tells what is wrong
+                stack.enter_context(work.lock.alone())  # so that the last one's table has all
+            written = write_run(
+                work.out,
+                work.found,
+                context.profile,
+                results,
+                record,
+                only_record=work.lock.is_lost(),
+            )
         output_error = stopped_by if isinstance(stopped_by, OutputError) else written.failure
         return RunResult(results, written.document, written.files, output_error)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.closing import Closing
+from sshr_deploy.manifest import Manifest
 from sshr_deploy.runtime.contract import Session, SessionInfo
 from sshr_deploy.runtime.pipeline.results import Kind
 from sshr_deploy.runtime.settings import Mode
@@ -81,13 +82,16 @@ class Sessions(Closing):
 
 
 def choose_mode(wish: Mode | None, bundle: Bundle) -> Mode:
-    """The mode of a run: the wish, or seamless where the bundle has graphs for fields.
+    """The mode of a run: the wish, or what suits the bundle.
 
     Raises:
         BundleError: seamless is wished for, and it has none.
     """
     if wish is Mode.SEAMLESS:
         bundle.on_fields()
-    if wish is None:
-        return Mode.REFERENCE if bundle.manifest.fields is None else Mode.SEAMLESS
-    return wish
+    return wish or default_mode(bundle.manifest)
+
+
+def default_mode(manifest: Manifest) -> Mode:
+    """Seamless where a bundle has graphs for fields, else reference."""
+    return Mode.REFERENCE if manifest.fields is None else Mode.SEAMLESS

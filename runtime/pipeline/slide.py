@@ -222,6 +222,7 @@ def begin_slide(
     fingerprint: str,
     run_ledger: Ledger,
     check_stop: Callable[[], None],
+    place: Path | None = None,
 ) -> SlideWork:
     """Open a slide, find its tissue, and go on with what an interrupted run kept of it.
 
@@ -232,6 +233,7 @@ def begin_slide(
         fingerprint: of the slide, see `fingerprint_of`.
         run_ledger: of the run.
         check_stop: called often; what it raises ends it.
+        place: of the slide among the inputs, for its pixel size; None for its name.
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
@@ -256,8 +258,7 @@ def begin_slide(
                 survey = survey_slide(
                     reader,
                     profile.mpp_um,
-                    mpp_um=settings.mpp_um,
-                    force_mpp=settings.force_mpp,
+                    given=settings.mpp_of(place or Path(path.name)),
                     tissue=settings.tissue,
                     concern_of=partial(check_stain, path, any_stain=settings.any_stain),
                     check_stop=check,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sshr_deploy.errors import SourceError, UsageError, counted
+from sshr_deploy.errors import SourceError, UsageError
 from sshr_deploy.runtime.pipeline.discovery import Found, Input, by_frequency, search
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import companions
-
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-"""Windows PowerShell writes lists so."""
+from sshr_deploy.runtime.text_file import decoded
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def listed_sources(content: bytes, name: str, below: Path | None = None) -> Sour
     """Sources from a list: a path a line; empty lines and those that begin with # do not count.
 
     Args:
-        content: of the list, UTF-8 or UTF-16 with a byte order mark.
+        content: of the list, see `decoded`.
         name: of the list, for messages.
         below: a folder that relative paths are taken from, and in which results keep their places;
             without it they are taken from the current folder.
@@ -60,8 +57,7 @@ def listed_sources(content: bytes, name: str, below: Path | None = None) -> Sour
     """
     if below is not None and not below.is_dir():
         raise UsageError(f"{below} is no folder; with a list give the folder that holds its slides")
-    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
-    lines = [line.strip() for line in content.decode(encoding, "surrogateescape").splitlines()]
+    lines = [line.strip() for line in decoded(content).splitlines()]
     paths = [Path(_unquoted(line)) for line in lines if line and not line.startswith("#")]
     if not paths:
         raise UsageError(f"{name} lists nothing; write the path of a slide or folder on each line")
@@ -87,7 +83,7 @@ def find_inputs(sources: Sources, out: Path, settings: InferSettings) -> Found:
     joined = found[0] if len(found) == 1 else _joined(found)
     problems += _collisions(joined.inputs)
     if problems:
-        raise SourceError(f"{counted(len(problems), 'problem')} with the inputs", problems)
+        raise SourceError.of(problems, "inputs that cannot be used")
     if joined.not_chosen and not joined.inputs and not joined.failures:
         raise UsageError("`include` and `exclude` leave no input; change the patterns")
     return joined

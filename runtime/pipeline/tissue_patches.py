@@ -19,6 +19,7 @@ from sshr_deploy.runtime.patches import read_image, resize_to_patch
 from sshr_deploy.runtime.pipeline.discovery import Input, search
 from sshr_deploy.runtime.pipeline.images import model_scale, parts_of
 from sshr_deploy.runtime.pipeline.patch import read_patch
+from sshr_deploy.runtime.pixel_sizes import GivenMpp
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.plan import plan_tiles, read_tile, survey_slide
@@ -167,8 +168,7 @@ class _Slide:
             survey = survey_slide(
                 reader,
                 profile.mpp_um,
-                mpp_um=settings.mpp_um,
-                force_mpp=settings.force_mpp,
+                given=GivenMpp(settings.mpp_um, settings.force_mpp),
                 concern_of=partial(_refuse_stain, path, any_stain=settings.any_stain),
             )
         plan = plan_tiles(survey)

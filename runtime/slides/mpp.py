@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from sshr_deploy.errors import MissingMppError, UsageError
+from sshr_deploy.runtime.pixel_sizes import FROM_OPTION, MAX_MPP_UM, MIN_MPP_UM, is_pixel_size
 from sshr_deploy.runtime.slides.reader import SlideReader
 
-MIN_MPP_UM = 0.05
-"""Half the pixel of a 100x objective; smaller values are unit mistakes."""
-MAX_MPP_UM = 80.0
-"""Larger values are resolutions of screens and printers (72 dpi is 353 um, 300 dpi 85 um) that
-picture editors write. A scanner's overview of a slide 75 mm long has 1,000 pixels or more, of at
-most 75 um: that is no scan to segment, but a true size, which `choose_level` calls too coarse."""
 MAX_ANISOTROPY = 1.10
 """Scanners' x and y pixel sizes differ by well under 1 %; more is a broken header."""
 
@@ -25,16 +19,19 @@ class Mpp:
     x_um: float
     y_um: float
     source: str
-    """`file`, `--mpp (the file has none)`, `--mpp (forced)`, ..."""
+    """`file`, `--mpp (the file has none)`, `--mpp-table (forced)`, ..."""
 
 
-def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = False) -> Mpp:
+def resolve_mpp(
+    reader: SlideReader, mpp_um: float | None, *, force: bool = False, source: str = FROM_OPTION
+) -> Mpp:
     """The pixel size to compute with: the file's own if it is plausible, else `mpp_um`.
 
     Args:
         reader: an open slide.
         mpp_um: given by the user, in um per level-0 pixel, or None.
         force: use `mpp_um` even where the file has a plausible value.
+        source: of `mpp_um`, for `Mpp.source`.
 
     Raises:
         UsageError: `mpp_um` is not between 0.05 and 80 um, or `force` without it.
@@ -42,13 +39,13 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
     """
     check_mpp(mpp_um, force=force)
     if force and mpp_um is not None:
-        return Mpp(mpp_um, mpp_um, "--mpp (forced)")
+        return Mpp(mpp_um, mpp_um, f"{source} (forced)")
     stated = reader.file_mpp_um
     if stated is not None and is_plausible(stated):
         return Mpp(*stated, "file")
     if mpp_um is not None:
         why = "the file has none" if stated is None else f"the file says {_show(stated)}"
-        return Mpp(mpp_um, mpp_um, f"--mpp ({why})")
+        return Mpp(mpp_um, mpp_um, f"{source} ({why})")
     problem = (
         "does not say how large its pixels are"
         if stated is None
@@ -58,7 +55,7 @@ def resolve_mpp(reader: SlideReader, mpp_um: float | None, *, force: bool = Fals
     stated_too = "" if objective is None else f" (the file says it is a {objective:g}x scan)"
     raise MissingMppError(
         f"{reader.path} {problem}: look it up in the scanner's settings or its report"
-        f"{stated_too}, and give it in um per pixel with `mpp`"
+        f"{stated_too}, and give it in um per pixel with `mpp` or a row of `mpp_table`"
     )
 
 
@@ -68,7 +65,7 @@ def check_mpp(mpp_um: float | None, *, force: bool) -> None:
     Raises:
         UsageError: `mpp_um` is not between 0.05 and 80 um, or `force` without it.
     """
-    if mpp_um is not None and not _in_range(mpp_um):
+    if mpp_um is not None and not is_pixel_size(mpp_um):
         raise UsageError(
             f"`mpp` {mpp_um:g} is no pixel size of a slide: "
             f"give um per pixel, {MIN_MPP_UM:g} to {MAX_MPP_UM:g}"
@@ -80,11 +77,7 @@ def check_mpp(mpp_um: float | None, *, force: bool) -> None:
 def is_plausible(mpp_um: tuple[float, float]) -> bool:
     """Whether a scanner can have written (x, y) as the pixel size of a scan or an overview."""
     x, y = mpp_um
-    return _in_range(x) and _in_range(y) and max(x, y) <= MAX_ANISOTROPY * min(x, y)
-
-
-def _in_range(value_um: float) -> bool:
-    return math.isfinite(value_um) and MIN_MPP_UM <= value_um <= MAX_MPP_UM
+    return is_pixel_size(x) and is_pixel_size(y) and max(x, y) <= MAX_ANISOTROPY * min(x, y)
 
 
 def _show(mpp_um: tuple[float, float]) -> str:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import openslide
-import pydicom
 
 from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.slides.dicom_series import series_uid
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
 from sshr_deploy.runtime.slides.reader import SlideReader, mapped_read_errors, one_line_reason
 from sshr_deploy.runtime.slides.tiff_metadata import check_pages_complete
@@ -29,11 +29,12 @@ _FIX = "check that the copy is complete, or convert it to a pyramidal TIFF"
 
 
 def open_slide(path: Path) -> SlideReader:
-    """Open a slide with OpenSlide, or with tifffile a TIFF that OpenSlide does not know.
+    """Open a slide with OpenSlide, or with tifffile or wsidicom what it does not know.
 
-    A TIFF of no scanner's format (OpenSlide's `generic-tiff`) is opened with tifffile too:
-    OpenSlide sees neither the pyramid (SubIFDs) nor the pixel size of an OME-TIFF, and takes the
-    first channel of a fluorescence image for the slide.
+    Those are TIFFs, and DICOM in other codecs (the extra `[dicom]`). A TIFF of no scanner's format
+    (OpenSlide's `generic-tiff`) is opened with tifffile too: OpenSlide sees neither the pyramid
+    (SubIFDs) nor the pixel size of an OME-TIFF, and takes the first channel of a fluorescence image
+    for the slide.
 
     Raises:
         InputError: missing, empty, unreadable, damaged, of no known kind, a TIFF that is not
@@ -47,6 +48,8 @@ def open_slide(path: Path) -> SlideReader:
     except openslide.OpenSlideError as error:
         if magic in _TIFF_MAGIC:
             return _open_tiff(path)
+        if path.suffix.lower() == ".dcm" and not _is_unknown(error):
+            return _open_dicom(path, error)
         raise _refusal(path, magic, error) from error
     except Exception as error:
         raise InputError(f"{path} cannot be opened: {one_line_reason(error)}; {_FIX}") from error
@@ -96,17 +99,8 @@ def _rest_of_series(path: Path) -> frozenset[Path]:
     others = [
         p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path and p.is_file()
     ]
-    series = _series_uid(path) if others else None
-    return frozenset(p for p in others if series is not None and _series_uid(p) == series)
-
-
-def _series_uid(path: Path) -> str | None:
-    """DICOM SeriesInstanceUID (0020,000E); None for what is no readable DICOM file."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        return str(header.SeriesInstanceUID)
-    except Exception:  # a parser of untrusted files raises nearly anything; opening will say what
-        return None
+    series = series_uid(path) if others else None
+    return frozenset(p for p in others if series is not None and series_uid(p) == series)
 
 
 def _refuse_pipes_beside(path: Path) -> None:
@@ -159,15 +153,33 @@ def _open_tiff(path: Path) -> TifffileReader:
         return TifffileReader(path)
 
 
+def _open_dicom(path: Path, error: openslide.OpenSlideError) -> SlideReader:
+    """Open a DICOM slide that OpenSlide refuses with `error`."""
+    try:
+        from sshr_deploy.runtime.slides.wsidicom_reader import WsidicomReader
+    except ImportError as missing:
+        reason = one_line_reason(error)
+        raise InputError(
+            f"{path} cannot be opened: {reason}; wsidicom reads more kinds of DICOM: pip install "
+            f"'sshr-deploy[dicom]'; else {_FIX}"
+        ) from missing
+    with mapped_read_errors(path, "cannot be opened", _FIX):
+        return WsidicomReader(path, companions(path))
+
+
 def _refusal(path: Path, magic: bytes, error: openslide.OpenSlideError) -> InputError:
     for start, (kind, suffix) in _PICTURE_MAGIC.items():
         if magic.startswith(start):
             return InputError(
                 f"{path} is a {kind} picture, not a slide; name it {suffix} to use it as a patch"
             )
-    if isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+    if _is_unknown(error):
         return InputError(f"{path} is not a slide that OpenSlide or tifffile knows; {_FIX}")
     return InputError(f"{path} cannot be opened: {one_line_reason(error)}; {_FIX}")
+
+
+def _is_unknown(error: openslide.OpenSlideError) -> bool:
+    return isinstance(error, openslide.OpenSlideUnsupportedFormatError)
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.geometry import BLOCK_PX, PATCH_PX, Geometry
+from sshr_deploy.runtime.pixel_sizes import NOT_GIVEN, GivenMpp
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides.area import choose_level, read_area
 from sshr_deploy.runtime.slides.fields import Blocks, Field, core_sides, place_fields, tissue_blocks
@@ -56,8 +57,7 @@ def survey_slide(
     reader: SlideReader,
     target_mpp_um: float,
     *,
-    mpp_um: float | None = None,
-    force_mpp: bool = False,
+    given: GivenMpp = NOT_GIVEN,
     tissue: TissueChoice = TissueChoice.AUTO,
     concern_of: Callable[[NDArray[np.uint8]], str | None] = lambda _: None,
     check_stop: Callable[[], None] = lambda: None,
@@ -67,8 +67,7 @@ def survey_slide(
     Args:
         reader: an open slide.
         target_mpp_um: the model's pixel size in um.
-        mpp_um: the user's pixel size, see `resolve_mpp`.
-        force_mpp: likewise.
+        given: the user's pixel size, see `resolve_mpp`.
         tissue: what counts as tissue.
         concern_of: looks at the thumbnail, RGB [h, w, 3], and says what speaks against H&E; tissue
             is found by the colours of H&E, so everything counts where it says something.
@@ -77,9 +76,9 @@ def survey_slide(
     Raises:
         InputError: the file is damaged, its pixel size is not known (MissingMppError), or it is too
             coarse; and what `concern_of` raises.
-        UsageError: an impossible `mpp_um`.
+        UsageError: an impossible pixel size is given.
     """
-    mpp = resolve_mpp(reader, mpp_um, force=force_mpp)
+    mpp = resolve_mpp(reader, given.um, force=given.force, source=given.source)
     choose_level(reader, mpp, target_mpp_um)  # refuses a slide that is too coarse
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
     picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)

@@ -66,7 +66,7 @@ class Outcomes:
             self._done(slide, result, gone=now is None)
         elif isinstance(result.error, OutputError) or isinstance(now, OSError):
             self._queue.move(path, State.WAITING)  # no fault of the slide
-            emit_ended(self._events, result, again_at_utc=_utc(time.time()))
+            emit_ended(self._events, result, self._out, again_at_utc=_utc(time.time()))
         elif now is None:
             self._queue.drop(path)
             self._events.emit(Code.SLIDE_GONE, path, state=State.RUNNING.value)
@@ -78,7 +78,7 @@ class Outcomes:
         changes = {"reason": "", "code": "", "attempts": 0, "crashes": 0}
         self._queue.end(slide.path, State.DONE, now_s, self._host, **changes)
         turnaround_s = round(now_s - slide.written_s, 1)
-        emit_ended(self._events, result, turnaround_s=turnaround_s)
+        emit_ended(self._events, result, self._out, turnaround_s=turnaround_s)
         if gone:
             self._events.emit(Code.SLIDE_GONE, slide.path, state=State.DONE.value)
 
@@ -99,7 +99,7 @@ class Outcomes:
             code=code,
             again_s=again_s,
         )
-        emit_ended(self._events, result, attempts=attempts, again_at_utc=_utc(again_s))
+        emit_ended(self._events, result, self._out, attempts=attempts, again_at_utc=_utc(again_s))
 
     def _quarantine(self, slide: QueuedSlide, code: str, reason: str, **counts: int) -> None:
         changes: dict[str, object] = {"reason": reason, "code": code, **counts}

@@ -11,14 +11,15 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.watch import queue_file
+from sshr_deploy.runtime.watch.order import Order
 
 
 class State(StrEnum):
@@ -50,13 +51,6 @@ _MOVES: Mapping[State, tuple[State, ...]] = {
 }
 ENDED = (State.DONE, State.FAILED, State.QUARANTINED)
 """Each is an ending of an attempt."""
-
-
-class Order(StrEnum):
-    """Which slide is next, by when its file was written."""
-
-    OLDEST = "oldest"
-    NEWEST = "newest"
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,8 @@ class QueuedSlide:
     """When it will be tried again."""
 
 
-class Ending(NamedTuple):
+@dataclass(frozen=True)
+class Ending:
     """How an attempt ended; times are seconds since 1970."""
 
     path: Path
@@ -105,7 +100,8 @@ class Ending(NamedTuple):
     host: str
 
 
-class Watcher(NamedTuple):
+@dataclass(frozen=True)
+class Watcher:
     """The process that last watched; times are seconds since 1970."""
 
     host: str
@@ -151,7 +147,7 @@ class Queue(Closing):
             OutputError: the file cannot be written.
         """
         with self._lock, queue_file.errors_of(self.path):
-            if self._connection.in_transaction:
+            if self._in_transaction():
                 yield
                 return
             self._connection.execute("BEGIN IMMEDIATE")
@@ -159,7 +155,7 @@ class Queue(Closing):
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # a full disk ends it by itself
+                if self._in_transaction():  # a full disk ends it by itself
                     self._connection.execute("ROLLBACK")
                 raise
 
@@ -186,7 +182,9 @@ class Queue(Closing):
             "SELECT * FROM endings WHERE ended_s >= ? ORDER BY ended_s, id", (since_s,)
         )
         return [
-            Ending(Path(row["path"]), State(row["state"]), *(row[f] for f in Ending._fields[2:]))
+            Ending(
+                **{**_named(row, Ending), "path": Path(row["path"]), "state": State(row["state"])}
+            )
             for row in rows
         ]
 
@@ -267,16 +265,23 @@ class Queue(Closing):
         """Say who watches, and lives."""
         with self.writing():
             self._connection.execute(
-                "INSERT OR REPLACE INTO watcher VALUES (1, ?, ?, ?, ?)", tuple(watcher)
+                "INSERT OR REPLACE INTO watcher VALUES (1, ?, ?, ?, ?)", astuple(watcher)
             )
+
+    def _in_transaction(self) -> bool:
+        return self._connection.in_transaction
 
     def _all(self, sql: str, values: Any = ()) -> list[sqlite3.Row]:
         with self._lock, queue_file.errors_of(self.path):
             return self._connection.execute(sql, values).fetchall()
 
 
+def _named(row: sqlite3.Row, kind: type[QueuedSlide | Ending]) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind)}
+
+
 def _slide(row: sqlite3.Row) -> QueuedSlide:
-    values = {name: row[name] for name in _COLUMNS}
+    values = _named(row, QueuedSlide)
     paths = {name: Path(values[name]) for name in _PATHS}
     return QueuedSlide(**{**values, **paths, "state": State(values["state"])})
 

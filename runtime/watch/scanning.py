@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.pipeline.discovery import Input, walk
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import companions
@@ -44,6 +46,30 @@ class Scan:
     """Folders and files below it of which nothing can be said."""
     is_empty: bool
     """It holds nothing at all, hidden files aside."""
+
+
+def watched_folders(paths: Sequence[Path]) -> list[WatchedFolder]:
+    """Folders to watch: results of one alone go below those of the watch, else below its name.
+
+    Raises:
+        UsageError: one is no folder, or in another, or two have the same name.
+    """
+    folders = [path.absolute() for path in paths]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder; give the one where the scanner puts slides")
+    if len(folders) == 1:
+        return [WatchedFolder(folders[0], Path())]
+    for folder in folders:
+        others = [other for other in folders if other is not folder]
+        if any(folder.is_relative_to(other) for other in others):
+            raise UsageError(f"{folder} is watched twice; give each folder once, without its own")
+        if any(folder.name == other.name for other in others):
+            raise UsageError(
+                f"two folders are named {folder.name}, and their results would be mixed; watch "
+                "the folder around them, or use another `out` for one"
+            )
+    return [WatchedFolder(folder, Path(folder.name)) for folder in folders]
 
 
 def scan(folder: WatchedFolder, out: Path, settings: InferSettings) -> Scan:

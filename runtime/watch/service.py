@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sshr_deploy.atomic import check_writable
@@ -24,9 +24,11 @@ from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.processing import Workforce
 from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.watch.arrivals import Arrivals
+from sshr_deploy.runtime.watch.order import Order
 from sshr_deploy.runtime.watch.outcomes import Outcomes
-from sshr_deploy.runtime.watch.queue import Order, Queue, QueuedSlide, State, Watcher
+from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State, Watcher
 from sshr_deploy.runtime.watch.table import SummaryTable
 from sshr_deploy.runtime.watch.wake import Wake
 
@@ -66,6 +68,7 @@ class Watch:
         table: SummaryTable,
         events: Events,
         settings: WatchSettings,
+        stop: StopRequest,
         is_lost: Callable[[], bool],
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
@@ -80,28 +83,23 @@ class Watch:
             table: of the results.
             events: told of all that happens.
             settings: of the watch.
+            stop: may end it; nothing of what is done is lost.
             is_lost: whether another process writes the results now.
             on_beat: called at each look through the folders.
         """
         self._queue, self._arrivals, self._workforce, self._wake = queue, arrivals, workforce, wake
         self._out, self._table, self._events, self._settings = out, table, events, settings
-        self._is_lost, self._on_beat = is_lost, on_beat
+        self._stop, self._is_lost, self._on_beat = stop, is_lost, on_beat
         self._outcomes = Outcomes(queue, out, events, settings.attempts)
         self._running: dict[Path, QueuedSlide] = {}
         self._me = Watcher(platform.node(), os.getpid(), time.time(), 0.0)
-        self._stop, self._news, self._polled = (threading.Event() for _ in range(3))
+        self._ending, self._news, self._polled = (threading.Event() for _ in range(3))
         self._low = ""  # why no slide is begun
         self._low_until = 0.0  # monotonic; not before that is it looked at again
         self._broken: BaseException | None = None  # of the other thread
         self._table_age, self._table_is_old = Stopwatch(), True
         self.failures = 0
         """Attempts that failed."""
-
-    def stop(self) -> None:
-        """Take no other slide, and end once those under way have ended; for any thread."""
-        self._stop.set()
-        self._news.set()
-        self._wake.ring()
 
     def counts(self) -> Mapping[str, int]:
         """Slides by state; for any thread."""
@@ -111,6 +109,7 @@ class Watch:
         """Watch until it is stopped, or with `once` until nothing is left to do.
 
         Raises:
+            KeyboardInterrupt: it was stopped while slides were under way, which are left resumable.
             OutputError: another process writes the results now.
             SessionError: the engine fails.
         """
@@ -118,7 +117,7 @@ class Watch:
         poller = threading.Thread(target=self._poll, name="watch")
         poller.start()
         try:
-            while not (self._stop.is_set() or (self._settings.once and self._is_idle())):
+            while not (self._stop.is_asked or (self._settings.once and self._is_idle())):
                 self._work()
                 if self._broken is not None:
                     raise self._broken
@@ -126,7 +125,8 @@ class Watch:
                 self._news.wait(_IDLE_S)
                 self._news.clear()
         finally:
-            self.stop()
+            self._ending.set()
+            self._wake.ring()
             poller.join()
             self._end()
 
@@ -148,7 +148,7 @@ class Watch:
             self._pause(str(error), _OUTPUT_PAUSE_S)
 
     def _take(self) -> Input | None:
-        if self._stop.is_set() or self._low or self._broken is not None:
+        if self._stop.is_asked or self._low or self._broken is not None:
             return None
         slide = self._queue.take(time.time(), self._settings.order, self._arrivals.lost)
         if slide is None:
@@ -195,11 +195,11 @@ class Watch:
     def _poll(self) -> None:
         """The loop of the other thread."""
         try:
-            while not self._stop.is_set():
+            while not self._ending.is_set():
                 try:
                     self._arrivals.poll()
                     self._look_at_disk()
-                    self._queue.beat(self._me._replace(beat_s=time.time()))
+                    self._queue.beat(replace(self._me, beat_s=time.time()))
                     self._polled.set()
                 except OutputError as error:  # of the queue
                     self._pause(str(error), _OUTPUT_PAUSE_S)

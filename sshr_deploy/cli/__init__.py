@@ -22,7 +22,9 @@ from sshr_deploy.cli.export import export
 from sshr_deploy.cli.infer import infer
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
+from sshr_deploy.cli.queue import queue_app
 from sshr_deploy.cli.train import train
+from sshr_deploy.cli.watch import watch
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 from sshr_deploy.version import __version__
 
@@ -46,10 +48,12 @@ app.command()(adapt)
 app.command()(evaluate)
 app.command()(export)
 app.command()(infer)
+app.command()(watch)
 app.command()(doctor)
 app.command()(pack)
 app.add_typer(benchmark_app)
 app.add_typer(engines_app)
+app.add_typer(queue_app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -101,6 +101,11 @@ class QuietReporter:
     def tiles_done(self, path: Path, tiles: int) -> None:
         """Nothing to say."""
 
+    def taken_over(self, path: Path, holder: str) -> None:
+        """Say which run has ended unasked."""
+        line = f"{path}: taken over from {holder}, which gave no sign of life"
+        self.console.print(line, markup=False)
+
     def input_finished(self, result: InputResult) -> None:
         """Say why an input failed."""
         if result.status == "failed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sshr_deploy.cli.option_names import as_options
 
@@ -17,31 +17,35 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.spec import RunSpec
 
 
-def open_in_workers(
-    spec: RunSpec,
-    out: Path,
-    source: Path,
-    ray: str,
-    cores: int | None,
-    events: Events,
-    *,
-    quiet: bool,
-    for_slides: bool,
-) -> AbstractContextManager[RayModel]:
-    """See `open_workers`; says on stderr what is built, and which workers are lost."""
+class RayChoice(NamedTuple):
+    """How a command uses Ray."""
+
+    address: str
+    cores: int | None
+    out: Path
+    sources: tuple[Path, ...]
+    events: Events
+
+
+def open_engines(
+    spec: RunSpec, ray: RayChoice | None, *, quiet: bool, for_slides: bool
+) -> AbstractContextManager[Model | RayModel]:
+    """`open_model`, or `open_workers` of Ray; says on stderr what is built, and what is lost."""
+    if ray is None:
+        return open_model(spec, quiet=quiet, for_slides=for_slides)
     from sshr_deploy.cli.console import say
     from sshr_deploy.cluster.opening import open_workers
 
     return open_workers(
         spec,
-        out,
-        [source],
-        ray,
-        cores,
+        ray.out,
+        ray.sources,
+        ray.address,
+        ray.cores,
         say=lambda text: None if quiet else say(text),
         wording=as_options,
         for_slides=for_slides,
-        events=events,
+        events=ray.events,
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.engine import open_in_workers, open_model
+from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import (
     LogJsonOption,
     OnDoneOption,
@@ -30,27 +29,24 @@ from sshr_deploy.cli.options import (
     LargeOption,
     MaxSlideMinutesOption,
     ModelOption,
+    ModeOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QuietOption,
     RayCoresOption,
     RayOption,
+    ReadersOption,
     ThreadsOption,
+    TissueOption,
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
-from sshr_deploy.runtime.settings import (
-    InferSettings,
-    LargeImages,
-    Mode,
-    OpenOptions,
-    TissueChoice,
-)
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
+from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, TissueChoice
 
 if TYPE_CHECKING:
-    from sshr_deploy.api import Model
-    from sshr_deploy.cluster.opening import RayModel
     from sshr_deploy.runtime.pipeline.records import RunEffort
 
 
@@ -78,35 +74,18 @@ def infer(
     ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="seamless: large fields that share their context, so that no borders show; "
-            "reference: tiles of 224 px, each alone, as published.",
-            show_default="seamless, if the bundle has graphs for fields",
-        ),
-    ] = None,
+    mode: ModeOption = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     large: LargeOption = LargeImages.TILES,
-    tissue: Annotated[
-        TissueChoice,
-        typer.Option(help="Tiles to compute; auto: those with tissue, all: every one."),
-    ] = TissueChoice.AUTO,
+    tissue: TissueOption = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
-    readers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=256,
-            help="Threads that read slides.",
-            show_default="as many as keep up with the engine, 2 to the number of cores",
-        ),
-    ] = None,
+    readers: ReadersOption = None,
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
@@ -129,14 +108,17 @@ def infer(
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
     areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
     run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder are refused.
+    the same settings does only what is left; two at once into one folder share the inputs, on
+    several machines too, if model and settings are the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
+    from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
+    from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
     settings = InferSettings(
@@ -151,6 +133,7 @@ def infer(
         max_slide_minutes=max_slide_minutes,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     stop = StopRequest()
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
@@ -159,18 +142,13 @@ def infer(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     )
     sources = given_sources(inputs, listed)
-    with operation as (events, health), prepare_run(sources, out, settings) as work:
-        for line in () if quiet else notes_on(work.found):
+    terms = terms_of(*read_manifest(model), settings)
+    with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
+        for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
-        model_opened: AbstractContextManager[Model | RayModel] = (
-            open_model(spec, quiet=quiet, for_slides=slides)
-            if ray is None
-            else open_in_workers(
-                spec, out, work.source, ray, ray_cores, events, quiet=quiet, for_slides=slides
-            )
-        )
-        with model_opened as opened:
+        workers = None if ray is None else RayChoice(ray, ray_cores, out, (work.source,), events)
+        with open_engines(spec, workers, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(

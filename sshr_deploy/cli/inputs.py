@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshr_deploy.errors import UsageError
+from sshr_deploy.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.discovery import Found
     from sshr_deploy.runtime.pipeline.sources import Sources
+    from sshr_deploy.runtime.settings import InferSettings
+
+_SHOWN_NAMES = 8
 
 
 def given_sources(inputs: Sequence[Path] | None, listed: Path | None) -> Sources:
@@ -38,8 +41,8 @@ def given_sources(inputs: Sequence[Path] | None, listed: Path | None) -> Sources
     return listed_sources(content, f"`list` {listed}", below)
 
 
-def notes_on(found: Found) -> Iterator[str]:
-    """A line each about files that are no inputs, and about inputs that are not chosen."""
+def notes_on(found: Found, settings: InferSettings) -> Iterator[str]:
+    """A line each about files that are no inputs, inputs that are not chosen, and unused sizes."""
     from sshr_deploy.runtime.pipeline.discovery import left_out_line
 
     if found.left_out:
@@ -47,3 +50,10 @@ def notes_on(found: Found) -> Iterator[str]:
     if found.not_chosen:
         count = len(found.not_chosen)
         yield f"left out by `include` and `exclude` (inputs, and whole folders): {count}"
+    table = settings.mpp_table
+    unused = [] if table is None else table.unused([item.relative for item in found.inputs])
+    if unused:
+        names = ", ".join(unused[:_SHOWN_NAMES])
+        rest = len(unused) - _SHOWN_NAMES
+        more = f" and {counted(rest, 'other row')}" if rest > 0 else ""
+        yield f"`mpp_table` has rows of no input here: {names}{more}"

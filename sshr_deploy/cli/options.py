@@ -10,7 +10,7 @@ import typer
 
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.kinds import AUTO, ENGINES, TARGETS
-from sshr_deploy.runtime.settings import LargeImages
+from sshr_deploy.runtime.settings import LargeImages, Mode, TissueChoice
 
 if TYPE_CHECKING:
     EngineChoice: TypeAlias = str
@@ -138,7 +138,19 @@ AnyStainOption = Annotated[
 ]
 ForceMppOption = Annotated[
     bool,
-    typer.Option("--force-mpp", help="Use --mpp even where the slide states its own pixel size."),
+    typer.Option(
+        "--force-mpp",
+        help="Use --mpp or --mpp-table even where the slide states its own pixel size.",
+    ),
+]
+MppTableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--mpp-table",
+        metavar="FILE",
+        help="Pixel sizes by slide, in place of --mpp: a CSV file with the columns name or pattern "
+        "(as in --include), and mpp in um.",
+    ),
 ]
 _PATTERN_HELP = (
     "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
@@ -179,5 +191,39 @@ RayCoresOption = Annotated[
         min=1,
         help="Cores of a worker without a GPU.",
         show_default="as many as the network has work for",
+    ),
+]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option(
+        "--mode",
+        help="seamless: large fields that share their context, so that no borders show; "
+        "reference: tiles of 224 px, each alone, as published.",
+        show_default="seamless, if the bundle has graphs for fields",
+    ),
+]
+TissueOption = Annotated[
+    TissueChoice,
+    typer.Option("--tissue", help="Tiles to compute; auto: those with tissue, all: every one."),
+]
+ReadersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--readers",
+        min=1,
+        max=256,
+        help="Threads that read slides.",
+        show_default="as many as keep up with the engine, 2 to the number of cores",
+    ),
+]
+QUEUE_NAME = "queue.sqlite"
+QueueOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--queue",
+        metavar="FILE",
+        help="File of the queue; where OUT is on a network share, give one on a disk of this "
+        "machine.",
+        show_default=f"{QUEUE_NAME} in OUT",
     ),
 ]

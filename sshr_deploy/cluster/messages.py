@@ -73,6 +73,14 @@ class Computed:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """See `Reporter.taken_over`."""
+
+    path: Path
+    holder: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """An input ended."""
 
@@ -95,7 +103,7 @@ class Left:
     effort: RunEffort | None
 
 
-Message = Step | Wanted | Ready | Began | Computed | Ended | Broken | Left
+Message = Step | Wanted | Ready | Began | Computed | TakenOver | Ended | Broken | Left
 
 
 @dataclass(frozen=True)

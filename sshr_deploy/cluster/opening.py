@@ -18,9 +18,11 @@ from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine.threads import choose_threads, fed_threads
 from sshr_deploy.runtime.operation.events import Events
 from sshr_deploy.runtime.pipeline.documents import Context, Wording
+from sshr_deploy.runtime.pipeline.processing import Workforce
 from sshr_deploy.runtime.pipeline.reporting import Reporter
 from sshr_deploy.runtime.pipeline.results import Kind
 from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
@@ -33,7 +35,7 @@ class RayModel:
     """What a command needs of a model, of one whose engines are in workers; see `open_workers`."""
 
     def __init__(self, bundle: Bundle, workforce: RayWorkforce) -> None:
-        self.bundle, self.workforce = bundle, workforce
+        self.bundle, self.workers = bundle, workforce
         self._sessions = _RemoteSessions(bundle, workforce)
 
     @property
@@ -59,8 +61,20 @@ class RayModel:
         stop: StopRequest | None = None,
     ) -> Run:
         """See `Model.start`."""
-        self.workforce.listen(reporter, stop)
-        return Run(work, self.context(settings, wording), reporter, self.workforce)
+        self.workers.listen(reporter, stop)
+        return Run(work, self.context(settings, wording), reporter, self.workers)
+
+    def workforce(
+        self,
+        out: Path,  # noqa: ARG002  (the workers know it)
+        lock: RunLock,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+        reporter: Reporter,
+        stop: StopRequest,
+    ) -> Workforce:
+        """See `Model.workforce`."""
+        self.workers.listen(reporter, stop)
+        return self.workers
 
 
 class _RemoteSessions(Sessions):

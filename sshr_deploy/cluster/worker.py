@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from sshr_deploy.cluster.messages import (
     Ready,
     Report,
     Step,
+    TakenOver,
     Wanted,
 )
 from sshr_deploy.cluster.shipping import bundle_at, kept_bundles
@@ -40,8 +41,9 @@ from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.processing import Processing
 from sshr_deploy.runtime.pipeline.results import InputResult
-from sshr_deploy.runtime.pipeline.run_lock import RunLock
+from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.version import __version__
 
 _REPORT_S = 2.0
@@ -50,17 +52,6 @@ _GATHER_S = 0.05
 """Messages that come in such a time after the first are in the same report."""
 _SEE_S = 10.0
 """What another machine has just written may be seen so late on a share."""
-
-
-class _DriversLock(RunLock):
-    """The lock of the process that gives out the work, which holds it for all workers."""
-
-    def __init__(self) -> None:
-        pass
-
-    def is_lost(self) -> bool:
-        """See `RunLock`."""
-        return False
 
 
 class Worker:
@@ -101,9 +92,9 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            with self._opened() as model:
+            with self._opened() as model, self._entered(model) as lock:
                 context = model.context(model.settings, self._order.wording)
-                with self._processing(context) as processing:
+                with self._processing(lock, context) as processing:
                     self.say(Ready(model.info, context.settings))
                     try:
                         self._process(processing)
@@ -119,9 +110,14 @@ class Worker:
             reason = f"it met a defect of sshr-deploy ({first_line(error)}); please report it"
             self.say(Broken(SessionError(f"{reason} with the log of the worker")))
 
-    def _processing(self, context: Context) -> Processing:
-        out, lock = self._order.out, _DriversLock()
-        return Processing(out, lock, context, _Telling(self.say), self._stop)
+    def _entered(self, model: Model) -> AbstractContextManager[RunLock]:
+        """The results folder, as one of the runs that share it."""
+        bundle, order = model.bundle, self._order
+        terms = terms_of(bundle.manifest, bundle.manifest_sha256, order.spec.settings)
+        return run_lock(order.out, terms)
+
+    def _processing(self, lock: RunLock, context: Context) -> Processing:
+        return Processing(self._order.out, lock, context, _Telling(self.say), self._stop)
 
     def _opened(self) -> Model:
         order = self._order
@@ -196,6 +192,10 @@ class _Telling:
     def tiles_done(self, path: Path, tiles: int) -> None:
         """See `Reporter`."""
         self._say(Computed(path, tiles))
+
+    def taken_over(self, path: Path, holder: str) -> None:
+        """See `Reporter`."""
+        self._say(TakenOver(path, holder))
 
     def input_finished(self, result: InputResult) -> None:
         """See `Reporter`."""

@@ -28,6 +28,7 @@ from sshr_deploy.cluster.messages import (
     Order,
     Ready,
     Step,
+    TakenOver,
     Wanted,
 )
 from sshr_deploy.cluster.shipping import file_names
@@ -236,6 +237,8 @@ class RayWorkforce(Closing):
                 reporter.input_started(path, tiles, tile_mm2)
             case Computed(path, tiles) if reporter is not None:
                 reporter.tiles_done(path, tiles)
+            case TakenOver(path, holder) if reporter is not None:
+                reporter.taken_over(path, holder)
             case Ended(result):
                 self._ended(worker, result)
             case Broken(error):

@@ -64,7 +64,7 @@ def test_a_failure_stands_where_its_input_was_not_chosen(
         ("", "give a slide, an image or a folder, or a list of them with --list"),
         ("{in} {in} --list {list}", "with --list, give no INPUT or one folder"),
         ("--list {in}/none", "--list {in}/none cannot be read: No such file"),
-        ("--list {list}", "error: 2 problems with the inputs"),
+        ("--list {list}", "(and 1 other problem)"),
         ("{in} --include *.svs", "--include and --exclude leave no input"),
         ("{in}/a {in}/b", "give the folder that holds both"),
     ],
@@ -80,4 +80,37 @@ def test_what_cannot_be_taken_is_refused_in_one_line(
     )  # fmt: skip
     assert done.returncode == 2
     assert says.format(**names) in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_pixel_sizes(small_bundle_dir: Path, folder: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out", tmp_path / "sizes.csv"
+    table.write_text("pattern;mpp\n[[]1*;0,9\nb/*;0,8\nold/*;0,7\nb/[[]1*;0,8\n")
+    words = ("infer", folder, "--exclude", "a/*1*", "--mpp-table", table, "--out", out)
+    done = run_here(*words, "--model", small_bundle_dir)
+    assert done.returncode == 2
+    assert f"--mpp-table {table}: b/[1] patch.png has several pixel sizes" in done.stderr
+    table.write_text("pattern;mpp\nb/*;0,8\nold/*;0,7\n")
+    done = run_here(*words, "--model", small_bundle_dir)
+    assert done.returncode == 0, done.stderr
+    assert "--mpp-table has rows of no input here: old/*\n" in done.stderr
+    run = json.loads((out / "run.json").read_text("utf-8"))
+    assert [e["mpp"] and e["mpp"]["x_um"] for e in run["folder"]["inputs"]] == [None, 0.8, 0.8]
+    assert run["settings"]["mpp_table"]["rows"][0] == {
+        "name": "b/*", "mpp_um": 0.8, "is_pattern": True,
+    }  # fmt: skip
+
+
+def test_all_that_is_wrong_with_a_table_is_listed(
+    small_bundle_dir: Path, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "sizes.csv"
+    table.write_text("name,mpp\na.png,0\nb.png,900\n")
+    done = run_here(
+        "infer", folder, "--mpp-table", table, "--out", tmp_path / "out", "--model",
+        small_bundle_dir,
+    )  # fmt: skip
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["line 2", "line 3", "sshr-deploy"]
     assert not (tmp_path / "out").exists()

@@ -63,7 +63,7 @@ def test_ctrl_c_while_an_engine_is_opened_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(*args: object, **options: object) -> None:
-        assert (tmp_path / "out" / ".run.lock").exists()
+        assert (tmp_path / "out" / ".sharing").exists()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(importlib.import_module("sshr_deploy.cli.infer"), "open_model", interrupted)

@@ -82,7 +82,7 @@ PROGRAMS = (
     "runtime/kernels/",
 )
 """Modules that are run with options of their own."""
-SOURCES = ("--mpp (", "--threads")
+SOURCES = ("--mpp", "--threads")
 """Where a value came from, as documents have it."""
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.api import Model
+from sshr_deploy.bundle import read_manifest
 from sshr_deploy.cluster.connecting import connected
 from sshr_deploy.cluster.opening import open_workers
 from sshr_deploy.runtime.operation.events import Code, Event, Events
 from sshr_deploy.runtime.pipeline.run import RunResult
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.terms import Terms, terms_of
 from sshr_deploy.runtime.pipeline.work import prepare_run
 from sshr_deploy.runtime.settings import InferSettings, OpenOptions
 from tests.runtime.running import Recorder
@@ -54,11 +56,15 @@ def local(spec: RunSpec, slides: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def terms(spec: RunSpec) -> Terms:
+    return terms_of(*read_manifest(spec.bundle), spec.settings)
+
+
 def run_in_workers(
     spec: RunSpec, slides: Path, out: Path, reporter: Recorder, *listeners: Callable[[Event], None]
 ) -> RunResult:
     with (
-        prepare_run(slides, out, spec.settings) as work,
+        prepare_run(slides, out, spec.settings, terms(spec)) as work,
         open_workers(
             spec, out, [slides], "auto", 1, say=print, events=Events(*listeners)
         ) as opened,
@@ -112,12 +118,12 @@ def test_the_slides_of_a_killed_worker_are_done_by_another(
 ) -> None:
     out, events = tmp_path / "out", list[Event]()
     with (
-        prepare_run(slides, out, spec.settings) as work,
+        prepare_run(slides, out, spec.settings, terms(spec)) as work,
         open_workers(
             spec, out, [slides], "auto", 1, say=print, events=Events(events.append)
         ) as opened,
     ):
-        killer = Killer(lambda: opened.workforce.pids()[0])
+        killer = Killer(lambda: opened.workers.pids()[0])
         run = opened.start(work, opened.settings, killer)
         for _ in run:
             pass

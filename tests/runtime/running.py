@@ -15,6 +15,7 @@ from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run import Run, RunResult
 from sshr_deploy.runtime.pipeline.sessions import Sessions
+from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.runtime.pipeline.work import prepare_run
 from sshr_deploy.runtime.settings import InferSettings, Mode
 
@@ -26,6 +27,7 @@ class Recorder:
     tiles: int = 0
     announced: int = 0
     finished: list[InputResult] = field(default_factory=list)
+    taken: list[tuple[Path, str]] = field(default_factory=list)
     interrupt_after: int | None = None
 
     def run_started(self, inputs: int) -> None:
@@ -33,6 +35,9 @@ class Recorder:
 
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         self.announced += tiles
+
+    def taken_over(self, path: Path, holder: str) -> None:
+        self.taken.append((path, holder))
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         self.tiles += tiles
@@ -55,10 +60,18 @@ class Runner:
     session: Session
 
     def __call__(
-        self, source: Path, out: Path, *, reporter: Recorder | None = None, **settings: Any
+        self,
+        source: Path,
+        out: Path,
+        *,
+        reporter: Recorder | None = None,
+        shares: bool = False,
+        **settings: Any,
     ) -> RunResult:
         context = context_of(self.bundle, self.session, **settings)
-        with prepare_run(source, out, context.settings) as work:
+        bundle = self.bundle
+        terms = terms_of(bundle.manifest, bundle.manifest_sha256, context.settings)
+        with prepare_run(source, out, context.settings, terms if shares else None) as work:
             run = Run(work, context, reporter or Recorder())
             for _ in run:
                 pass

@@ -10,6 +10,7 @@ from sshr_deploy.errors import (
     MissingMppError,
     OutputError,
     SessionError,
+    SlowSlideError,
     SshrDeployError,
 )
 from sshr_deploy.runtime.contract import SessionInfo
@@ -27,6 +28,7 @@ INFO = SessionInfo("onnx-cpu", "fp32", "a CPU", "onnxruntime 1.32.0")
     ("error", "failure"),
     [
         (MissingMppError("x"), "no_mpp"),
+        (SlowSlideError("x"), "slow_slide"),
         (InputError("x"), "input"),
         (None, "input"),
         (OutputError("x"), "output"),

@@ -24,7 +24,7 @@ from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.run import Run
-from sshr_deploy.runtime.pipeline.run_lock import LOCK_NAME
+from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
@@ -79,11 +79,11 @@ def test_fields_are_not_left_where_another_run_has_taken_over(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     source, out, session = slides(tmp_path / "in", 1), tmp_path / "out", Session()
-    other = {"host": "h", "pid": 5, "started_utc": "2026-01-02T03:04:05+00:00", "token": "y"}
 
     def taken_over(done: int) -> None:
         if done == 3:
-            (out / LOCK_NAME).write_text(json.dumps(other), "utf-8")
+            (own,) = (out / SHARING_NAME).glob("run-*")
+            own.unlink()
             raise SessionError("out of memory")
 
     session.before = taken_over
@@ -130,7 +130,7 @@ def test_what_a_kill_leaves_is_gone_on_from_batch_by_batch(
 
     session.before = kill
     Runner(bundle, session)(source, out, batch=3)
-    (killed / LOCK_NAME).unlink()
+    shutil.rmtree(killed / SHARING_NAME)
     again = Session(geometry)
     assert Runner(bundle, again)(source, killed, batch=3).exit_code == 0
     kept = len(session.batches) - len(again.batches)

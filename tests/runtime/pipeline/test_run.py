@@ -24,7 +24,7 @@ from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.results import InputResult
-from sshr_deploy.runtime.pipeline.run_lock import LOCK_NAME
+from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME
 from sshr_deploy.runtime.settings import TissueChoice
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 
@@ -296,12 +296,15 @@ def test_a_folder_that_another_run_has_taken_over_is_left_to_it(
 ) -> None:
     folder, out = patch_folder(tmp_path / "in", demo_slide, count=3), tmp_path / "out"
     other = {"host": "h", "pid": 5, "started_utc": "2026-01-02T03:04:05+00:00", "token": "y"}
-    theirs = {LOCK_NAME: json.dumps(other), "summary.csv": "a table", "run.json": "a run"}
+    presence = f"{SHARING_NAME}/run-y"
+    theirs = {presence: json.dumps(other), "summary.csv": "a table", "run.json": "a run"}
 
     class TakenOver(Recorder):
         def input_finished(self, result: InputResult) -> None:
             super().input_finished(result)
             if len(self.finished) == after:
+                (own,) = (out / SHARING_NAME).glob("run-*")
+                own.unlink()
                 for name, text in theirs.items():
                     (out / name).write_text(text, "utf-8")
 
