@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.dry_run import dry_run
-from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import (
     LogJsonOption,
     OnDoneOption,
@@ -36,6 +36,8 @@ from sshr_deploy.cli.options import (
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    RayCoresOption,
+    RayOption,
     ReadersOption,
     ThreadsOption,
     TissueOption,
@@ -88,6 +90,8 @@ def infer(
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
+    ray: RayOption = None,
+    ray_cores: RayCoresOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -154,7 +158,8 @@ def infer(
         for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
-        with open_model(spec, quiet=quiet, for_slides=slides) as opened:
+        workers = None if ray is None else RayChoice(ray, ray_cores, out, (work.source,), events)
+        with open_engines(spec, workers, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(
