@@ -47,21 +47,26 @@ def test_a_run_that_tells_of_itself(
     ],
 )
 def test_options_are_refused_before_anything_is_opened(
-    tmp_path: Path, demo_slide: Path, option: str, value: str, says: str
+    small_bundle_dir: Path,
+    tmp_path: Path,
+    demo_slide: Path,
+    option: str,
+    value: str,
+    says: str,
 ) -> None:
     done = run_here(
-        "infer", demo_slide, "--model", tmp_path / "none", "--out", tmp_path / "out", option, value
+        "infer", demo_slide, "--model", small_bundle_dir, "--out", tmp_path / "out", option, value
     )
     assert done.returncode in (1, 2) and says in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_metrics_need_their_package(
-    tmp_path: Path, demo_slide: Path, monkeypatch: pytest.MonkeyPatch
+    small_bundle_dir: Path, tmp_path: Path, demo_slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "sshr_deploy.runtime.operation.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = run_here(
-        "infer", demo_slide, "--model", tmp_path, "--out", tmp_path / "out", "--serve", "0"
+        "infer", demo_slide, "--model", small_bundle_dir, "--out", tmp_path / "out", "--serve", "0"
     )
     assert done.returncode == 2 and "pip install 'sshr-deploy[watch]'" in done.stderr
