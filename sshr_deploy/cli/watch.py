@@ -169,14 +169,12 @@ def _watch(
 ) -> int:
     """Watch until it ends; the number of attempts that failed."""
     from sshr_deploy.bundle import read_manifest
-    from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
     from sshr_deploy.runtime.operation.reporting import started
     from sshr_deploy.runtime.pipeline.processing import Processing
     from sshr_deploy.runtime.pipeline.run_lock import run_lock
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
-    from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.slides import check_mpp
     from sshr_deploy.runtime.watch.arrivals import Arrivals
