@@ -18,7 +18,7 @@ def test_a_night_beside_the_scanner(small_bundle_dir: Path, tmp_path: Path) -> N
     whole = small_slide(scans / "whole.tif")
     (scans / "cut.tif").write_bytes(whole.read_bytes()[:20_000])
     (scans / "empty.svs").touch()
-    places = [scans, "--model", small_bundle_dir, "--out", out]
+    places: list[Path | str] = [scans, "--model", small_bundle_dir, "--out", out]
     quick = [
         "--once",
         "--mode",
