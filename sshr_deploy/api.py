@@ -33,8 +33,10 @@ from sshr_deploy.runtime.pipeline.documents import Context, Wording
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
+from sshr_deploy.runtime.pipeline.processing import Processing, Workforce
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
+from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.sessions import Sessions, choose_mode
 from sshr_deploy.runtime.pipeline.sources import Sources
 from sshr_deploy.runtime.pipeline.spec import RunSpec
@@ -59,6 +61,7 @@ class Model(Closing):
         *,
         on_open: OnOpen = lambda info: info,
         for_slides: bool = False,
+        processes: int = 1,
     ) -> None:
         """Open one engine; the one for fields and the one for patches follow as they are needed.
 
@@ -69,9 +72,11 @@ class Model(Closing):
             on_open: given the facts of each engine that is opened; says how they stand in
                 documents.
             for_slides: begin with the engine that slides need in the mode of the settings.
+            processes: that share this machine's cores.
         """
         self.spec, self.bundle = spec, bundle or load_bundle(spec.bundle)
-        use_threads(choose_threads(self.bundle.manifest.model.width, spec.threads))
+        width = self.bundle.manifest.model.width
+        use_threads(choose_threads(width, spec.threads, processes=processes))
         self._on_step, self._on_open = on_step, on_open
         mode = choose_mode(spec.settings.mode, self.bundle)
         self.sessions = Sessions(self.bundle, self._open)
@@ -176,6 +181,12 @@ class Model(Closing):
             BundleError: the mode is seamless and the bundle has no graphs for it.
         """
         return Run(work, self.context(settings, wording), reporter, stop=stop)
+
+    def workforce(
+        self, out: Path, lock: RunLock, context: Context, reporter: Reporter, stop: StopRequest
+    ) -> Workforce:
+        """What does inputs with this model as they come; results go below `out`."""
+        return Processing(out, lock, context, reporter, stop)
 
     def context(self, settings: InferSettings, wording: Wording = str) -> Context:
         """What all results share that this model makes with `settings`.

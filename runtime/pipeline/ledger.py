@@ -41,6 +41,16 @@ class Ledger:
         if self._run is not None:
             self._run.wait(cause, seconds)
 
+    def merge(self, other: Effort) -> None:
+        """Add the work of another process."""
+        with self._lock:
+            for into, seconds in (
+                (self._busy, other.busy_s),
+                (self._waited, other.engine_waited_s),
+            ):
+                for name, value in seconds.items():
+                    into[name] += value
+
     @contextmanager
     def working(self, stage: Stage) -> Iterator[None]:
         """Add the block's time to `stage`."""

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from sshr_deploy.cli.option_names import as_options
 
 if TYPE_CHECKING:
     from sshr_deploy.api import Model
     from sshr_deploy.bundle import Bundle
+    from sshr_deploy.cluster.opening import RayModel
     from sshr_deploy.runtime.contract import SessionInfo
+    from sshr_deploy.runtime.operation.events import Events
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+
+
+class RayChoice(NamedTuple):
+    """How a command uses Ray."""
+
+    address: str
+    cores: int | None
+    out: Path
+    sources: tuple[Path, ...]
+    events: Events
+
+
+def open_engines(
+    spec: RunSpec, ray: RayChoice | None, *, quiet: bool, for_slides: bool
+) -> AbstractContextManager[Model | RayModel]:
+    """`open_model`, or `open_workers` of Ray; says on stderr what is built, and what is lost."""
+    if ray is None:
+        return open_model(spec, quiet=quiet, for_slides=for_slides)
+    from sshr_deploy.cli.console import say
+    from sshr_deploy.cluster.opening import open_workers
+
+    return open_workers(
+        spec,
+        ray.out,
+        ray.sources,
+        ray.address,
+        ray.cores,
+        say=lambda text: None if quiet else say(text),
+        wording=as_options,
+        for_slides=for_slides,
+        events=ray.events,
+    )
 
 
 def open_model(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.dry_run import dry_run
+from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import (
     LogJsonOption,
     OnDoneOption,
@@ -35,6 +36,8 @@ from sshr_deploy.cli.options import (
     NoBuildOption,
     PrecisionOption,
     QuietOption,
+    RayCoresOption,
+    RayOption,
     ReadersOption,
     ThreadsOption,
     TissueOption,
@@ -87,8 +90,18 @@ def infer(
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
+    ray: RayOption = None,
+    ray_cores: RayCoresOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
+    ] = False,
+    only_show: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show what would be done and refused, how long it takes and how much disk, by "
+            "trying a few inputs here; nothing is written into --out.",
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
@@ -138,12 +151,15 @@ def infer(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     )
     sources = given_sources(inputs, listed)
+    if only_show:
+        dry_run(sources, out, spec, as_json=as_json, quiet=quiet)
     terms = terms_of(*read_manifest(model), settings)
     with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
         for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
-        with open_model(spec, quiet=quiet, for_slides=slides) as opened:
+        workers = None if ray is None else RayChoice(ray, ray_cores, out, (work.source,), events)
+        with open_engines(spec, workers, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:
                 say(

@@ -174,6 +174,25 @@ ExcludeOption = Annotated[
         show_default="none",
     ),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|HOST:PORT",
+        help="Do the slides in workers of a Ray cluster, one for each GPU or for each so many "
+        "cores; auto: one that runs here, or else all GPUs of this machine. See docs/cluster.md; "
+        "needs the extra [ray].",
+    ),
+]
+RayCoresOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-cores",
+        min=1,
+        help="Cores of a worker without a GPU.",
+        show_default="as many as the network has work for",
+    ),
+]
 ModeOption = Annotated[
     Mode | None,
     typer.Option(

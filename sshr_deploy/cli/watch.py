@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import (
     LogJsonOption,
     OnDoneOption,
@@ -37,6 +37,8 @@ from sshr_deploy.cli.options import (
     PrecisionOption,
     QueueOption,
     QuietOption,
+    RayCoresOption,
+    RayOption,
     ReadersOption,
     ThreadsOption,
     TissueOption,
@@ -113,6 +115,8 @@ def watch(
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
+    ray: RayOption = None,
+    ray_cores: RayCoresOption = None,
     log_json: LogJsonOption = None,
     serve: ServeOption = None,
     on_done: OnDoneOption = None,
@@ -153,7 +157,9 @@ def watch(
     with operating(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     ) as operation:
-        failures = _watch(spec, folders, out, queue, watching, operation, quiet=quiet)
+        sources = tuple(folders)
+        workers = None if ray is None else RayChoice(ray, ray_cores, out, sources, operation.events)
+        failures = _watch(spec, folders, out, queue, watching, operation, workers, quiet=quiet)
     raise typer.Exit(1 if once and failures else 0)
 
 
@@ -164,6 +170,7 @@ def _watch(
     queue_path: Path | None,
     watching: WatchSettings,
     operation: Operating,
+    workers: RayChoice | None,
     *,
     quiet: bool,
 ) -> int:
@@ -171,8 +178,7 @@ def _watch(
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
-    from sshr_deploy.runtime.operation.reporting import started
-    from sshr_deploy.runtime.pipeline.processing import Processing
+    from sshr_deploy.runtime.operation.reporting import TakeoverReporter, started
     from sshr_deploy.runtime.pipeline.run_lock import run_lock
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.terms import terms_of
@@ -190,7 +196,7 @@ def _watch(
     with (
         run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
         own_queue(queue_path or out / QUEUE_NAME) as queue,
-        open_model(spec, quiet=quiet, for_slides=True) as opened,
+        open_engines(spec, workers, quiet=quiet, for_slides=True) as opened,
         watch_view(queue, watched, out, opened.info, quiet=quiet) as view,
         Wake([folder.path for folder in watched], watching.poll_s) as wake,
     ):
@@ -202,7 +208,7 @@ def _watch(
         service = Watch(
             queue,
             arrivals,
-            Processing(out, lock, context, view, stop),
+            opened.workforce(out, lock, context, TakeoverReporter(view, events), stop),
             wake,
             out=out,
             table=SummaryTable(out, context.profile),
