@@ -37,7 +37,7 @@ def test_a_night_beside_the_scanner(small_bundle_dir: Path, tmp_path: Path) -> N
     assert (out / "whole.tif" / "overlay.png").is_file()
     assert not (out / "cut.tif").exists()
     assert not (out / "run.json").exists()
-    rows = list(csv.DictReader((out / "summary.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((out / "summary.csv").read_text("utf-8").splitlines()))
     assert {Path(r["input"]).name: r["status"] for r in rows} == {
         "whole.tif": "done",
         "cut.tif": "failed",
