@@ -18,16 +18,26 @@ def test_a_night_beside_the_scanner(small_bundle_dir: Path, tmp_path: Path) -> N
     whole = small_slide(scans / "whole.tif")
     (scans / "cut.tif").write_bytes(whole.read_bytes()[:20_000])
     (scans / "empty.svs").touch()
-    command = [scans, "--model", small_bundle_dir, "--out", out, "--once", "--mode", "reference"]
-    quick = ["--settle", "0.1", "--poll", "0.1", "--min-free-gib", "0"]
-    first = run_here("watch", *command, *quick)
+    places: list[Path | str] = [scans, "--model", small_bundle_dir, "--out", out]
+    quick = [
+        "--once",
+        "--mode",
+        "reference",
+        "--settle",
+        "0.1",
+        "--poll",
+        "0.1",
+        "--min-free-gib",
+        "0",
+    ]
+    first = run_here("watch", *places, *quick)
     assert first.returncode == 1, first.stderr
     assert "whole.tif: done in" in first.stderr
     assert "cut.tif: failed: ends before image 1 does" in first.stderr
     assert (out / "whole.tif" / "overlay.png").is_file()
     assert not (out / "cut.tif").exists()
     assert not (out / "run.json").exists()
-    rows = list(csv.DictReader((out / "summary.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((out / "summary.csv").read_text("utf-8").splitlines()))
     assert {Path(r["input"]).name: r["status"] for r in rows} == {
         "whole.tif": "done",
         "cut.tif": "failed",
@@ -43,7 +53,7 @@ def test_a_night_beside_the_scanner(small_bundle_dir: Path, tmp_path: Path) -> N
 
     assert run_here("queue", "skip", out, "CUT.*").returncode == 0
     assert run_here("queue", "skip", out, "whole.tif").returncode == 2
-    again = run_here("watch", *command, *quick)
+    again = run_here("watch", *places, *quick)
     assert again.returncode == 0, again.stderr
     assert run_here("queue", "retry", out, "cut.tif").returncode == 0
     report = json.loads(run_here("queue", "report", out, "--json").stdout)

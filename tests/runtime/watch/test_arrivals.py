@@ -194,14 +194,14 @@ def test_a_folder_that_is_away(scanner: Scanner) -> None:
     away = scanner.folder.rename(scanner.folder.with_name("away"))
     assert scanner.poll(60.0) == {"a.svs": "settling"}
     assert scanner.said == [("folder_lost", "scans")]
-    assert scanner.arrivals.lost == (scanner.folder,)
+    assert list(scanner.arrivals.lost) == [scanner.folder]
     assert (scanner.poll(10.0), scanner.said) == ({"a.svs": "settling"}, [])  # said once
     away.rename(scanner.folder)
     scanner.poll(10.0)
     assert scanner.said == []  # looked at less and less often
     scanner.poll(10.0)
     assert scanner.said == [("folder_back", "scans"), ("slide_ready", "a.svs")]
-    assert scanner.arrivals.lost == ()
+    assert not scanner.arrivals.lost
 
 
 def test_a_folder_that_is_empty_all_at_once_is_not_mounted(scanner: Scanner) -> None:
