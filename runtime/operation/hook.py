@@ -27,7 +27,7 @@ PLACES = ("slide", "folder", "status", "reason")
 """Names that stand in braces in a command."""
 _POST_S = 10.0
 _POST_TRIES, _POST_PAUSE_S = 3, 2.0
-_LAST_WORDS_S = 2 * LIMIT_S
+_LAST_WORDS_S = 1.5 * LIMIT_S  # a service manager may kill what ends too slowly
 _STATUS = {
     Code.SLIDE_DONE: "done",
     Code.SLIDE_FAILED: "failed",

@@ -44,12 +44,11 @@ def started(events: Events, health: Health, engine: SessionInfo) -> Iterator[Non
         events.emit(Code.STOPPED, reason=reason)
 
 
-class EventReporter:
-    """A reporter that emits events and gives signs of life, and tells another reporter all."""
+class TakeoverReporter:
+    """A reporter that emits `TAKEN_OVER`, and tells another reporter all."""
 
-    def __init__(self, reporter: Reporter, events: Events, health: Health, out: Path) -> None:
-        """Results go below `out`."""
-        self._reporter, self._events, self._health, self._out = reporter, events, health, out
+    def __init__(self, reporter: Reporter, events: Events) -> None:
+        self._reporter, self._events = reporter, events
 
     def run_started(self, inputs: int) -> None:
         """See `Reporter`."""
@@ -57,9 +56,6 @@ class EventReporter:
 
     def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
         """See `Reporter`."""
-        self._health.alive()
-        mm2 = None if tile_mm2 is None else tiles * tile_mm2
-        self._events.emit(Code.SLIDE_STARTED, path, tiles=tiles, compute_mm2=mm2)
         self._reporter.input_started(path, tiles, tile_mm2)
 
     def taken_over(self, path: Path, holder: str) -> None:
@@ -69,11 +65,35 @@ class EventReporter:
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """See `Reporter`."""
-        self._health.alive()
         self._reporter.tiles_done(path, tiles)
+
+    def input_finished(self, result: InputResult) -> None:
+        """See `Reporter`."""
+        self._reporter.input_finished(result)
+
+
+class EventReporter(TakeoverReporter):
+    """One that emits beginnings and endings too, and gives signs of life."""
+
+    def __init__(self, reporter: Reporter, events: Events, health: Health, out: Path) -> None:
+        """Results go below `out`."""
+        super().__init__(reporter, events)
+        self._health, self._out = health, out
+
+    def input_started(self, path: Path, tiles: int, tile_mm2: float | None = None) -> None:
+        """See `Reporter`."""
+        self._health.alive()
+        mm2 = None if tile_mm2 is None else tiles * tile_mm2
+        self._events.emit(Code.SLIDE_STARTED, path, tiles=tiles, compute_mm2=mm2)
+        super().input_started(path, tiles, tile_mm2)
+
+    def tiles_done(self, path: Path, tiles: int) -> None:
+        """See `Reporter`."""
+        self._health.alive()
+        super().tiles_done(path, tiles)
 
     def input_finished(self, result: InputResult) -> None:
         """See `Reporter`."""
         self._health.alive()
         emit_ended(self._events, result, self._out)
-        self._reporter.input_finished(result)
+        super().input_finished(result)

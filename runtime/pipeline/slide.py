@@ -223,6 +223,7 @@ def begin_slide(
     run_ledger: Ledger,
     check_stop: Callable[[], None],
     place: Path | None = None,
+    shorten: Callable[[Units], Units] = lambda units: units,
 ) -> SlideWork:
     """Open a slide, find its tissue, and go on with what an interrupted run kept of it.
 
@@ -234,16 +235,16 @@ def begin_slide(
         run_ledger: of the run.
         check_stop: called often; what it raises ends it.
         place: of the slide among the inputs, for its pixel size; None for its name.
+        shorten: gives the units to do, of all.
 
     Raises:
         InputError: the slide cannot be read, its pixel size is not known (MissingMppError), or it
             is plainly not H&E, or that alone takes too long (SlowSlideError).
         OutputError: nothing can be written into `folder`.
     """
-    profile, settings = context.profile, context.settings
-    session = context.sessions.of_slides(context.mode)
+    profile = context.profile
     stages, ledger = Stages(), Ledger(run_ledger)
-    limit = TimeLimit(path, settings.max_slide_minutes)
+    limit = TimeLimit(path, context.settings.max_slide_minutes)
 
     def check() -> None:
         check_stop()
@@ -255,24 +256,11 @@ def begin_slide(
                 reader = open_slide(path)
                 shared = undo.enter_context(SharedReader(reader))
             with stages.stage("tissue"):
-                survey = survey_slide(
-                    reader,
-                    profile.mpp_um,
-                    given=settings.mpp_of(place or Path(path.name)),
-                    tissue=settings.tissue,
-                    concern_of=partial(check_stain, path, any_stain=settings.any_stain),
-                    check_stop=check,
-                )
-                units: Units
-                if session.geometry.is_patch:
-                    units = TileUnits(plan_tiles(survey), profile)
-                else:
-                    fields = plan_fields(survey, session.geometry, any_side=session.any_side)
-                    units = FieldUnits(fields, profile)
-                fit = slide_fit(context.bundle, reader, survey)
-        key = context.units_key(fingerprint, survey.mpp)
+                units = shorten(plan_units(reader, path, context, place, check))
+                fit = slide_fit(context.bundle, reader, units.plan)
+        key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
-        facts = _slide_facts(reader)
+        facts = slide_facts(reader)
         undo.pop_all()
     limit.pause()
     return SlideWork(
@@ -280,7 +268,35 @@ def begin_slide(
     )
 
 
-def _slide_facts(reader: SlideReader) -> SlideFacts:
+def plan_units(
+    reader: SlideReader,
+    path: Path,
+    context: Context,
+    place: Path | None,
+    check_stop: Callable[[], None] = lambda: None,
+) -> Units:
+    """Find the pixel size and the tissue of an open slide, and its tiles or fields.
+
+    For the arguments and what it raises see `begin_slide`.
+    """
+    profile, settings = context.profile, context.settings
+    session = context.sessions.of_slides(context.mode)
+    survey = survey_slide(
+        reader,
+        profile.mpp_um,
+        given=settings.mpp_of(place or Path(path.name)),
+        tissue=settings.tissue,
+        concern_of=partial(check_stain, path, any_stain=settings.any_stain),
+        check_stop=check_stop,
+    )
+    if session.geometry.is_patch:
+        return TileUnits(plan_tiles(survey), profile)
+    fields = plan_fields(survey, session.geometry, any_side=session.any_side)
+    return FieldUnits(fields, profile)
+
+
+def slide_facts(reader: SlideReader) -> SlideFacts:
+    """Facts of an open slide, for documents."""
     width_px, height_px = reader.level_sizes_px[0]
     return SlideFacts(
         reader=reader.reader,

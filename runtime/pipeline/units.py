@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sshr_deploy.geometry import BLOCK_PX, PATCH_PX
+from sshr_deploy.geometry import BLOCK_CELLS, BLOCK_PX, PATCH_PX
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.contract import CamBatch, MaskBatch
+from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, MaskBatch
 from sshr_deploy.runtime.field_labels import field_rule, stacked_cams, to_halves
 from sshr_deploy.runtime.pipeline.label_bands import Band, FieldBands, tile_bands
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
@@ -52,6 +53,19 @@ class Units(Protocol):
         """Of the records in the store."""
         ...
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of the records of all units in the store."""
+        ...
+
+    def input_px(self, unit: Unit) -> int:
+        """Pixels that the network takes of a unit."""
+        ...
+
+    def part(self, first: int, count: int) -> Units:
+        """So many of the units from the first on, as if there were no tissue beside them."""
+        ...
+
     def read(self, reader: SlideReader, unit: Unit) -> NDArray[np.uint8]:
         """Pixels of a unit, RGB [height_px, width_px, 3].
 
@@ -86,7 +100,18 @@ class TileUnits:
         self.total = plan.grid.rows * plan.grid.columns
         self._tiles: dict[Unit, Tile] = {(t.t_row, t.t_column): t for t in plan.tissue}
         self.places = list(self._tiles)
-        self._background = profile.num_classes
+        self._background, self._profile = profile.num_classes, profile
+        self.kept_bytes = PATCH_PX**2 * len(self.places)
+
+    def input_px(self, unit: Unit) -> int:  # noqa: ARG002
+        """See `Units.input_px`."""
+        return PATCH_PX**2
+
+    def part(self, first: int, count: int) -> TileUnits:
+        """See `Units.part`."""
+        chosen = [self._tiles[unit] for unit in self.places[first : first + count]]
+        tissue = {tile: self.plan.tissue[tile] for tile in chosen}
+        return TileUnits(replace(self.plan, tissue=tissue), self._profile)
 
     def read(self, reader: SlideReader, unit: Unit) -> NDArray[np.uint8]:
         """See `Units.read`."""
@@ -116,6 +141,25 @@ class FieldUnits:
         kept = [field.rows * field.columns for field in plan.fields]
         self.kept_px = BLOCK_PX**2 * sum(kept) / max(len(kept), 1)
         self._rule, self._classes = field_rule(profile), profile.num_classes
+        self._profile = profile
+        values = (len(CAM_NAMES) + 1) * self._classes
+        self.kept_bytes = 2 * values * BLOCK_CELLS**2 * sum(kept)
+
+    def input_px(self, unit: Unit) -> int:
+        """See `Units.input_px`."""
+        field, margins = Field(*unit), 2 * self.plan.geometry.margin_px
+        return (field.rows * BLOCK_PX + margins) * (field.columns * BLOCK_PX + margins)
+
+    def part(self, first: int, count: int) -> FieldUnits:
+        """See `Units.part`."""
+        fields, blocks = self.places[first : first + count], np.zeros_like(self.plan.blocks)
+        for field in fields:
+            core = (
+                slice(field.row, field.row + field.rows),
+                slice(field.column, field.column + field.columns),
+            )
+            blocks[core] = self.plan.blocks[core]
+        return FieldUnits(replace(self.plan, fields=fields, blocks=blocks), self._profile)
 
     def read(self, reader: SlideReader, unit: Unit) -> NDArray[np.uint8]:
         """See `Units.read`."""

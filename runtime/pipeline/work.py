@@ -42,9 +42,20 @@ def prepare_run(
         SourceError: several sources cannot be used, or their results would share folders; or the
             table of pixel sizes contradicts itself.
     """
+    sources = sources_of(source)
+    found = checked_inputs(sources, out, settings)
+    with run_lock(out, terms) as lock:
+        yield Work(sources.folder, out, found, lock)
+
+
+def checked_inputs(sources: Sources, out: Path, settings: InferSettings) -> Found:
+    """The inputs of a run; refuses what cannot work, before an engine is opened or `out` is made.
+
+    Raises:
+        UsageError, SourceError: see `prepare_run`.
+    """
     table = settings.mpp_table
     check_mpp(settings.mpp_um, force=settings.force_mpp and table is None)
-    sources = sources_of(source)
     found = find_inputs(sources, out, settings)
     if table is not None:
         table.check(item.relative for item in found.inputs)
@@ -54,5 +65,4 @@ def prepare_run(
                 f"`out` {out} is where the inputs are ({item.relative} is there); "
                 "choose another folder"
             )
-    with run_lock(out, terms) as lock:
-        yield Work(sources.folder, out, found, lock)
+    return found

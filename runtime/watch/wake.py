@@ -24,7 +24,7 @@ class Wake(Closing):
     """
 
     def __init__(self, folders: Sequence[Path], every_s: float) -> None:
-        """Listen for changes in `folders`, if `watchdog` is installed and works there."""
+        """Listen for changes in `folders`, if there are any and `watchdog` is installed."""
         self._every_s = every_s
         self._rings, self._now = threading.Event(), threading.Event()
         self._turn = Stopwatch()
@@ -58,6 +58,8 @@ class Wake(Closing):
 
 
 def _observe(folders: Sequence[Path], rings: threading.Event) -> BaseObserver | None:
+    if not folders:
+        return None
     try:
         from watchdog.events import FileSystemEvent, FileSystemEventHandler
         from watchdog.observers import Observer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.dry_run import dry_run
 from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import (
     LogJsonOption,
@@ -94,6 +95,14 @@ def infer(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
+    only_show: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show what would be done and refused, how long it takes and how much disk, by "
+            "trying a few inputs here; nothing is written into --out.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
@@ -142,6 +151,8 @@ def infer(
         log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
     )
     sources = given_sources(inputs, listed)
+    if only_show:
+        dry_run(sources, out, spec, as_json=as_json, quiet=quiet)
     terms = terms_of(*read_manifest(model), settings)
     with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
         for line in () if quiet else notes_on(work.found, settings):

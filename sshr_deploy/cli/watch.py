@@ -32,6 +32,7 @@ from sshr_deploy.cli.options import (
     ModelOption,
     ModeOption,
     MppOption,
+    MppTableOption,
     NoBuildOption,
     PrecisionOption,
     QueueOption,
@@ -49,6 +50,7 @@ from sshr_deploy.runtime.watch.order import Order
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.spec import RunSpec
+    from sshr_deploy.runtime.pixel_sizes import read_mpp_table
     from sshr_deploy.runtime.watch.service import WatchSettings
 
 
@@ -101,6 +103,7 @@ def watch(
     exclude: ExcludeOption = None,
     mode: ModeOption = None,
     mpp: MppOption = None,
+    mpp_table: MppTableOption = None,
     force_mpp: ForceMppOption = False,
     tissue: TissueOption = TissueChoice.AUTO,
     any_stain: AnyStainOption = False,
@@ -144,6 +147,7 @@ def watch(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         max_slide_minutes=max_slide_minutes,
+        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)
@@ -174,7 +178,7 @@ def _watch(
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
-    from sshr_deploy.runtime.operation.reporting import started
+    from sshr_deploy.runtime.operation.reporting import TakeoverReporter, started
     from sshr_deploy.runtime.pipeline.run_lock import run_lock
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.terms import terms_of
@@ -186,7 +190,8 @@ def _watch(
     from sshr_deploy.runtime.watch.table import SummaryTable
     from sshr_deploy.runtime.watch.wake import Wake
 
-    check_mpp(spec.settings.mpp_um, force=spec.settings.force_mpp)
+    chosen = spec.settings
+    check_mpp(chosen.mpp_um, force=chosen.force_mpp and chosen.mpp_table is None)
     watched, stop = watched_folders(folders), StopRequest()
     with (
         run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
@@ -203,7 +208,7 @@ def _watch(
         service = Watch(
             queue,
             arrivals,
-            opened.workforce(out, lock, context, view, stop),
+            opened.workforce(out, lock, context, TakeoverReporter(view, events), stop),
             wake,
             out=out,
             table=SummaryTable(out, context.profile),

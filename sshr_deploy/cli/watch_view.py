@@ -65,9 +65,7 @@ class WatchView:
         """Nothing to say."""
 
     def taken_over(self, path: Path, holder: str) -> None:
-        """Say which run has ended unasked."""
-        reason = f"from {holder}, which gave no sign of life"
-        self.on_event(Event(Code.TAKEN_OVER, path, {"reason": reason}))
+        """Nothing to say: an event tells of it."""
 
     def tiles_done(self, path: Path, tiles: int) -> None:
         """Nothing to say."""

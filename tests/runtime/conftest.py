@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,3 +20,10 @@ def infer(small_bundle_dir: Path) -> Iterator[Runner]:
     bundle = load_bundle(small_bundle_dir)
     with open_session(bundle, "onnx-cpu") as session:
         yield Runner(bundle, session)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before

@@ -17,7 +17,7 @@ from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.operation.ended import failure_of
 from sshr_deploy.runtime.operation.events import Code, Event, Events
 from sshr_deploy.runtime.operation.health import Health
-from sshr_deploy.runtime.operation.reporting import EventReporter, started
+from sshr_deploy.runtime.operation.reporting import EventReporter, TakeoverReporter, started
 from sshr_deploy.runtime.pipeline.results import InputResult
 from tests.runtime.running import Recorder, Runner
 
@@ -68,6 +68,15 @@ def test_a_failure_before_the_run_is_an_event() -> None:
     reporter = EventReporter(Recorder(), Events(events.append), Health(), Path())
     reporter.input_finished(InputResult(Path("folder"), None, "failed", "cannot be read"))
     assert [(e.code, e.facts["failure"]) for e in events] == [(Code.SLIDE_FAILED, "input")]
+
+
+def test_a_slide_of_a_dead_run_is_an_event() -> None:
+    events: list[Event] = []
+    reporter = TakeoverReporter(Recorder(), Events(events.append))
+    reporter.taken_over(Path("a.svs"), "process 7 of lab")
+    assert [(e.code, e.slide, e.facts["reason"]) for e in events] == [
+        (Code.TAKEN_OVER, Path("a.svs"), "process 7 of lab gave no sign of life")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_files_of_a_killed_process_that_were_cut(tmp_path: Path, part: str) -> N
             shutil.copy(tmp_path / name, tmp_path / name.replace("killed", "cut"))
         cut(tmp_path / f"cut.sqlite{part}", length)
         found.append(reopened(tmp_path / "cut.sqlite"))
-        for name in tmp_path.glob("cut.sqlite*"):
-            name.unlink()
+        for left in tmp_path.glob("cut.sqlite*"):
+            left.unlink()
     assert all(each is None or each in contents for each in found)
     if part:
         assert None not in found  # what was not written to the end was not promised
