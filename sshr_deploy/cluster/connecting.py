@@ -155,8 +155,8 @@ def _connect(ray: ModuleType, address: str) -> None:
 
 def _silence_stdout(ray: ModuleType) -> None:
     """Ray prints of lost workers on stdout, whatever `log_to_driver` says; its logs have it too."""
-    worker = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(worker, "print_to_stdstream"):
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
+    if worker is not None and hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = lambda *_, **__: None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.closing import Closing
 from sshr_deploy.cluster.connecting import Place
+from sshr_deploy.cluster.efforts import merged
 from sshr_deploy.cluster.employed import Employed
 from sshr_deploy.cluster.messages import (
     Began,
@@ -45,7 +46,6 @@ from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.feed import Take
-from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import Reporter
 from sshr_deploy.runtime.pipeline.results import InputResult
@@ -117,7 +117,7 @@ class RayWorkforce(Closing):
 
     def infos(self) -> list[SessionInfo]:
         """The engines of workers that are ready, or ended as they were told."""
-        return [said.info for said in (*self.ready(), *self._left)]
+        return [*(ready.info for ready in self.ready()), *(left.info for left in self._left)]
 
     def process(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         """See `Workforce`; inputs end in any order.
@@ -142,17 +142,7 @@ class RayWorkforce(Closing):
 
     def effort(self) -> RunEffort | None:
         """See `Workforce`; of the workers that ended as they were told, once they have."""
-        efforts = [left.effort for left in self._left if left.effort is not None]
-        if not efforts:
-            return None
-        ledger = Ledger()
-        for one in efforts:
-            ledger.merge(one)
-        return RunEffort(
-            **dict(ledger.effort()),
-            readers=sum(one.readers for one in efforts),
-            readers_chosen_by=f"{counted(len(efforts), 'worker')}: {efforts[0].readers_chosen_by}",
-        )
+        return merged(left.effort for left in self._left)
 
     def close(self) -> None:
         """Let all workers leave what is under way, and end them; safe to call twice."""
