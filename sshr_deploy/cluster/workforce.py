@@ -124,9 +124,18 @@ class RayWorkforce(Closing):
 
         Raises:
             SessionError: no worker is left, or none was ready for ten minutes.
-            OutputError: results cannot be written.
+            OutputError: results cannot be written; all workers have left what was under way.
             KeyboardInterrupt: a stop was requested.
         """
+        if not self._workers:
+            raise SessionError("no worker is left; start again when the cause is mended")
+        try:
+            yield from self._processed(take)
+        except OutputError:
+            self.close()
+            raise
+
+    def _processed(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         while True:
             self._hand_out(take)
             if not self._waiting and not any(worker.given for worker in self._workers):

@@ -14,9 +14,13 @@ from sshr_deploy.api import Model
 from sshr_deploy.bundle import read_manifest
 from sshr_deploy.cluster.connecting import connected
 from sshr_deploy.cluster.opening import open_workers
+from sshr_deploy.errors import OutputError, SessionError
 from sshr_deploy.runtime.operation.events import Code, Event, Events
+from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.run import RunResult
+from sshr_deploy.runtime.pipeline.run_lock import run_lock
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.terms import Terms, terms_of
 from sshr_deploy.runtime.pipeline.work import prepare_run
 from sshr_deploy.runtime.settings import InferSettings, OpenOptions
@@ -132,3 +136,21 @@ def test_the_slides_of_a_killed_worker_are_done_by_another(
     assert len(killer.finished) == 4
     assert [event.code for event in events] == [Code.WORKER_LOST]
     check_same(out, local)
+
+
+def test_results_that_cannot_be_written_end_all_workers(
+    spec: RunSpec, slides: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    inputs = iter([Input(slides / "a.svs", "slide", Path("a.svs"))])
+    with (
+        run_lock(out, terms(spec)) as lock,
+        open_workers(spec, out, [slides], "auto", 1, say=print, events=Events()) as opened,
+    ):
+        (out / "a.svs").write_text("in the way of the results")
+        context = opened.context(opened.settings)
+        workers = opened.workforce(out, lock, context, Recorder(), StopRequest())
+        with pytest.raises(OutputError):
+            list(workers.process(lambda: next(inputs, None)))
+        with pytest.raises(SessionError, match="start again"):
+            list(workers.process(lambda: None))
