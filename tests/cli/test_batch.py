@@ -25,7 +25,7 @@ Run = Callable[..., int]
 def recorded_batch(small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `infer` as if `engine` had been opened; gives what run.json says of the batch."""
     Image.fromarray(np.ascontiguousarray(noise(1)[0])).save(tmp_path / "patch.png")
-    module = importlib.import_module("sshr_deploy.cli.infer")  # the package has a function so named
+    module = importlib.import_module("sshr_deploy.cli.engine")
     open_model = module.open_model
 
     def run(engine: str, *options: str) -> int:

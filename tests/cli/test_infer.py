@@ -32,7 +32,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*args: object, **options: object) -> None:
         raise AssertionError("an engine was opened")
 
-    for command in ("infer", "scored_model"):
+    for command in ("engine", "scored_model"):
         module = importlib.import_module(f"sshr_deploy.cli.{command}")
         monkeypatch.setattr(module, "open_model", opened)
 

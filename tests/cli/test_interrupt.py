@@ -66,7 +66,9 @@ def test_ctrl_c_while_an_engine_is_opened_leaves_nothing(
         assert (tmp_path / "out" / ".sharing").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("sshr_deploy.cli.infer"), "open_model", interrupted)
+    monkeypatch.setattr(
+        importlib.import_module("sshr_deploy.cli.engine"), "open_model", interrupted
+    )
     options = ["--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["sshr-deploy", "infer", str(demo_slide), *options])
     with pytest.raises(SystemExit) as stop:
