@@ -247,7 +247,7 @@ class RayWorkforce(Closing):
 
     def _add(self, result: InputResult) -> None:
         self._results.append(result)
-        if self._reporter is not None:
+        if self._reporter:
             self._reporter.input_finished(result)
 
     def _broken(self, worker: Employed, error: SshrDeployError) -> None:
@@ -261,9 +261,7 @@ class RayWorkforce(Closing):
         if worker.losses >= MOST_LOSSES:
             self._give_up(worker, f"{reason} ({worker.losses} times)")
             if not self._workers:
-                raise SessionError(
-                    f"all workers were lost, the last one on {worker.host}: {reason}"
-                )
+                raise SessionError(f"no worker is left, the last was lost: {reason}")
             return
         self._tell(worker, reason)
         self._back(worker.forget())
