@@ -1,6 +1,6 @@
 """Runs that are killed at any moment: the next one goes on, and nobody can tell from the results.
 
-`SSHR_KILLS=30` kills so often; without, a few times.
+`SSHR_KILLS=30` kills so often (with `-o faulthandler_timeout=0`: minutes); without, a few times.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,18 @@ def undisturbed(source: Path, small_bundle_dir: Path) -> Path:
     return out
 
 
-def wait_for_work(process: subprocess.Popen[str], out: Path) -> None:
-    """Until it writes: imports take the longest, and kill nothing of interest."""
-    while process.poll() is None and not list(out.glob("*.svs/.unfinished")):
+def stores(out: Path) -> set[tuple[str, int]]:
+    """What is kept of slides; a run that goes on has a file of its own."""
+    found = set()
+    for path in out.glob("*.svs/.unfinished"):
+        with suppress(FileNotFoundError):
+            found.add((str(path), path.stat().st_ino))
+    return found
+
+
+def wait_for_work(process: subprocess.Popen[str], out: Path, before: set[tuple[str, int]]) -> None:
+    """Until it computes: imports take the longest, and kill nothing of interest."""
+    while process.poll() is None and stores(out) <= before:
         time.sleep(0.005)
 
 
@@ -102,8 +112,9 @@ def test_kills_leave_no_trace(
     out, chance = tmp_path / "out", random.Random(15)
     kills = 0
     while kills < KILLS:
+        before = stores(out)
         process = start(source, small_bundle_dir, out)
-        wait_for_work(process, out)
+        wait_for_work(process, out, before)
         time.sleep(chance.random() * 0.4)
         process.kill()
         process.communicate()
@@ -124,7 +135,7 @@ def test_two_divide_the_slides_and_one_does_those_of_the_killed(
 ) -> None:
     out = tmp_path / "out"
     first = start(source, small_bundle_dir, out)
-    wait_for_work(first, out)
+    wait_for_work(first, out, set())
     second = start(source, small_bundle_dir, out)
     while second.poll() is None and len(list((out / SHARING_NAME).glob("run-*"))) < 2:
         time.sleep(0.005)
