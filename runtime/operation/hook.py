@@ -27,7 +27,7 @@ PLACES = ("slide", "folder", "status", "reason")
 """Names that stand in braces in a command."""
 _POST_S = 10.0
 _POST_TRIES, _POST_PAUSE_S = 3, 2.0
-_LAST_WORDS_S = 1.5 * LIMIT_S  # a service manager may kill what ends too slowly
+_LAST_WORDS_S = 20.0  # a service manager kills what ends too slowly
 _STATUS = {
     Code.SLIDE_DONE: "done",
     Code.SLIDE_FAILED: "failed",
@@ -77,6 +77,8 @@ class Hook(Closing):
                 self._deliver(ended)
             except (OSError, ValueError, HTTPException, subprocess.SubprocessError) as error:
                 reason = one_line(str(error) or type(error).__name__)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    reason = f"the command took longer than {error.timeout:g} s and was ended"
                 self._told.emit(Code.HOOK_FAILED, event.slide, reason=reason)
                 self._say(f"warning: nobody was told of {event.slide}: {reason}")
 

@@ -110,7 +110,7 @@ def _joined(found: Sequence[Found]) -> Found:
     seen: set[Path] = set()
     chosen: list[Input] = []
     for item in (item for f in found for item in f.inputs):
-        path = item.path.absolute()
+        path = Path(os.path.abspath(item.path))  # noqa: PTH100  (without .., links as they are)
         if path not in seen:
             chosen.append(item)
             seen |= {path, *companions(path)}  # files of one slide may be listed each

@@ -148,7 +148,7 @@ MppTableOption = Annotated[
     typer.Option(
         "--mpp-table",
         metavar="FILE",
-        help="Pixel sizes by slide, in place of --mpp: a CSV file with the columns name or pattern "
+        help="Pixel sizes by slide, ahead of --mpp: a CSV file with the columns name or pattern "
         "(as in --include), and mpp in um.",
     ),
 ]

@@ -214,7 +214,8 @@ class RayWorkforce(Closing):
             self._give_up(worker, first_line(error))
             if not self._workers:
                 raise SessionError(
-                    f"no worker is left, see Ray's logs: {first_line(error)}"
+                    f"no worker is left ({first_line(error)}); what is done is kept: see Ray's "
+                    "logs, and run it again"
                 ) from None
             return
         if worker.token not in (None, report.token):
@@ -270,7 +271,10 @@ class RayWorkforce(Closing):
         if worker.losses >= MOST_LOSSES:
             self._give_up(worker, f"{reason} ({worker.losses} times)")
             if not self._workers:
-                raise SessionError(f"no worker is left, the last was lost: {reason}")
+                raise SessionError(
+                    f"no worker is left, the last was lost: {reason}; what is done is kept, run "
+                    "it again"
+                )
             return
         self._tell(worker, reason)
         self._back(worker.forget())

@@ -8,6 +8,7 @@ from sshr_deploy.errors import SourceError, UsageError
 from sshr_deploy.runtime.pipeline.discovery import Found
 from sshr_deploy.runtime.pipeline.sources import Sources, find_inputs, listed_sources
 from sshr_deploy.runtime.settings import InferSettings
+from tests.runtime.small_slides import small_slide
 
 
 @pytest.fixture
@@ -88,3 +89,11 @@ def test_files_of_one_slide_are_one_input(tmp_path: Path) -> None:
     (tmp_path / "y.vms").write_text("[Virtual Microscope Specimen]\nImageFile=y-tile.jpg\n")
     (tmp_path / "y-tile.jpg").touch()
     assert places(find(tmp_path / "y.vms", tmp_path / "y-tile.jpg")) == ["y.vms"]
+
+
+def test_two_spellings_of_a_slide_are_one_input(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    slide = small_slide(tmp_path / "s" / "a.tif")
+    other = tmp_path / "s" / ".." / "s" / "a.tif"
+    found = find_inputs(Sources((slide, other)), tmp_path / "out", InferSettings())
+    assert [item.path for item in found.inputs] == [slide]
