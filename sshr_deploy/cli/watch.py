@@ -45,12 +45,12 @@ from sshr_deploy.cli.options import (
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import InferSettings, OpenOptions, TissueChoice
 from sshr_deploy.runtime.watch.order import Order
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.spec import RunSpec
-    from sshr_deploy.runtime.pixel_sizes import read_mpp_table
     from sshr_deploy.runtime.watch.service import WatchSettings
 
 
