@@ -192,7 +192,7 @@ def _watch(
 
     chosen = spec.settings
     check_mpp(chosen.mpp_um, force=chosen.force_mpp and chosen.mpp_table is None)
-    watched, stop = watched_folders(folders), StopRequest()
+    watched, stop = watched_folders(folders, out), StopRequest()
     with (
         run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
         own_queue(queue_path or out / QUEUE_NAME) as queue,

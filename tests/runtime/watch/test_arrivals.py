@@ -61,7 +61,7 @@ def new_scanner(tmp_path: Path, settings: InferSettings | None = None) -> Scanne
     queue = Queue(path) if path.exists() else new_queue(path)
     arrivals = Arrivals(
         queue,
-        watched_folders([folder]),
+        watched_folders([folder], tmp_path / "out"),
         tmp_path / "out",
         Events(listen),
         settings or InferSettings(),
@@ -243,7 +243,7 @@ def test_several_folders_have_results_of_their_own(tmp_path: Path) -> None:
     with new_queue(tmp_path / "queue.sqlite") as queue:
         Arrivals(
             queue,
-            watched_folders([one, two]),
+            watched_folders([one, two], tmp_path / "out"),
             tmp_path / "out",
             Events(),
             InferSettings(),
@@ -259,13 +259,15 @@ def test_several_folders_have_results_of_their_own(tmp_path: Path) -> None:
         (["none"], "is no folder"),
         (["a", "a/b"], "is watched twice"),
         (["a", "c/a"], "two folders are named a"),
+        (["out"], "`out` .*out is where the slides of .*out are"),
+        (["c", "out/d"], "`out` .*out is where the slides of .*d are"),
     ],
 )
 def test_folders_that_cannot_be_watched(tmp_path: Path, names: list[str], reason: str) -> None:
-    for name in ("a/b", "c/a"):
+    for name in ("a/b", "c/a", "out/d"):
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(UsageError, match=reason):
-        watched_folders([tmp_path / name for name in names])
+        watched_folders([tmp_path / name for name in names], tmp_path / "out")
 
 
 def test_a_slide_of_several_dicom_files_is_one(scanner: Scanner) -> None:

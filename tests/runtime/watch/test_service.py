@@ -28,10 +28,10 @@ from sshr_deploy.runtime.pipeline.feed import Take
 from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.settings import InferSettings
-from sshr_deploy.runtime.watch import outcomes, service
+from sshr_deploy.runtime.watch import outcomes, scanning, service
 from sshr_deploy.runtime.watch.arrivals import Arrivals
 from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State
-from sshr_deploy.runtime.watch.scanning import watched_folders
+from sshr_deploy.runtime.watch.scanning import Files, watched_folders
 from sshr_deploy.runtime.watch.service import Watch, WatchSettings
 from sshr_deploy.runtime.watch.table import SummaryTable
 from sshr_deploy.runtime.watch.wake import Wake
@@ -97,7 +97,7 @@ class Beside:
     ) -> tuple[Watch, Workforce]:
         settings = WatchSettings(**{"settle_s": 0.0, "poll_s": 0.05, "once": True, **changes})
         events, workforce = Events(self.said.append), Workforce(ends)
-        folders = watched_folders([self.folder])
+        folders = watched_folders([self.folder], self.out)
         watch = Watch(
             self.queue,
             Arrivals(self.queue, folders, self.out, events, InferSettings(), settle_s=0.0),
@@ -246,6 +246,26 @@ def test_results_that_cannot_be_written_do_not_end_it(beside: Beside) -> None:
     assert (beside.slide().state, beside.slide().attempts) == (State.DONE, 0)
     codes = beside.codes()
     assert codes.index("disk_low") < codes.index("disk_ok") < codes.index("slide_done")
+
+
+@pytest.mark.parametrize(("error", "code"), [(OutputError, "output"), (InputError, "input")])
+def test_a_slide_that_is_put_off_does_not_hold_up_others(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, error: type[SshrDeployError], code: str
+) -> None:
+    beside.put("a.svs", "b.svs")
+    errors = [error("a file is in the way"), error("a file is in the way")]
+
+    def files_of(path: Path) -> Files:
+        if path.name == "a.svs" and error is InputError:
+            raise PermissionError
+        return scanning.files_of(path)
+
+    monkeypatch.setattr(outcomes, "files_of", files_of)
+    order = beside.run(lambda path: errors.pop() if path.name == "a.svs" else None)
+    assert order == ["a.svs", "a.svs", "b.svs"]
+    slide = beside.slide()
+    assert (slide.state, slide.attempts, slide.code) == (State.FAILED, 0, code)
+    assert round((slide.again_s or 0) - (slide.ended_s or 0)) == 60
 
 
 def test_another_process_with_the_results_ends_it(beside: Beside) -> None:
