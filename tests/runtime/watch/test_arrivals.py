@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.operation.events import Event, Events
 from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.watch import arrivals, scanning
 from sshr_deploy.runtime.watch.arrivals import Arrivals
 from sshr_deploy.runtime.watch.queue import Queue, State
 from sshr_deploy.runtime.watch.scanning import watched_folders
@@ -134,6 +136,29 @@ def test_a_slide_that_is_replaced(scanner: Scanner, state: State, then: str) -> 
     assert scanner.said == ([("slide_changed", "a.svs")] if changed else [])
     (slide,) = scanner.queue.slides()
     assert slide.attempts == (0 if changed or state is not State.FAILED else 1)
+
+
+@pytest.mark.parametrize("to_state", [State.SKIPPED, State.RUNNING])
+@pytest.mark.parametrize("seen", ["settled", "changed", "not seen"])
+def test_a_slide_that_moves_while_the_folder_is_looked_through(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, to_state: State, seen: str
+) -> None:
+    path = scanner.put("a.svs")
+    scanner.put("text.txt")
+    to(scanner, path, State.SETTLING if seen == "settled" else State.WAITING)
+
+    def scan_meanwhile(*args: Any) -> scanning.Scan:
+        if seen == "settled":
+            scanner.queue.move(path, State.WAITING)
+        elif seen == "changed":
+            path.write_bytes(b"another slide")
+        found = scanning.scan(*args)
+        scanner.queue.move(path, to_state)
+        return replace(found, slides={}) if seen == "not seen" else found
+
+    monkeypatch.setattr(arrivals, "scan", scan_meanwhile)
+    gone = seen == "not seen" and to_state is State.SKIPPED
+    assert scanner.poll(60.0) == ({} if gone else {"a.svs": to_state.value})
 
 
 @pytest.mark.parametrize("state", State)
