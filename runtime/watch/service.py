@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,6 +94,7 @@ class Watch:
         self._running: dict[Path, QueuedSlide] = {}
         self._me = Watcher(platform.node(), os.getpid(), time.time(), 0.0)
         self._ending, self._news, self._polled = (threading.Event() for _ in range(3))
+        self._is_cut_short = False  # slides run by the queue alone
         self._low = ""  # why no slide is begun
         self._low_until = 0.0  # monotonic; not before that is it looked at again
         self._broken: BaseException | None = None  # of the other thread
@@ -133,19 +134,30 @@ class Watch:
     def _work(self) -> None:
         """Do slides until there is none at the moment."""
         try:
+            if self._is_cut_short:
+                self._give_back()
             with closing(self._workforce.process(self._take)) as results:
                 for result in results:
                     self._ended(result)
                     if self._table_age.seconds() > _TABLE_EVERY_S:
                         self._write_table()
         except OutputError as error:
-            for result in self._workforce.ended():
-                self._ended(result)
+            self._is_cut_short = True
+            self._pause(str(error), _OUTPUT_PAUSE_S)
+            with suppress(OutputError):  # the queue may be on the same disk: the next time, then
+                self._give_back()
             if self._is_lost():
                 raise
+
+    def _give_back(self) -> None:
+        """Put down how slides ended, and let the others that had begun wait again."""
+        try:
+            for result in self._workforce.ended():
+                self._ended(result)
+        finally:
             self._outcomes.release()
-            self._running.clear()
-            self._pause(str(error), _OUTPUT_PAUSE_S)
+        self._running.clear()
+        self._is_cut_short = False
 
     def _take(self) -> Input | None:
         if self._stop.is_asked or self._low or self._broken is not None:
@@ -165,9 +177,7 @@ class Watch:
 
     def _end(self) -> None:
         self._workforce.close()
-        for result in self._workforce.ended():
-            self._ended(result)
-        self._outcomes.release()
+        self._give_back()
         self._write_table()
         self._queue.beat(self._me)
 

@@ -268,6 +268,26 @@ def test_a_slide_that_is_put_off_does_not_hold_up_others(
     assert round((slide.again_s or 0) - (slide.ended_s or 0)) == 60
 
 
+def test_a_queue_that_cannot_be_written_for_a_while_does_not_end_it(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside.put("a.svs", "b.svs")
+    watch, workforce = beside.watch(lambda _: None)
+    full = [OutputError("the queue cannot be used: disk is full")] * 4
+    move = Queue.move
+
+    def move_with_luck(queue: Queue, path: Path, to: State, **changes: Any) -> QueuedSlide:
+        if full and workforce.taken:
+            raise full.pop()
+        return move(queue, path, to, **changes)
+
+    monkeypatch.setattr(Queue, "move", move_with_luck)
+    watch.run()
+    assert workforce.taken == ["a.svs", "a.svs", "b.svs"]
+    assert states(beside.queue) == {"a.svs": "done", "b.svs": "done"}
+    assert beside.slide().crashes == 0
+
+
 def test_another_process_with_the_results_ends_it(beside: Beside) -> None:
     beside.put("a.svs")
     watch, _ = beside.watch(lambda _: OutputError("another run writes here"), is_lost=True)
