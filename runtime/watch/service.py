@@ -51,7 +51,7 @@ class WatchSettings:
     min_free_bytes: int = 5 << 30
     """Of the disk of the results, below which no slide is begun."""
     once: bool = False
-    """End when nothing is left to do."""
+    """End when nothing is left that can be done."""
 
 
 class Watch:
@@ -111,7 +111,7 @@ class Watch:
 
         Raises:
             KeyboardInterrupt: it was stopped while slides were under way, which are left resumable.
-            OutputError: another process writes the results now.
+            OutputError: another process writes the results now; or with `once`, too little is free.
             SessionError: the engine fails.
         """
         self._outcomes.recover()
@@ -182,15 +182,21 @@ class Watch:
         self._queue.beat(self._me)
 
     def _is_idle(self) -> bool:
-        """Whether nothing can be done soon; slides that lack a part are not waited for."""
+        """Whether nothing can be done soon; slides that lack a part are not waited for.
+
+        Raises:
+            OutputError: something can be done but for the disk, on which too little is free.
+        """
         if not self._polled.is_set():
             return False
-        if any(not s.reason for s in self._queue.slides([State.SETTLING])):
-            return False
-        failed = self._queue.slides([State.FAILED])
-        due = any((slide.again_s or 0.0) <= time.time() for slide in failed)
-        counts = self._queue.counts()
-        return not (due or counts[State.WAITING] or counts[State.RUNNING])
+        slides, lost = self._queue.slides(_UNDONE), self._arrivals.lost
+        if not any(_is_due(slide) for slide in slides if slide.folder not in lost):
+            return True
+        if time.monotonic() >= self._low_until:
+            self._look_at_disk()
+            if why := self._low:
+                raise OutputError(f"{why}; slides wait: free space, and start it again")
+        return False
 
     def _write_table(self) -> None:
         if not self._table_is_old:
@@ -245,3 +251,13 @@ class Watch:
         if not self._low:
             self._low = reason
             self._events.emit(Code.DISK_LOW, reason=reason, free_bytes=free_bytes)
+
+
+_UNDONE = (State.SETTLING, State.WAITING, State.FAILED, State.RUNNING)
+
+
+def _is_due(slide: QueuedSlide) -> bool:
+    """Whether something is to be done with an undone slide now, or soon."""
+    if slide.state is State.SETTLING:
+        return not slide.reason
+    return slide.state is not State.FAILED or (slide.again_s or 0.0) <= time.time()

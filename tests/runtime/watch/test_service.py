@@ -228,13 +228,14 @@ def test_a_folder_that_is_lost_while_a_slide_runs_is_no_failure_of_it(beside: Be
 
     def lose(path: Path) -> SshrDeployError | None:
         if lost.is_set():
+            beside.stop.ask()
             return None
         beside.folder.rename(away)
         lost.set()
         back.start()
         return InputError(f"{path} cannot be read")
 
-    assert beside.run(lose)[-1] == "a.svs"
+    assert beside.run(lose, once=False)[-1] == "a.svs"
     back.join()
     assert (beside.slide().state, beside.slide().attempts) == (State.DONE, 0)
 
@@ -314,7 +315,11 @@ def test_little_space_on_the_disk(beside: Beside, monkeypatch: pytest.MonkeyPatc
         return SimpleNamespace(free=free[0])
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    watch, workforce = beside.watch(lambda _: None, min_free_bytes=2 << 30)
+
+    def last_one(_: Path) -> None:
+        beside.stop.ask()
+
+    watch, workforce = beside.watch(last_one, once=False, min_free_bytes=2 << 30)
     thread = threading.Thread(target=watch.run)
     thread.start()
     wait_for(lambda: states(beside.queue) == {"a.svs": "waiting"} and bool(beside.said))
@@ -326,6 +331,29 @@ def test_little_space_on_the_disk(beside: Beside, monkeypatch: pytest.MonkeyPatc
     low = next(e for e in beside.said if e.code is Code.DISK_LOW)
     assert low.facts["free_bytes"] == 1 << 30
     assert str(low.facts["reason"]).startswith("1.0 GiB are free at ")
+
+
+def test_once_does_not_wait_for_the_disk(beside: Beside) -> None:
+    beside.put("a.svs")
+    watch, workforce = beside.watch(lambda _: None, min_free_bytes=1 << 60)
+    with pytest.raises(OutputError, match=r"GiB are free at .*; slides wait"):
+        watch.run()
+    assert workforce.taken == []
+    (beside.folder / "a.svs").unlink()
+    beside.queue.drop(beside.folder / "a.svs")
+    assert beside.run(min_free_bytes=1 << 60) == []  # nothing needs it
+
+
+def test_once_does_not_wait_for_a_folder_that_is_lost(beside: Beside) -> None:
+    beside.put("a.svs")
+    watch, workforce = beside.watch(lambda _: None)
+    for _ in range(2):
+        watch._arrivals.poll()
+    beside.folder.rename(beside.folder.with_name("away"))
+    watch._arrivals.poll()
+    watch.run()
+    assert (workforce.taken, beside.slide().state) == ([], State.WAITING)
+    assert beside.codes() == ["folder_lost"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
