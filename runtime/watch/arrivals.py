@@ -65,13 +65,10 @@ class Arrivals:
         Raises:
             OutputError: the queue cannot be written.
         """
-        known: dict[Path, dict[Path, QueuedSlide]] = {f.path: {} for f in self._folders}
-        for slide in self._queue.slides():
-            known.setdefault(slide.folder, {})[slide.path] = slide
         for folder in self._folders:
-            self._look(folder, known[folder.path])
+            self._look(folder)
 
-    def _look(self, folder: WatchedFolder, known: dict[Path, QueuedSlide]) -> None:
+    def _look(self, folder: WatchedFolder) -> None:
         lost = self._lost.get(folder.path)
         if lost is not None and self._clock_s() < lost.next_look_s:
             return
@@ -80,17 +77,20 @@ class Arrivals:
         except OSError as error:
             self._lose(folder.path, error.strerror or str(error))
             return
-        if found.is_empty and any(slide.state in _TO_DO for slide in known.values()):
+        self._said.clear()
+        with self._queue.writing():  # slides are taken, ended and skipped during the scan
+            known = {s.path: s for s in self._queue.slides() if s.folder == folder.path}
+            is_away = found.is_empty and any(slide.state in _TO_DO for slide in known.values())
+            if not is_away:
+                for item, files in found.slides.items():
+                    self._see(folder, item, files, known.get(item.path))
+                self._miss(found, known)
+        if is_away:
             self._lose(folder.path, "it is empty, and slides of it wait: is the share mounted?")
             return
         if lost is not None:
             del self._lost[folder.path]
             self._events.emit(Code.FOLDER_BACK, folder.path)
-        self._said.clear()
-        with self._queue.writing():
-            for item, files in found.slides.items():
-                self._see(folder, item, files, known.get(item.path))
-            self._miss(found, known)
         for tell in self._said:  # once it is on the disk
             tell()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ class Outcomes:
         """A slide is quarantined when it has failed `attempts` times."""
         self._queue, self._out, self._events, self._attempts = queue, out, events, attempts
         self._host = platform.node()
+        self._put_off: Counter[Path] = Counter()  # how often in turn, for no fault of the slide
 
     def recover(self) -> None:
         """What ran when the process ended waits again."""
@@ -65,8 +67,7 @@ class Outcomes:
         elif result.summary is not None:
             self._done(slide, result, gone=now is None)
         elif isinstance(result.error, OutputError) or isinstance(now, OSError):
-            self._queue.move(path, State.WAITING)  # no fault of the slide
-            emit_ended(self._events, result, self._out, again_at_utc=_utc(time.time()))
+            self._later(slide, result)
         elif now is None:
             self._queue.drop(path)
             self._events.emit(Code.SLIDE_GONE, path, state=State.RUNNING.value)
@@ -75,6 +76,7 @@ class Outcomes:
 
     def _done(self, slide: QueuedSlide, result: InputResult, *, gone: bool) -> None:
         now_s = time.time()
+        del self._put_off[slide.path]  # a Counter does not mind if it is not there
         changes = {"reason": "", "code": "", "attempts": 0, "crashes": 0}
         self._queue.end(slide.path, State.DONE, now_s, self._host, **changes)
         turnaround_s = round(now_s - slide.written_s, 1)
@@ -82,13 +84,28 @@ class Outcomes:
         if gone:
             self._events.emit(Code.SLIDE_GONE, slide.path, state=State.DONE.value)
 
+    def _later(self, slide: QueuedSlide, result: InputResult) -> None:
+        """Try it again without counting the attempt; not at once twice, or no other has a turn."""
+        self._put_off[slide.path] += 1
+        earlier = self._put_off[slide.path] - 1
+        if earlier:
+            self._fail(slide, result, slide.attempts, _pause_s(earlier))
+            return
+        self._queue.move(slide.path, State.WAITING)
+        emit_ended(self._events, result, self._out, again_at_utc=_utc(time.time()))
+
     def _failed(self, slide: QueuedSlide, result: InputResult) -> None:
-        attempts, code = slide.attempts + 1, failure_of(result.error).value
+        attempts = slide.attempts + 1
+        del self._put_off[slide.path]
         if attempts >= self._attempts or isinstance(result.error, MissingMppError):
+            code = failure_of(result.error).value
             self._quarantine(slide, code, result.reason, attempts=attempts)
             return
+        self._fail(slide, result, attempts, _pause_s(attempts))
+
+    def _fail(self, slide: QueuedSlide, result: InputResult, attempts: int, pause_s: float) -> None:
         now_s = time.time()
-        again_s = now_s + min(FIRST_PAUSE_S * 2 ** (attempts - 1), LAST_PAUSE_S)
+        again_s = now_s + pause_s
         self._queue.end(
             slide.path,
             State.FAILED,
@@ -96,7 +113,7 @@ class Outcomes:
             self._host,
             attempts=attempts,
             reason=result.reason,
-            code=code,
+            code=failure_of(result.error).value,
             again_s=again_s,
         )
         emit_ended(self._events, result, self._out, attempts=attempts, again_at_utc=_utc(again_s))
@@ -117,6 +134,11 @@ def _files(path: Path) -> Files | OSError | None:
             if path.name not in names and names:
                 return None
         return error
+
+
+def _pause_s(times: int) -> float:
+    """Before the next attempt, after so many."""
+    return min(FIRST_PAUSE_S * 2.0 ** (times - 1), LAST_PAUSE_S)
 
 
 def _utc(time_s: float) -> str:

@@ -48,18 +48,19 @@ class Scan:
     """It holds nothing at all, hidden files aside."""
 
 
-def watched_folders(paths: Sequence[Path]) -> list[WatchedFolder]:
-    """Folders to watch: results of one alone go below those of the watch, else below its name.
+def watched_folders(paths: Sequence[Path], out: Path) -> list[WatchedFolder]:
+    """Folders to watch: results of one alone go below `out`, else below its name there.
 
     Raises:
-        UsageError: one is no folder, or in another, or two have the same name.
+        UsageError: one is no folder, in another, or where its own results would go; or two have
+            the same name.
     """
     folders = [path.absolute() for path in paths]
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder; give the one where the scanner puts slides")
     if len(folders) == 1:
-        return [WatchedFolder(folders[0], Path())]
+        return [_apart(WatchedFolder(folders[0], Path()), out)]
     for folder in folders:
         others = [other for other in folders if other is not folder]
         if any(folder.is_relative_to(other) for other in others):
@@ -69,7 +70,16 @@ def watched_folders(paths: Sequence[Path]) -> list[WatchedFolder]:
                 f"two folders are named {folder.name}, and their results would be mixed; watch "
                 "the folder around them, or use another `out` for one"
             )
-    return [WatchedFolder(folder, Path(folder.name)) for folder in folders]
+    return [_apart(WatchedFolder(folder, Path(folder.name)), out) for folder in folders]
+
+
+def _apart(folder: WatchedFolder, out: Path) -> WatchedFolder:
+    """The same; each slide has the path of its own folder of results, if that is the same place."""
+    if (out / folder.place).resolve() == folder.path.resolve():
+        raise UsageError(
+            f"`out` {out} is where the slides of {folder.path} are; choose another folder"
+        )
+    return folder
 
 
 def scan(folder: WatchedFolder, out: Path, settings: InferSettings) -> Scan:

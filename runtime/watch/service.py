@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class WatchSettings:
     min_free_bytes: int = 5 << 30
     """Of the disk of the results, below which no slide is begun."""
     once: bool = False
-    """End when nothing is left to do."""
+    """End when nothing is left that can be done."""
 
 
 class Watch:
@@ -94,6 +94,7 @@ class Watch:
         self._running: dict[Path, QueuedSlide] = {}
         self._me = Watcher(platform.node(), os.getpid(), time.time(), 0.0)
         self._ending, self._news, self._polled = (threading.Event() for _ in range(3))
+        self._is_cut_short = False  # slides run by the queue alone
         self._low = ""  # why no slide is begun
         self._low_until = 0.0  # monotonic; not before that is it looked at again
         self._broken: BaseException | None = None  # of the other thread
@@ -110,7 +111,7 @@ class Watch:
 
         Raises:
             KeyboardInterrupt: it was stopped while slides were under way, which are left resumable.
-            OutputError: another process writes the results now.
+            OutputError: another process writes the results now; or with `once`, too little is free.
             SessionError: the engine fails.
         """
         self._outcomes.recover()
@@ -133,19 +134,30 @@ class Watch:
     def _work(self) -> None:
         """Do slides until there is none at the moment."""
         try:
+            if self._is_cut_short:
+                self._give_back()
             with closing(self._workforce.process(self._take)) as results:
                 for result in results:
                     self._ended(result)
                     if self._table_age.seconds() > _TABLE_EVERY_S:
                         self._write_table()
         except OutputError as error:
-            for result in self._workforce.ended():
-                self._ended(result)
+            self._is_cut_short = True
+            self._pause(str(error), _OUTPUT_PAUSE_S)
+            with suppress(OutputError):  # the queue may be on the same disk: the next time, then
+                self._give_back()
             if self._is_lost():
                 raise
+
+    def _give_back(self) -> None:
+        """Put down how slides ended, and let the others that had begun wait again."""
+        try:
+            for result in self._workforce.ended():
+                self._ended(result)
+        finally:
             self._outcomes.release()
-            self._running.clear()
-            self._pause(str(error), _OUTPUT_PAUSE_S)
+        self._running.clear()
+        self._is_cut_short = False
 
     def _take(self) -> Input | None:
         if self._stop.is_asked or self._low or self._broken is not None:
@@ -165,22 +177,26 @@ class Watch:
 
     def _end(self) -> None:
         self._workforce.close()
-        for result in self._workforce.ended():
-            self._ended(result)
-        self._outcomes.release()
+        self._give_back()
         self._write_table()
         self._queue.beat(self._me)
 
     def _is_idle(self) -> bool:
-        """Whether nothing can be done soon; slides that lack a part are not waited for."""
+        """Whether nothing can be done soon; slides that lack a part are not waited for.
+
+        Raises:
+            OutputError: something can be done but for the disk, on which too little is free.
+        """
         if not self._polled.is_set():
             return False
-        if any(not s.reason for s in self._queue.slides([State.SETTLING])):
-            return False
-        failed = self._queue.slides([State.FAILED])
-        due = any((slide.again_s or 0.0) <= time.time() for slide in failed)
-        counts = self._queue.counts()
-        return not (due or counts[State.WAITING] or counts[State.RUNNING])
+        slides, lost = self._queue.slides(_UNDONE), self._arrivals.lost
+        if not any(_is_due(slide) for slide in slides if slide.folder not in lost):
+            return True
+        if time.monotonic() >= self._low_until:
+            self._look_at_disk()
+            if why := self._low:
+                raise OutputError(f"{why}; slides wait: free space, and start it again")
+        return False
 
     def _write_table(self) -> None:
         if not self._table_is_old:
@@ -235,3 +251,13 @@ class Watch:
         if not self._low:
             self._low = reason
             self._events.emit(Code.DISK_LOW, reason=reason, free_bytes=free_bytes)
+
+
+_UNDONE = (State.SETTLING, State.WAITING, State.FAILED, State.RUNNING)
+
+
+def _is_due(slide: QueuedSlide) -> bool:
+    """Whether something is to be done with an undone slide now, or soon."""
+    if slide.state is State.SETTLING:
+        return not slide.reason
+    return slide.state is not State.FAILED or (slide.again_s or 0.0) <= time.time()

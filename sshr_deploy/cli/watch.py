@@ -45,12 +45,12 @@ from sshr_deploy.cli.options import (
 )
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
+from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import InferSettings, OpenOptions, TissueChoice
 from sshr_deploy.runtime.watch.order import Order
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.spec import RunSpec
-    from sshr_deploy.runtime.pixel_sizes import read_mpp_table
     from sshr_deploy.runtime.watch.service import WatchSettings
 
 
@@ -130,8 +130,8 @@ def watch(
     way, even by a power cut, it goes on where it was when it is started again. The queue command
     shows the slides and how they fare, summary.csv the results.
 
-    Exit codes: 0 ended as asked; 1 with --once, slides failed; 1 or 2 it cannot go on, see its
-    last line: a service manager starts it again.
+    Exit codes: 0 ended as asked; 1 with --once, slides failed, or wait for a lost folder or for
+    space on the disk; 1 or 2 it cannot go on, see its last line: a service manager starts it again.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from sshr_deploy.runtime.pipeline.spec import RunSpec
@@ -174,7 +174,7 @@ def _watch(
     *,
     quiet: bool,
 ) -> int:
-    """Watch until it ends; the number of attempts that failed."""
+    """Watch until it ends; the number of attempts that failed, and of folders that are lost."""
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.watch_view import watch_view
@@ -192,7 +192,7 @@ def _watch(
 
     chosen = spec.settings
     check_mpp(chosen.mpp_um, force=chosen.force_mpp and chosen.mpp_table is None)
-    watched, stop = watched_folders(folders), StopRequest()
+    watched, stop = watched_folders(folders, out), StopRequest()
     with (
         run_lock(out, terms_of(*read_manifest(spec.bundle), spec.settings)) as lock,
         own_queue(queue_path or out / QUEUE_NAME) as queue,
@@ -227,4 +227,4 @@ def _watch(
             pass
     if not quiet:
         say("ended; start it again to go on")
-    return service.failures
+    return service.failures + len(arrivals.lost)

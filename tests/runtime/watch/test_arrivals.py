@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.operation.events import Event, Events
 from sshr_deploy.runtime.settings import InferSettings
+from sshr_deploy.runtime.watch import arrivals, scanning
 from sshr_deploy.runtime.watch.arrivals import Arrivals
 from sshr_deploy.runtime.watch.queue import Queue, State
 from sshr_deploy.runtime.watch.scanning import watched_folders
@@ -61,7 +63,7 @@ def new_scanner(tmp_path: Path, settings: InferSettings | None = None) -> Scanne
     queue = Queue(path) if path.exists() else new_queue(path)
     arrivals = Arrivals(
         queue,
-        watched_folders([folder]),
+        watched_folders([folder], tmp_path / "out"),
         tmp_path / "out",
         Events(listen),
         settings or InferSettings(),
@@ -134,6 +136,29 @@ def test_a_slide_that_is_replaced(scanner: Scanner, state: State, then: str) -> 
     assert scanner.said == ([("slide_changed", "a.svs")] if changed else [])
     (slide,) = scanner.queue.slides()
     assert slide.attempts == (0 if changed or state is not State.FAILED else 1)
+
+
+@pytest.mark.parametrize("to_state", [State.SKIPPED, State.RUNNING])
+@pytest.mark.parametrize("seen", ["settled", "changed", "not seen"])
+def test_a_slide_that_moves_while_the_folder_is_looked_through(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, to_state: State, seen: str
+) -> None:
+    path = scanner.put("a.svs")
+    scanner.put("text.txt")
+    to(scanner, path, State.SETTLING if seen == "settled" else State.WAITING)
+
+    def scan_meanwhile(*args: Any) -> scanning.Scan:
+        if seen == "settled":
+            scanner.queue.move(path, State.WAITING)
+        elif seen == "changed":
+            path.write_bytes(b"another slide")
+        found = scanning.scan(*args)
+        scanner.queue.move(path, to_state)
+        return replace(found, slides={}) if seen == "not seen" else found
+
+    monkeypatch.setattr(arrivals, "scan", scan_meanwhile)
+    gone = seen == "not seen" and to_state is State.SKIPPED
+    assert scanner.poll(60.0) == ({} if gone else {"a.svs": to_state.value})
 
 
 @pytest.mark.parametrize("state", State)
@@ -243,7 +268,7 @@ def test_several_folders_have_results_of_their_own(tmp_path: Path) -> None:
     with new_queue(tmp_path / "queue.sqlite") as queue:
         Arrivals(
             queue,
-            watched_folders([one, two]),
+            watched_folders([one, two], tmp_path / "out"),
             tmp_path / "out",
             Events(),
             InferSettings(),
@@ -259,13 +284,15 @@ def test_several_folders_have_results_of_their_own(tmp_path: Path) -> None:
         (["none"], "is no folder"),
         (["a", "a/b"], "is watched twice"),
         (["a", "c/a"], "two folders are named a"),
+        (["out"], "`out` .*out is where the slides of .*out are"),
+        (["c", "out/d"], "`out` .*out is where the slides of .*d are"),
     ],
 )
 def test_folders_that_cannot_be_watched(tmp_path: Path, names: list[str], reason: str) -> None:
-    for name in ("a/b", "c/a"):
+    for name in ("a/b", "c/a", "out/d"):
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(UsageError, match=reason):
-        watched_folders([tmp_path / name for name in names])
+        watched_folders([tmp_path / name for name in names], tmp_path / "out")
 
 
 def test_a_slide_of_several_dicom_files_is_one(scanner: Scanner) -> None:

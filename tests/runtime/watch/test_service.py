@@ -28,10 +28,10 @@ from sshr_deploy.runtime.pipeline.feed import Take
 from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.settings import InferSettings
-from sshr_deploy.runtime.watch import outcomes, service
+from sshr_deploy.runtime.watch import outcomes, scanning, service
 from sshr_deploy.runtime.watch.arrivals import Arrivals
 from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State
-from sshr_deploy.runtime.watch.scanning import watched_folders
+from sshr_deploy.runtime.watch.scanning import Files, watched_folders
 from sshr_deploy.runtime.watch.service import Watch, WatchSettings
 from sshr_deploy.runtime.watch.table import SummaryTable
 from sshr_deploy.runtime.watch.wake import Wake
@@ -97,7 +97,7 @@ class Beside:
     ) -> tuple[Watch, Workforce]:
         settings = WatchSettings(**{"settle_s": 0.0, "poll_s": 0.05, "once": True, **changes})
         events, workforce = Events(self.said.append), Workforce(ends)
-        folders = watched_folders([self.folder])
+        folders = watched_folders([self.folder], self.out)
         watch = Watch(
             self.queue,
             Arrivals(self.queue, folders, self.out, events, InferSettings(), settle_s=0.0),
@@ -228,13 +228,14 @@ def test_a_folder_that_is_lost_while_a_slide_runs_is_no_failure_of_it(beside: Be
 
     def lose(path: Path) -> SshrDeployError | None:
         if lost.is_set():
+            beside.stop.ask()
             return None
         beside.folder.rename(away)
         lost.set()
         back.start()
         return InputError(f"{path} cannot be read")
 
-    assert beside.run(lose)[-1] == "a.svs"
+    assert beside.run(lose, once=False)[-1] == "a.svs"
     back.join()
     assert (beside.slide().state, beside.slide().attempts) == (State.DONE, 0)
 
@@ -246,6 +247,46 @@ def test_results_that_cannot_be_written_do_not_end_it(beside: Beside) -> None:
     assert (beside.slide().state, beside.slide().attempts) == (State.DONE, 0)
     codes = beside.codes()
     assert codes.index("disk_low") < codes.index("disk_ok") < codes.index("slide_done")
+
+
+@pytest.mark.parametrize(("error", "code"), [(OutputError, "output"), (InputError, "input")])
+def test_a_slide_that_is_put_off_does_not_hold_up_others(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, error: type[SshrDeployError], code: str
+) -> None:
+    beside.put("a.svs", "b.svs")
+    errors = [error("a file is in the way"), error("a file is in the way")]
+
+    def files_of(path: Path) -> Files:
+        if path.name == "a.svs" and error is InputError:
+            raise PermissionError
+        return scanning.files_of(path)
+
+    monkeypatch.setattr(outcomes, "files_of", files_of)
+    order = beside.run(lambda path: errors.pop() if path.name == "a.svs" else None)
+    assert order == ["a.svs", "a.svs", "b.svs"]
+    slide = beside.slide()
+    assert (slide.state, slide.attempts, slide.code) == (State.FAILED, 0, code)
+    assert round((slide.again_s or 0) - (slide.ended_s or 0)) == 60
+
+
+def test_a_queue_that_cannot_be_written_for_a_while_does_not_end_it(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside.put("a.svs", "b.svs")
+    watch, workforce = beside.watch(lambda _: None)
+    full = [OutputError("the queue cannot be used: disk is full")] * 4
+    move = Queue.move
+
+    def move_with_luck(queue: Queue, path: Path, to: State, **changes: Any) -> QueuedSlide:
+        if full and workforce.taken:
+            raise full.pop()
+        return move(queue, path, to, **changes)
+
+    monkeypatch.setattr(Queue, "move", move_with_luck)
+    watch.run()
+    assert workforce.taken == ["a.svs", "a.svs", "b.svs"]
+    assert states(beside.queue) == {"a.svs": "done", "b.svs": "done"}
+    assert beside.slide().crashes == 0
 
 
 def test_another_process_with_the_results_ends_it(beside: Beside) -> None:
@@ -274,7 +315,11 @@ def test_little_space_on_the_disk(beside: Beside, monkeypatch: pytest.MonkeyPatc
         return SimpleNamespace(free=free[0])
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    watch, workforce = beside.watch(lambda _: None, min_free_bytes=2 << 30)
+
+    def last_one(_: Path) -> None:
+        beside.stop.ask()
+
+    watch, workforce = beside.watch(last_one, once=False, min_free_bytes=2 << 30)
     thread = threading.Thread(target=watch.run)
     thread.start()
     wait_for(lambda: states(beside.queue) == {"a.svs": "waiting"} and bool(beside.said))
@@ -286,6 +331,29 @@ def test_little_space_on_the_disk(beside: Beside, monkeypatch: pytest.MonkeyPatc
     low = next(e for e in beside.said if e.code is Code.DISK_LOW)
     assert low.facts["free_bytes"] == 1 << 30
     assert str(low.facts["reason"]).startswith("1.0 GiB are free at ")
+
+
+def test_once_does_not_wait_for_the_disk(beside: Beside) -> None:
+    beside.put("a.svs")
+    watch, workforce = beside.watch(lambda _: None, min_free_bytes=1 << 60)
+    with pytest.raises(OutputError, match=r"GiB are free at .*; slides wait"):
+        watch.run()
+    assert workforce.taken == []
+    (beside.folder / "a.svs").unlink()
+    beside.queue.drop(beside.folder / "a.svs")
+    assert beside.run(min_free_bytes=1 << 60) == []  # nothing needs it
+
+
+def test_once_does_not_wait_for_a_folder_that_is_lost(beside: Beside) -> None:
+    beside.put("a.svs")
+    watch, workforce = beside.watch(lambda _: None)
+    for _ in range(2):
+        watch._arrivals.poll()
+    beside.folder.rename(beside.folder.with_name("away"))
+    watch._arrivals.poll()
+    watch.run()
+    assert (workforce.taken, beside.slide().state) == ([], State.WAITING)
+    assert beside.codes() == ["folder_lost"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
