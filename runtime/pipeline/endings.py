@@ -134,6 +134,11 @@ class Endings:
         self._lock.give_up(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=summary))
 
+    def leave_rest(self) -> None:
+        """Give up the inputs that did not end, once nothing works on them, and their folders."""
+        self.folders.end(discard=not self._lock.is_lost())  # before they may be another run's
+        self._lock.give_up_all()
+
 
 def _is_another_file(one: Path, other: Path) -> bool:
     """Whether `one` is still there, and not a link to `other` or the same by another path."""

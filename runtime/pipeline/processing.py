@@ -88,10 +88,13 @@ class Processing(Closing):
 
     def process(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         """See `Workforce`."""
-        with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
-            for _ in pauses:
-                yield from self.ended()
-                self._stop.check()
+        try:
+            with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
+                for _ in pauses:
+                    yield from self.ended()
+                    self._stop.check()
+        finally:
+            self._endings.leave_rest()
         yield from self.ended()
 
     def ended(self) -> Iterator[InputResult]:
@@ -112,9 +115,8 @@ class Processing(Closing):
         )
 
     def close(self) -> None:
-        """End the reading threads, and remove the folders of inputs that did not end."""
+        """End the reading threads."""
         self._readers.close()
-        self._endings.folders.end(discard=not self._lock.is_lost())
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""

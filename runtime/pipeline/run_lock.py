@@ -128,6 +128,11 @@ class RunLock:
         if path in self._claims:
             self._give_up(path)
 
+    def give_up_all(self) -> None:
+        """The same for every input that is claimed still."""
+        for claim in list(self._claims):
+            self._give_up(claim)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the folder's lock, for moments; others wait.
@@ -162,8 +167,7 @@ class RunLock:
 
     def release(self) -> None:
         """Leave; the last one removes the folder."""
-        for claim in list(self._claims):
-            self._give_up(claim)
+        self.give_up_all()
         self._sign.remove()
         with suppress(OSError):  # they go stale
             with self.alone():
