@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
-from sshr_deploy.errors import InputError
+from sshr_deploy.errors import InputError, OutputError
 from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
@@ -156,8 +156,16 @@ class Processing(Closing):
                     elif isinstance(ended, Claim):
                         intake.aside.append(item)
                     else:
-                        endings.finish(item, ended.fingerprint, ended.result())
+                        self._finish(item, ended)
                 yield
+
+    def _finish(self, item: Input, work: SlideWork) -> None:
+        try:
+            self._endings.finish(item, work.fingerprint, work.result())
+        except OutputError:
+            if not self._lock.is_lost():
+                work.leave()
+            raise
 
     def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult | Claim:
         """Begin a slide, in the thread that the flow has for it, unless another run has it."""
