@@ -21,7 +21,7 @@ from sshr_deploy.runtime.pipeline.result_folders import (
     read_summary,
     write_summary,
 )
-from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult
+from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult, Summary
 from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 
 
@@ -100,16 +100,10 @@ class Endings:
         ours, theirs = self._context.key(fingerprint, item.relative, summary), summary.key
         if has_company and theirs.get("qualified") is True:
             ours, theirs = without_engine(ours), without_engine(theirs)
-        same = ours == theirs and is_whole(folder, summary)
-        path, other = str(item.path.absolute()), summary.input.path
-        if other != path and (not same or _is_another_file(Path(other), item.path)):
-            raise InputError(
-                f"{item.path} would replace the result of {other} in {folder}; "
-                "choose another `out`, or add `overwrite`"
-            )
-        if not same:
+        if not is_result_of(item, folder, summary, same_key=ours == theirs):
             return None
-        if other != path:  # the input was moved since
+        path = str(item.path.absolute())
+        if summary.input.path != path:  # the input was moved since
             move_summary(folder, path)
         self.folders.tidy(item.relative)
         return InputResult(item.path, item.kind, "skipped", summary=summary)
@@ -133,6 +127,34 @@ class Endings:
         self.folders.keep(item.relative)
         self._lock.give_up(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=summary))
+
+    def leave_rest(self) -> None:
+        """Give up the inputs that did not end, once nothing works on them, and their folders."""
+        self.folders.end(discard=not self._lock.is_lost())  # before they may be another run's
+        self._lock.give_up_all()
+
+
+def is_result_of(item: Input, folder: Path, summary: Summary, *, same_key: bool) -> bool:
+    """Whether a folder holds the results of this input, all of them, as the run would make them.
+
+    Args:
+        item: perhaps moved since.
+        folder: of its results.
+        summary: what is there.
+        same_key: whether it was made from the same content and in the same way.
+
+    Raises:
+        InputError: it holds those of another input.
+    """
+    same, other = same_key and is_whole(folder, summary), summary.input.path
+    if other != str(item.path.absolute()) and (
+        not same or _is_another_file(Path(other), item.path)
+    ):
+        raise InputError(
+            f"{item.path} would replace the result of {other} in {folder}; "
+            "choose another `out`, or add `overwrite`"
+        )
+    return same
 
 
 def _is_another_file(one: Path, other: Path) -> bool:

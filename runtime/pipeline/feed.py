@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
-from sshr_deploy.errors import SlowSlideError
+from sshr_deploy.errors import InputError, OutputError, SlowSlideError
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.pipeline.ledger import Cause
 from sshr_deploy.runtime.pipeline.readers import Readers
@@ -42,11 +43,16 @@ class UnderWay(Generic[I, S]):
         """The error, or what the planning said."""
 
     def fail(self, error: Exception) -> None:
-        """Close it, with what was kept of it; where it was only slow that is left."""
+        """Close it, with what was kept of it; that is left where another try may get further.
+
+        So it is where the slide was only slow, the disk is full, or the slide's share is gone.
+        """
         self.ended = error
         if self.work is None:
             return
-        if isinstance(error, SlowSlideError):
+        if isinstance(error, (SlowSlideError, OutputError)) or (
+            isinstance(error, InputError) and not _is_there(self.work.path)
+        ):
             self.work.leave()
         else:
             self.work.close()
@@ -70,6 +76,16 @@ class UnderWay(Generic[I, S]):
             self.work.leave()
         else:
             self.work.close()
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything of a file can be read."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True
 
 
 class Batch(NamedTuple, Generic[I, S]):

@@ -11,9 +11,10 @@ from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.pipeline.discovery import Found, Input, fingerprint_of
 from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP, Context
+from sshr_deploy.runtime.pipeline.endings import is_result_of
 from sshr_deploy.runtime.pipeline.images import model_scale
 from sshr_deploy.runtime.pipeline.patch import read_patch
-from sshr_deploy.runtime.pipeline.result_folders import is_whole, read_summary
+from sshr_deploy.runtime.pipeline.result_folders import read_summary
 from sshr_deploy.runtime.pipeline.results import Kind
 from sshr_deploy.runtime.pipeline.slide import plan_units
 from sshr_deploy.runtime.slides import Mpp, open_slide
@@ -88,14 +89,8 @@ def _is_done(item: Input, out: Path, context: Context) -> bool:
     summary = None if context.settings.overwrite else read_summary(folder)
     if summary is None:
         return False
-    same = summary.key == context.key(fingerprint_of(item.path), item.relative, summary)
-    same = same and is_whole(folder, summary)
-    if not same and summary.input.path != str(item.path.absolute()):
-        raise InputError(
-            f"{item.path} would replace the result of {summary.input.path} in {folder}; "
-            "choose another `out`, or add `overwrite`"
-        )
-    return same
+    key = context.key(fingerprint_of(item.path), item.relative, summary)
+    return is_result_of(item, folder, summary, same_key=summary.key == key)
 
 
 def _slide(item: Input, context: Context) -> Preview:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
-from sshr_deploy.errors import InputError
+from sshr_deploy.errors import InputError, OutputError
 from sshr_deploy.runtime.engines.kind import inputs_for
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.pipeline import patch as patch_job
@@ -88,10 +88,13 @@ class Processing(Closing):
 
     def process(self, take: Take[Input]) -> Generator[InputResult, None, None]:
         """See `Workforce`."""
-        with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
-            for _ in pauses:
-                yield from self.ended()
-                self._stop.check()
+        try:
+            with closing(self._paused(_Intake(take, self._context.settings))) as pauses:
+                for _ in pauses:
+                    yield from self.ended()
+                    self._stop.check()
+        finally:
+            self._endings.leave_rest()
         yield from self.ended()
 
     def ended(self) -> Iterator[InputResult]:
@@ -112,9 +115,8 @@ class Processing(Closing):
         )
 
     def close(self) -> None:
-        """End the reading threads, and remove the folders of inputs that did not end."""
+        """End the reading threads."""
         self._readers.close()
-        self._endings.folders.end(discard=not self._lock.is_lost())
 
     def _paused(self, intake: _Intake) -> Generator[None, None, None]:
         """Do the inputs, with a pause whenever some may have ended."""
@@ -154,8 +156,16 @@ class Processing(Closing):
                     elif isinstance(ended, Claim):
                         intake.aside.append(item)
                     else:
-                        endings.finish(item, ended.fingerprint, ended.result())
+                        self._finish(item, ended)
                 yield
+
+    def _finish(self, item: Input, work: SlideWork) -> None:
+        try:
+            self._endings.finish(item, work.fingerprint, work.result())
+        except OutputError:
+            if not self._lock.is_lost():
+                work.leave()
+            raise
 
     def _plan(self, item: Input, check_stop: Callable[[], None]) -> SlideWork | InputResult | Claim:
         """Begin a slide, in the thread that the flow has for it, unless another run has it."""

@@ -126,9 +126,12 @@ class RunLock:
         """The input is done, failed, or not to be done: others may look at it."""
         path = self._claim_path(relative)
         if path in self._claims:
-            self._claims.discard(path)
-            with suppress(OSError):  # it is good no longer than this run lives
-                path.unlink()
+            self._give_up(path)
+
+    def give_up_all(self) -> None:
+        """The same for every input that is claimed still."""
+        for claim in list(self._claims):
+            self._give_up(claim)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -164,9 +167,7 @@ class RunLock:
 
     def release(self) -> None:
         """Leave; the last one removes the folder."""
-        for path in list(self._claims):
-            with suppress(OSError):
-                path.unlink()
+        self.give_up_all()
         self._sign.remove()
         with suppress(OSError):  # they go stale
             with self.alone():
@@ -175,6 +176,13 @@ class RunLock:
                     for path in self._folder.glob(f"{_CLAIM}*"):  # of runs that were killed
                         path.unlink()
             self._folder.rmdir()
+
+    def _give_up(self, claim: Path) -> None:
+        """Remove our claim, unless it is by now that of a run which took this one for dead."""
+        self._claims.discard(claim)
+        with suppress(OSError):  # it is good no longer than this run lives
+            if read(claim) == self._holder:
+                claim.unlink()
 
     def _others(self) -> Iterator[tuple[Path, Holder | None]]:
         """Signs of life of other runs, perhaps stale."""

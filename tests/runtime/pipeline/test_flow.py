@@ -15,8 +15,10 @@ import pytest
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.pipeline import endings
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.pipeline.result_folders import write_summary
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
@@ -182,8 +184,16 @@ def test_a_slide_that_cannot_be_planned_fails_alone(bundle: Bundle, tmp_path: Pa
     assert "`any_stain`" in result.results[1].reason
 
 
-@pytest.mark.parametrize("error", [InputError, OutputError])
-@pytest.mark.parametrize("step", ["keep", "write"])
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (InputError, "keep"),
+        (InputError, "write"),
+        (OutputError, "keep"),
+        (OutputError, "write"),
+        (OutputError, "summary"),
+    ],
+)
 def test_what_cannot_be_kept_or_written_is_told(
     bundle: Bundle,
     tmp_path: Path,
@@ -191,9 +201,9 @@ def test_what_cannot_be_kept_or_written_is_told(
     error: type[Exception],
     step: str,
 ) -> None:
-    """A full disk stops the run, as it always did; what is under way is left for the next."""
+    """A full disk stops the run; what was computed, of the slide in hand too, is left."""
     source, out = slides(tmp_path / "in", 3), tmp_path / "out"
-    put, overlay = UnitStore.put, write_overlay
+    put, overlay, summary = UnitStore.put, write_overlay, write_summary
 
     def full(store: UnitStore, records: Any) -> None:
         if step == "keep" and store._folder.name == "1.tif" and len(store) == 2:
@@ -205,17 +215,54 @@ def test_what_cannot_be_kept_or_written_is_told(
             raise error("no space")
         overlay(path, *args, **options)
 
-    monkeypatch.setattr(UnitStore, "put", full)
-    monkeypatch.setattr(slide_job, "write_overlay", no_overlay)
-    result = Runner(bundle, Session())(source, out, batch=1)
+    def no_summary(folder: Path, *args: Any) -> None:
+        if step == "summary" and folder.name == "1.tif":
+            raise error("no space")
+        summary(folder, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UnitStore, "put", full)
+        patched.setattr(slide_job, "write_overlay", no_overlay)
+        patched.setattr(endings, "write_summary", no_summary)
+        result = Runner(bundle, Session())(source, out, batch=1)
     stops = error is OutputError
     statuses = ["done", "failed"] if stops else ["done", "failed", "done"]
     assert [r.status for r in result.results] == statuses
     assert result.results[1].reason == "no space"
     assert (str(result.stopped_by) == "no space") is stops
-    assert not (out / "1.tif").exists()
     left = {path.name for path in (out / "2.tif").iterdir()} if (out / "2.tif").exists() else set()
     assert left <= ({UNFINISHED_NAME} if stops else {p.name for p in (out / "0.tif").iterdir()})
+    if not stops:
+        assert not (out / "1.tif").exists()
+        return
+    assert [path.name for path in (out / "1.tif").iterdir()] == [UNFINISHED_NAME]
+    again = Session()
+    assert Runner(bundle, again)(source / "1.tif", out, batch=1).exit_code == 0
+    units = read_summary(out / "1.tif")["tiles"]["computed"]
+    assert sum(again.batches) == (units - 2 if step == "keep" else 0)
+
+
+def test_what_was_computed_is_left_where_the_slides_share_goes(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = slides(tmp_path / "in", 1), tmp_path / "out"
+    read, again = SlideWork.read, Session()
+    slide, away = source / "0.tif", tmp_path / "away"
+
+    def gone(work: SlideWork, unit: Any) -> Any:
+        if unit == work.todo[3]:
+            source.rename(away)
+            raise InputError(f"{work.path} cannot be read at level 0")
+        return read(work, unit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SlideWork, "read", gone)
+        result = Runner(bundle, Session())(slide, out, batch=1, readers=1)
+    assert [r.status for r in result.results] == ["failed"]
+    assert [path.name for path in (out / "0.tif").iterdir()] == [UNFINISHED_NAME]
+    away.rename(source)
+    assert Runner(bundle, again)(slide, out, batch=1).exit_code == 0
+    assert sum(again.batches) == read_summary(out / "0.tif")["tiles"]["computed"] - 3
 
 
 def test_too_few_units_leave_the_number_of_readers_as_it_is(bundle: Bundle, tmp_path: Path) -> None:

@@ -289,6 +289,22 @@ def test_the_claim_of_a_run_that_is_gone_is_taken_over(tmp_path: Path, gone: str
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_was_taken_for_dead_leaves_the_claims_of_the_other(tmp_path: Path) -> None:
+    with run_lock(tmp_path, {**SAME}) as other:
+        with run_lock(tmp_path, {**SAME}) as lost:
+            for name in ("a", "b"):
+                lost.claim(Path(name))
+            for run in (tmp_path / SHARING_NAME).glob("run-*"):
+                if run.name != f"run-{other._holder.token}":
+                    os.utime(run, (0, 0))
+            assert all(other.claim(Path(name)).taken_from for name in ("a", "b"))
+            claims = set((tmp_path / SHARING_NAME).glob("claim-*"))
+            lost.give_up(Path("a"))
+        assert len(claims) == 2
+        assert set((tmp_path / SHARING_NAME).glob("claim-*")) == claims
+    assert list(tmp_path.iterdir()) == []
+
+
 def ended_pid() -> int:
     code = "import os; print(os.getpid())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

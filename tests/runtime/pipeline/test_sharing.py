@@ -16,13 +16,17 @@ import pytest
 from PIL import Image
 
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import UsageError
+from sshr_deploy.errors import OutputError, UsageError
 from sshr_deploy.geometry import PATCH
-from sshr_deploy.runtime.pipeline import processing
+from sshr_deploy.runtime.pipeline import processing as processing_module
+from sshr_deploy.runtime.pipeline.processing import Processing
 from sshr_deploy.runtime.pipeline.run import RunResult
 from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME, RunLock
+from sshr_deploy.runtime.pipeline.terms import terms_of
+from sshr_deploy.runtime.pipeline.unit_store import UnitStore
+from sshr_deploy.runtime.pipeline.work import prepare_run
 from tests.runtime.pipeline.flow_parts import FIELDS, WAIT_S, Session, slides
-from tests.runtime.running import Recorder, Runner, read_summary
+from tests.runtime.running import Recorder, Runner, context_of, read_summary
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left", "often")
 
@@ -30,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left", "often")
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs look after each other without delay."""
-    monkeypatch.setattr(processing, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(processing_module, "_LOOK_AGAIN_S", 0.01)
 
 
 def images(folder: Path, count: int) -> Path:
@@ -134,6 +138,33 @@ def test_an_input_whose_run_is_killed_goes_to_another(
     assert result.exit_code == 0
     assert recorder.taken == [(first, "process 5 on another (since 2026-01-02T03:04:05+00:00)")]
     assert not sharing.exists()
+
+
+def test_what_a_full_disk_stopped_is_left_to_others(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch waits and goes on with the same `Processing`: it holds no claims meanwhile."""
+    source, out = slides(tmp_path / "in", 3), tmp_path / "out"
+    context, put = context_of(bundle, Session()), UnitStore.put
+    terms = terms_of(bundle.manifest, bundle.manifest_sha256, context.settings)
+
+    def full(store: UnitStore, records: Any) -> None:
+        if store._folder.name == "1.tif":
+            raise OutputError("no space")
+        put(store, records)
+
+    with (
+        prepare_run(source, out, context.settings, terms) as work,
+        Processing(out, work.lock, context, Recorder()) as processing,
+    ):
+        inputs = iter(work.found.inputs)
+        with monkeypatch.context() as patched, pytest.raises(OutputError):
+            patched.setattr(UnitStore, "put", full)
+            list(processing.process(lambda: next(inputs, None)))
+        assert list((out / SHARING_NAME).glob("claim-*")) == []
+        inputs = iter(work.found.inputs)
+        statuses = [r.status for r in processing.process(lambda: next(inputs, None))]
+    assert statuses[-3:] == ["skipped", "done", "done"]
 
 
 def test_results_of_another_proven_engine_count_while_it_shares(

@@ -160,6 +160,25 @@ except OutputError as error:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
+def test_a_full_disk_costs_the_batch_in_hand(tmp_path: Path) -> None:
+    import resource
+
+    store = new_store(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    try:
+        store.put({(0, 0): np.full((40, 40), 7, np.float16)})
+        with pytest.raises(OutputError, match="free space"):
+            store.put({(0, 1): np.zeros((40, 40), np.float16)})
+        store.leave()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with new_store(tmp_path) as again:
+        assert len(again) == 1
+        assert (again.rows((0, 0), 0, 40) == 7).all()
+
+
 def frames(folder: Path, count: int) -> list[int]:
     """Write a kept file of `count` batches; the lengths at which it is whole."""
     store, lengths = new_store(folder), []
