@@ -250,10 +250,12 @@ class RayWorkforce(Closing):
     def _ended(self, worker: Employed, result: InputResult) -> None:
         if isinstance(result.error, SessionError):
             return  # no fault of the input, which others may do; `Broken` follows
+        self._add(result)
+        if isinstance(result.error, OutputError):
+            return  # `Broken` follows, and is waited for
         worker.given.pop(result.path, None)
         self._lost_with.pop(result.path, None)
         worker.losses = 0
-        self._add(result)
 
     def _add(self, result: InputResult) -> None:
         self._results.append(result)
