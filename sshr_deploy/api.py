@@ -33,7 +33,7 @@ from sshr_deploy.runtime.pipeline.documents import Context, Wording
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.opened import Result, Segmentation
 from sshr_deploy.runtime.pipeline.patch import check_pixels
-from sshr_deploy.runtime.pipeline.processing import Processing, Workforce
+from sshr_deploy.runtime.pipeline.processing import Processing
 from sshr_deploy.runtime.pipeline.reporting import Options, Reporter, TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.run_lock import RunLock
@@ -184,7 +184,7 @@ class Model(Closing):
 
     def workforce(
         self, out: Path, lock: RunLock, context: Context, reporter: Reporter, stop: StopRequest
-    ) -> Workforce:
+    ) -> Processing:
         """What does inputs with this model as they come; results go below `out`."""
         return Processing(out, lock, context, reporter, stop)
 

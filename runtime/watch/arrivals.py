@@ -156,19 +156,21 @@ AFRESH: dict[str, object] = {"attempts": 0, "crashes": 0, "code": "", "again_s":
 
 def changes_of(files: Files, found_s: float) -> dict[str, object]:
     """Columns of the queue that say how the files of a slide are, found at `found_s`."""
-    # A copy may keep the time of its original, and a server's clock may be ahead.
-    written_s = min(max(files.written_s, found_s), time.time())
     return {
         "signature": files.signature,
         "bytes": files.bytes,
         "reason": files.lacks,
         "found_s": found_s,
-        "written_s": written_s,
+        "written_s": _written_s(files, found_s),
     }
 
 
+def _written_s(files: Files, found_s: float) -> float:
+    """A copy may keep the time of its original, and a server's clock may be ahead."""
+    return min(max(files.written_s, found_s), time.time())
+
+
 def _new(folder: WatchedFolder, item: Input, files: Files, now_s: float) -> QueuedSlide:
-    changes = changes_of(files, now_s)
     return QueuedSlide(
         path=item.path,
         folder=folder.path,
@@ -181,5 +183,5 @@ def _new(folder: WatchedFolder, item: Input, files: Files, now_s: float) -> Queu
         reason=files.lacks,
         code="",
         found_s=now_s,
-        written_s=float(str(changes["written_s"])),
+        written_s=_written_s(files, now_s),
     )

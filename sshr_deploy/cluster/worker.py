@@ -94,7 +94,7 @@ class Worker:
         try:
             with self._opened() as model, self._entered(model) as lock:
                 context = model.context(model.settings, self._order.wording)
-                with self._processing(lock, context) as processing:
+                with self._workforce(model, lock, context) as processing:
                     self.say(Ready(model.info, context.settings))
                     try:
                         self._process(processing)
@@ -116,8 +116,8 @@ class Worker:
         terms = terms_of(bundle.manifest, bundle.manifest_sha256, order.spec.settings)
         return run_lock(order.out, terms)
 
-    def _processing(self, lock: RunLock, context: Context) -> Processing:
-        return Processing(self._order.out, lock, context, _Telling(self.say), self._stop)
+    def _workforce(self, model: Model, lock: RunLock, context: Context) -> Processing:
+        return model.workforce(self._order.out, lock, context, _Telling(self.say), self._stop)
 
     def _opened(self) -> Model:
         order = self._order
