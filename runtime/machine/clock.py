@@ -14,7 +14,12 @@ _T = TypeVar("_T")
 
 def now_utc() -> str:
     """The time as ISO 8601, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return iso_utc(time.time())
+
+
+def iso_utc(time_s: float) -> str:
+    """A time in seconds since 1970 as ISO 8601, in UTC, to the second."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds")
 
 
 def stamp_utc() -> str:

@@ -7,10 +7,10 @@ import platform
 import time
 from collections import Counter
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sshr_deploy.errors import MissingMppError, OutputError
+from sshr_deploy.runtime.machine.clock import iso_utc, now_utc
 from sshr_deploy.runtime.operation.ended import emit_ended, failure_of
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.result_folders import ResultFolders
@@ -92,7 +92,7 @@ class Outcomes:
             self._fail(slide, result, slide.attempts, _pause_s(earlier))
             return
         self._queue.move(slide.path, State.WAITING)
-        emit_ended(self._events, result, self._out, again_at_utc=_utc(time.time()))
+        emit_ended(self._events, result, self._out, again_at_utc=now_utc())
 
     def _failed(self, slide: QueuedSlide, result: InputResult) -> None:
         attempts = slide.attempts + 1
@@ -116,7 +116,9 @@ class Outcomes:
             code=failure_of(result.error).value,
             again_s=again_s,
         )
-        emit_ended(self._events, result, self._out, attempts=attempts, again_at_utc=_utc(again_s))
+        emit_ended(
+            self._events, result, self._out, attempts=attempts, again_at_utc=iso_utc(again_s)
+        )
 
     def _quarantine(self, slide: QueuedSlide, code: str, reason: str, **counts: int) -> None:
         changes: dict[str, object] = {"reason": reason, "code": code, **counts}
@@ -139,7 +141,3 @@ def _files(path: Path) -> Files | OSError | None:
 def _pause_s(times: int) -> float:
     """Before the next attempt, after so many."""
     return min(FIRST_PAUSE_S * 2.0 ** (times - 1), LAST_PAUSE_S)
-
-
-def _utc(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds")

@@ -162,13 +162,13 @@ def _move(
 def _document(record: QueuedSlide | Watcher) -> dict[str, object]:
     """With times as ISO 8601, in UTC."""
     from dataclasses import asdict
-    from datetime import UTC, datetime
+
+    from sshr_deploy.runtime.machine.clock import iso_utc
 
     document: dict[str, object] = {}
     for name, value in asdict(record).items():
         if not name.endswith("_s"):
             document[name] = str(value) if isinstance(value, Path) else value
             continue
-        time_utc = value and datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
-        document[f"{name.removesuffix('_s')}_utc"] = time_utc or None
+        document[f"{name.removesuffix('_s')}_utc"] = iso_utc(value) if value else None
     return document
