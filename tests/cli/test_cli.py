@@ -333,7 +333,7 @@ def test_ctrl_c_keeps_what_is_finished(
     small_bundle_dir: Path, demo_slide: Path, tmp_path: Path, by: signal.Signals
 ) -> None:
     process, stderr = _interrupted_run(
-        small_bundle_dir, demo_slide, tmp_path, slides=6, at="0.svs", by=by
+        small_bundle_dir, demo_slide, tmp_path, slides=6, at="1.svs", by=by
     )
     assert process.returncode == 1
     assert "run the same command again" in stderr
