@@ -32,11 +32,11 @@ from sshr_deploy.runtime.evaluation.seams import Seams
 from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.pipeline.documents import Context
-from sshr_deploy.runtime.pipeline.file_names import MASK_NAME
 from sshr_deploy.runtime.pipeline.reporting import TileCounter, no_tiles
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.results.file_names import MASK_NAME
 from sshr_deploy.runtime.settings import InferSettings, Mode
 
 Sizes = Counter[tuple[int, int]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypedDict
 
@@ -11,6 +11,7 @@ from sshr_deploy.choice import Choice
 from sshr_deploy.errors import UsageError, check_count
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime import name_patterns
+from sshr_deploy.runtime.outputs import Outputs, class_names
 from sshr_deploy.runtime.pixel_sizes import FROM_TABLE, GivenMpp, MppTable, read_mpp_table
 
 
@@ -72,6 +73,13 @@ class RunOptions(TypedDict, total=False):
     """`InferSettings.max_slide_minutes`."""
     include: Sequence[str]
     exclude: Sequence[str]
+    simplify_um: float
+    """This and what follows: see `Outputs`."""
+    min_region_um2: float
+    classes: Sequence[str]
+    dicom_seg: bool
+    ome_zarr: bool
+    probabilities: bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,8 @@ class InferSettings:
     """Patterns of inputs that are not taken, though others include them."""
     mpp_table: MppTable | None = None
     """Pixel sizes of single slides and images, in place of `mpp_um`."""
+    outputs: Outputs = field(default_factory=Outputs)
+    """Result files of slides."""
 
     def mpp_of(self, place: PurePath) -> GivenMpp:
         """The pixel size given for an input, by its path below the folder that is searched.
@@ -153,6 +163,7 @@ class InferSettings:
             ),
             include=_patterns("include", options.get("include", self.include)),
             exclude=_patterns("exclude", options.get("exclude", self.exclude)),
+            outputs=_outputs(self.outputs, options),
         )
 
     def __post_init__(self) -> None:
@@ -191,6 +202,19 @@ def _number(name: str, value: object) -> float | None:
         return None if value is None else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise UsageError(f"`{name}` is {value!r}; give a number") from None
+
+
+def _outputs(outputs: Outputs, options: RunOptions) -> Outputs:
+    simplify_um = _number("simplify_um", options.get("simplify_um"))
+    least_um2 = _number("min_region_um2", options.get("min_region_um2"))
+    return Outputs(
+        outputs.simplify_um if simplify_um is None else simplify_um,
+        outputs.min_region_um2 if least_um2 is None else least_um2,
+        class_names(options.get("classes", outputs.classes)),
+        _flag("dicom_seg", options.get("dicom_seg", outputs.dicom_seg)),
+        _flag("ome_zarr", options.get("ome_zarr", outputs.ome_zarr)),
+        _flag("probabilities", options.get("probabilities", outputs.probabilities)),
+    )
 
 
 def _table(value: object) -> MppTable | None:

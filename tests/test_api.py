@@ -19,7 +19,7 @@ from PIL import Image
 
 import sshr_deploy as sshr
 from sshr_deploy.errors import InputError, MissingMppError, SshrDeployError, UsageError
-from sshr_deploy.runtime.pipeline.results import SlideSummary
+from sshr_deploy.runtime.results.findings import SlideSummary
 from tests.cli.command import run_here
 
 

@@ -90,7 +90,7 @@ def sources(root: Path) -> set[str]:
         wanted |= set(folder.rglob("*.py"))
     wanted |= {*package.glob("profiles/*.toml"), *package.glob("train/recipes/*.toml")}
     wanted |= set(package.glob("export/qualification/*.*"))
-    wanted |= set(package.glob("runtime/pipeline/schemas/*.json"))
+    wanted |= set(package.glob("runtime/results/schemas/*.json"))
     names = {path.relative_to(root).as_posix() for path in wanted}
     return names | {f"sshr_deploy/{KERNELS}/{name}" for name in KERNEL_FILES}
 

@@ -14,7 +14,7 @@ from sshr_deploy.errors import (
     SshrDeployError,
 )
 from sshr_deploy.runtime.operation.events import Code, Events, Fact
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 
 
 class Failure(StrEnum):

@@ -14,7 +14,7 @@ from sshr_deploy.runtime.operation.ended import emit_ended
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.operation.health import Health
 from sshr_deploy.runtime.pipeline.reporting import Reporter
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.version import __version__
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sshr_deploy.errors import InputError, UsageError, counted
 from sshr_deploy.runtime.patches import PATCH_SUFFIXES
-from sshr_deploy.runtime.pipeline.file_names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
-from sshr_deploy.runtime.pipeline.results import InputResult, Kind
+from sshr_deploy.runtime.results.file_names import RECORD_NAME, RESULT_NAMES, RUN_NAME, TABLE_NAME
+from sshr_deploy.runtime.results.findings import InputResult, Kind
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import SLIDE_SUFFIXES, companions
 

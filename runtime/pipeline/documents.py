@@ -14,15 +14,8 @@ from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.machine.processor import library_versions
 from sshr_deploy.runtime.pipeline.image_work import Prediction
-from sshr_deploy.runtime.pipeline.records import (
-    Counts,
-    DoneInput,
-    FailedInput,
-    Machine,
-    RunEffort,
-    RunRecord,
-)
-from sshr_deploy.runtime.pipeline.results import (
+from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
+from sshr_deploy.runtime.results.findings import (
     SCHEMA_VERSION,
     BundleFacts,
     InputResult,
@@ -38,7 +31,14 @@ from sshr_deploy.runtime.pipeline.results import (
     Source,
     Summary,
 )
-from sshr_deploy.runtime.pipeline.sessions import NO_FIELDS, Sessions, choose_mode
+from sshr_deploy.runtime.results.records import (
+    Counts,
+    DoneInput,
+    FailedInput,
+    Machine,
+    RunEffort,
+    RunRecord,
+)
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, Mode
 from sshr_deploy.runtime.slides import Mpp
 from sshr_deploy.version import __version__
@@ -84,7 +84,9 @@ class Context:
 
         Raises:
             BundleError: the mode is seamless and the bundle has no graphs for it.
+            UsageError: a class that is asked for is none of the model's.
         """
+        settings.outputs.check_classes(c.name for c in bundle.manifest.profile.classes)
         mode = choose_mode(settings.mode, bundle)
         notes = (NO_FIELDS,) if settings.mode is None and mode is Mode.REFERENCE else ()
         return cls(bundle, sessions, replace(settings, mode=mode), wording, notes)
@@ -136,6 +138,8 @@ class Context:
             key["mpp_um"] = given.um
         elif source != "file" or given.force:
             key |= {"mpp_um": given.um, "force_mpp": given.force}
+        if isinstance(result, SlideResult | SlideSummary):
+            key["regions"] = self.settings.outputs.regions_key
         if not isinstance(result, SlideResult) and result.large is not None:
             key["large"] = self.settings.large.value
         return key

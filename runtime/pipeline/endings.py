@@ -12,7 +12,6 @@ from sshr_deploy.atomic import output_errors
 from sshr_deploy.errors import InputError, SshrDeployError
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context, summary_of, without_engine
-from sshr_deploy.runtime.pipeline.file_names import ERROR_NAME
 from sshr_deploy.runtime.pipeline.reporting import Reporter
 from sshr_deploy.runtime.pipeline.result_folders import (
     ResultFolders,
@@ -21,8 +20,9 @@ from sshr_deploy.runtime.pipeline.result_folders import (
     read_summary,
     write_summary,
 )
-from sshr_deploy.runtime.pipeline.results import InputResult, PatchResult, SlideResult, Summary
 from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
+from sshr_deploy.runtime.results.file_names import ERROR_NAME
+from sshr_deploy.runtime.results.findings import InputResult, PatchResult, SlideResult, Summary
 
 
 class Endings:
@@ -100,7 +100,9 @@ class Endings:
         ours, theirs = self._context.key(fingerprint, item.relative, summary), summary.key
         if has_company and theirs.get("qualified") is True:
             ours, theirs = without_engine(ours), without_engine(theirs)
-        if not is_result_of(item, folder, summary, same_key=ours == theirs):
+        outputs = self._context.settings.outputs
+        same = ours == theirs and (item.kind != "slide" or outputs.are_in(summary.files))
+        if not is_result_of(item, folder, summary, same_key=same):
             return None
         path = str(item.path.absolute())
         if summary.input.path != path:  # the input was moved since

@@ -27,10 +27,10 @@ from sshr_deploy.runtime.pipeline.patch import finish_patch, read_patch
 from sshr_deploy.runtime.pipeline.preview import Preview
 from sshr_deploy.runtime.pipeline.readers import Readers
 from sshr_deploy.runtime.pipeline.reporting import TileCounter, no_tiles
-from sshr_deploy.runtime.pipeline.results import Effort
 from sshr_deploy.runtime.pipeline.slide import SlideWork, begin_slide
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.units import Units
+from sshr_deploy.runtime.results.findings import Effort
 from sshr_deploy.runtime.settings import Mode
 
 SAMPLED_SLIDES = 3

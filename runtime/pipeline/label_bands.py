@@ -20,17 +20,24 @@ from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.slides.fields import Field
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan
-from sshr_deploy.runtime.writers.bands import BAND_PX
+from sshr_deploy.runtime.writers.bands import BAND_PX, Band
 
 _BAND_CELLS = BAND_PX // CELL_PX
 
-Band = NDArray[np.uint8]  # [at most 512, width]
 _FieldRows = Mapping[Field, tuple[int, NDArray[np.float16]]]
 """Of each field that is in a band: its first row of cells there, and [rows, 4 N, columns]."""
 
 
-def tile_bands(plan: SlidePlan, store: UnitStore, background: int) -> Iterator[Band]:
-    """Bands of a slide whose label maps by tile, uint8 [224, 224], are in `store`.
+def tile_record(labels: NDArray[np.uint8], prob: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Labels [224, 224] of a tile, and below them a row with its probabilities [N] as float16."""
+    record = np.zeros((PATCH_PX + 1, PATCH_PX), np.uint8)
+    record[:PATCH_PX] = labels
+    record[PATCH_PX].view(np.float16)[: len(prob)] = prob
+    return record
+
+
+def tile_bands(plan: SlidePlan, store: UnitStore, classes: int) -> Iterator[Band]:
+    """Bands of a slide whose tiles are in `store`, each a `tile_record`.
 
     Raises:
         OutputError: the store cannot be read.
@@ -38,10 +45,13 @@ def tile_bands(plan: SlidePlan, store: UnitStore, background: int) -> Iterator[B
     rows = defaultdict(list)
     for tile, tissue in plan.tissue.items():
         rows[tile.t_row].append((tile, tissue))
-    for y, empty in _empty_bands(plan.grid, background):
+    for y, empty in _empty_bands(plan.grid, classes):
         bottom = y + len(empty)
         among = range(y // PATCH_PX, -(-bottom // PATCH_PX))
-        band = empty.copy() if any(rows[row] for row in among) else empty
+        if not any(rows[row] for row in among):
+            yield Band(empty)
+            continue
+        band, prob = empty.copy(), _no_prob(empty, classes)
         for row in among:
             top = row * PATCH_PX
             first, last = max(y, top) - top, min(bottom, top + PATCH_PX) - top
@@ -51,7 +61,11 @@ def tile_bands(plan: SlidePlan, store: UnitStore, background: int) -> Iterator[B
                 labels = store.rows((row, tile.t_column), first, last)
                 inside = tissue.mask()[first:last, : target.shape[1]]
                 np.copyto(target, labels[:, : target.shape[1]], where=inside)
-        yield band
+                row_of_prob = store.rows((row, tile.t_column), PATCH_PX, PATCH_PX + 1)
+                cells = prob[:, (top + first - y) // CELL_PX : -(-(top + last - y) // CELL_PX)]
+                cells = cells[:, :, x // CELL_PX : (x + PATCH_PX) // CELL_PX]
+                cells[:] = row_of_prob.view(np.float16)[0, :classes, None, None]
+        yield Band(band, prob)
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class FieldBands:
         return scales.scales(percentile)
 
     def bands(self, rule: FieldRule, scales: Scales) -> Iterator[Band]:
-        """Bands of labels, background outside of tissue.
+        """Bands of the slide, background outside of tissue.
 
         Raises:
             OutputError: the store cannot be read.
@@ -96,23 +110,30 @@ class FieldBands:
         for y, empty in _empty_bands(self.plan.grid, self.classes):
             parts = self._tissue_parts(y)
             if not parts:
-                yield empty
+                yield Band(empty)
                 continue
-            band, rows = empty.copy(), self._rows(y, halo=1)
+            band, prob = empty.copy(), _no_prob(empty, self.classes)
+            rows = self._rows(y, halo=1)
             for x in parts:
                 part = band[:, x : x + BAND_PX]
-                labels = self._labels(rows, y, x, rule, scales)[: part.shape[0], : part.shape[1]]
+                labels, part_prob = self._part_band(rows, y, x, rule, scales)
                 inside = self._tissue(y, x, part.shape[0], part.shape[1], 1)
-                np.copyto(part, labels, where=inside)
-            yield band
+                np.copyto(part, labels[: part.shape[0], : part.shape[1]], where=inside)
+                cells = prob[:, :, x // CELL_PX : x // CELL_PX + _BAND_CELLS]
+                cells[:] = part_prob[:, : cells.shape[1], : cells.shape[2]]
+            yield Band(band, prob)
 
-    def _labels(
+    def _part_band(
         self, rows: _FieldRows, y: int, x: int, rule: FieldRule, scales: Scales
-    ) -> NDArray[np.uint8]:
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+        """Labels of a part, and its probabilities by cell; both may reach past its right and
+        lower edge."""
         maps, covered = self._part(rows, y, x, halo=1)
-        scores = cell_scores(maps[: len(CAM_NAMES)], maps[len(CAM_NAMES)], scales, rule)
+        prob = maps[len(CAM_NAMES)]
+        scores = cell_scores(maps[: len(CAM_NAMES)], prob, scales, rule)
         scores[:, ~covered] = 0  # without tissue: adds nothing to any class beside it
-        return labels_of(scores)[CELL_PX if y else 0 :, CELL_PX if x else 0 :]
+        above, left = int(y > 0), int(x > 0)
+        return labels_of(scores)[CELL_PX * above :, CELL_PX * left :], prob[:, above:, left:]
 
     def _rows(self, y: int, halo: int) -> _FieldRows:
         """What the fields have of a band, with `halo` cells more above and below."""
@@ -175,7 +196,13 @@ class FieldBands:
         return self.plan.tissue_map.window(*place, width, height)
 
 
-def _empty_bands(grid: TileGrid, background: int) -> Iterator[tuple[int, Band]]:
+def _no_prob(labels: NDArray[np.uint8], classes: int) -> NDArray[np.float16]:
+    """[N, cell rows, cell columns] of a band."""
+    rows, columns = (-(-side // CELL_PX) for side in labels.shape)
+    return np.zeros((classes, rows, columns), np.float16)
+
+
+def _empty_bands(grid: TileGrid, background: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """First row of each band, and a band of background that takes a row's memory; read-only."""
     row = np.full(grid.width_px, background, np.uint8)
     for y in range(0, grid.height_px, BAND_PX):

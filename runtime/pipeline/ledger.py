@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from sshr_deploy.runtime.machine.clock import Stopwatch
-from sshr_deploy.runtime.pipeline.results import Effort
+from sshr_deploy.runtime.results.findings import Effort
 
 Stage = Literal["plan", "read", "infer", "keep", "labels", "write"]
 Cause = Literal["plan", "read", "write"]

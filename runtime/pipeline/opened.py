@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sshr_deploy.errors import InputError, first_line
-from sshr_deploy.runtime.pipeline.file_names import MASK_NAME, PATCH_MASK_NAME, REGIONS_NAME
-from sshr_deploy.runtime.pipeline.results import InputResult, Status, Summary
+from sshr_deploy.runtime.results.file_names import MASK_NAME, PATCH_MASK_NAME, REGIONS_NAME
+from sshr_deploy.runtime.results.findings import InputResult, Status, Summary
 
 
 class Segmentation(NamedTuple):

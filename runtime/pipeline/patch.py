@@ -13,12 +13,12 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages
 from sshr_deploy.runtime.patches import MIN_SIDE_PX, check_rgb, read_image
 from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP, patch_classes
-from sshr_deploy.runtime.pipeline.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
 from sshr_deploy.runtime.pipeline.image_work import Prediction
 from sshr_deploy.runtime.pipeline.images import is_large, model_scale
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
-from sshr_deploy.runtime.pipeline.results import MaskFacts, PatchResult, Tiles
 from sshr_deploy.runtime.pixel_sizes import GivenMpp
+from sshr_deploy.runtime.results.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
+from sshr_deploy.runtime.results.findings import MaskFacts, PatchResult, Tiles
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp, check_mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT

@@ -26,12 +26,12 @@ from sshr_deploy.runtime.pipeline.flow import Flow
 from sshr_deploy.runtime.pipeline.images import predict_images
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.readers import Readers
-from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import PartsProgress, Reporter
-from sshr_deploy.runtime.pipeline.results import InputResult, Kind
 from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.results.findings import InputResult, Kind
+from sshr_deploy.runtime.results.records import RunEffort
 from sshr_deploy.runtime.settings import InferSettings, Mode
 
 _LOOK_AGAIN_S = 2.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.settings import RunOptions
 
 OnTiles = Callable[[Path, int, int], None]

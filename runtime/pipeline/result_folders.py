@@ -12,13 +12,13 @@ from pydantic import Field, TypeAdapter
 
 from sshr_deploy.atomic import output_errors, remove_abandoned, write_json
 from sshr_deploy.errors import OutputError
-from sshr_deploy.runtime.pipeline.file_names import (
+from sshr_deploy.runtime.results.file_names import (
     ERROR_NAME,
     RESULT_NAMES,
     SUMMARY_NAME,
     UNFINISHED_NAME,
 )
-from sshr_deploy.runtime.pipeline.results import PatchSummary, SlideSummary, Summary
+from sshr_deploy.runtime.results.findings import PatchSummary, SlideSummary, Summary
 
 
 class ResultFolders:

@@ -11,12 +11,12 @@ from sshr_deploy.errors import OutputError, SshrDeployError
 from sshr_deploy.runtime.machine.clock import now_utc
 from sshr_deploy.runtime.pipeline.documents import Context, run_record
 from sshr_deploy.runtime.pipeline.processing import Processing, Workforce
-from sshr_deploy.runtime.pipeline.records import RunDocument
 from sshr_deploy.runtime.pipeline.reporting import Reporter, WatcherError
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_folder import write_run
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work
+from sshr_deploy.runtime.results.findings import InputResult
+from sshr_deploy.runtime.results.records import RunDocument
 
 _INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, WatcherError)
 

@@ -23,17 +23,17 @@ from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import stamp_utc
 from sshr_deploy.runtime.pipeline.discovery import Found
-from sshr_deploy.runtime.pipeline.file_names import (
+from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.results.file_names import (
     RECORD_NAME,
     RECORDS_NAME,
     RUN_NAME,
     SUMMARY_NAME,
     TABLE_NAME,
 )
-from sshr_deploy.runtime.pipeline.records import EarlierFailure, RunDocument, RunRecord
-from sshr_deploy.runtime.pipeline.result_folders import read_summary
-from sshr_deploy.runtime.pipeline.results import FileText, InputResult, Kind, Status
-from sshr_deploy.runtime.pipeline.table import (
+from sshr_deploy.runtime.results.findings import FileText, InputResult, Kind, Status
+from sshr_deploy.runtime.results.records import EarlierFailure, RunDocument, RunRecord
+from sshr_deploy.runtime.results.table import (
     FailedRow,
     ResultRow,
     Row,

@@ -8,7 +8,7 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.closing import Closing
 from sshr_deploy.manifest import Manifest
 from sshr_deploy.runtime.contract import Session, SessionInfo
-from sshr_deploy.runtime.pipeline.results import Kind
+from sshr_deploy.runtime.results.findings import Kind
 from sshr_deploy.runtime.settings import Mode
 
 NO_FIELDS = (

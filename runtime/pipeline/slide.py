@@ -14,35 +14,29 @@ from numpy.typing import NDArray
 from sshr_deploy.closing import Closing
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
-from sshr_deploy.runtime.pipeline.documents import Context, slide_classes
-from sshr_deploy.runtime.pipeline.file_names import (
-    MASK_NAME,
-    OVERLAY_NAME,
-    REGIONS_NAME,
-    SLIDE_RESULTS,
-)
+from sshr_deploy.runtime.outputs import Outputs
+from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
-from sshr_deploy.runtime.pipeline.results import (
+from sshr_deploy.runtime.pipeline.slide_files import Written, write_slide_files
+from sshr_deploy.runtime.pipeline.stopping import TimeLimit
+from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
+from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
+from sshr_deploy.runtime.results.file_names import (
+    SLIDE_RESULTS,
+)
+from sshr_deploy.runtime.results.findings import (
     MaskFacts,
-    SlideClass,
     SlideFacts,
     SlideResult,
     StageSeconds,
     Tiles,
 )
-from sshr_deploy.runtime.pipeline.stopping import TimeLimit
-from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
-from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
 from sshr_deploy.runtime.slides import SlideReader, open_slide
 from sshr_deploy.runtime.slides.fit import Fit, slide_fit
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.stain import check_stain
-from sshr_deploy.runtime.writers.bands import LabelCounts, feed
-from sshr_deploy.runtime.writers.geojson import regions_sink
-from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
-from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay
 
 _T = TypeVar("_T")
 
@@ -61,6 +55,7 @@ class SlideWork(Closing):
         folder: Path,
         fingerprint: str,
         profile: Profile,
+        outputs: Outputs,
         units: Units,
         reader: SharedReader,
         store: UnitStore,
@@ -74,11 +69,10 @@ class SlideWork(Closing):
         self.units, self.ledger, self.limit = units, ledger, limit
         self.todo = [unit for unit in units.places if unit not in store]
         """Units that no earlier run computed."""
-        self._folder, self._profile = folder, profile
+        self._folder, self._profile, self._outputs = folder, profile, outputs
         self._reader, self._store = reader, store
         self._facts, self._fit, self._stages = facts, fit, stages
-        self._counts = LabelCounts(background=profile.num_classes)
-        self._regions = 0
+        self._written: Written | None = None
         self._files: dict[str, int] = {}
 
     @property
@@ -116,12 +110,13 @@ class SlideWork(Closing):
         self._reader.close()
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
         self._write(partial(self._check, check_stop))
-        self._files = file_sizes(self._folder, SLIDE_RESULTS)
+        self._files = file_sizes(self._folder, (*SLIDE_RESULTS, *self._outputs.on_request))
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
     def result(self) -> SlideResult:
         """Findings, once it is finished."""
-        plan, classes = self.units.plan, self._classes()
+        plan, written = self.units.plan, self._written
+        assert written is not None
         return SlideResult(
             slide=self._facts,
             mpp=plan.mpp,
@@ -133,9 +128,9 @@ class SlideWork(Closing):
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
             fit=self._fit,
-            tissue_area_mm2=round(sum(c.area_mm2 for c in classes), 9),
-            classes=classes,
-            regions=self._regions,
+            tissue_area_mm2=round(sum(c.area_mm2 for c in written.classes), 9),
+            classes=written.classes,
+            regions=written.regions,
             files=self._files,
             seconds=self._seconds(),
             effort=self.ledger.effort(),
@@ -165,45 +160,14 @@ class SlideWork(Closing):
         }
 
     def _write(self, check_stop: Callable[[], None]) -> None:
-        plan, profile, folder = self.units.plan, self._profile, self._folder
-        grid = plan.grid
-        size_px = grid.width_px, grid.height_px
-        picked = LabelPicker(size_px, plan.thumbnail.shape[:2])
-        with (
-            regions_sink(
-                folder / REGIONS_NAME,
-                size_px,
-                profile=profile,
-                l0_px_per_mask_px=grid.l0_px_per_px,
-            ) as regions,
-            ome_tiff_sink(
-                folder / MASK_NAME,
-                size_px,
-                profile=profile,
-                mask_mpp_um=grid.mpp_um,
-                name=self.path.name,
-            ) as mask,
-        ):
-            bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
-            feed(bands, [self._counts, picked, regions, mask])
-        self._regions = regions.count
-        write_overlay(
-            folder / OVERLAY_NAME,
-            plan.thumbnail,
-            picked.labels,
-            profile=profile,
-            shares={c.name: c.share for c in self._classes()},
-            title=self.path.name,
-            thumbnail_mpp_um=plan.thumbnail_mpp_um,
+        bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
+        self._written = write_slide_files(
+            self._folder, self.path, self.units.plan, bands, self._profile, self._outputs
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:
         check_stop()
         self.limit.check()
-
-    def _classes(self) -> tuple[SlideClass, ...]:
-        counts: list[int] = self._counts.counts.tolist()
-        return slide_classes(self._profile, counts, self.units.plan.grid.mpp_um)
 
     def _checked(self, bands: Iterator[_T], check_stop: Callable[[], None]) -> Iterator[_T]:
         while True:
@@ -264,7 +228,19 @@ def begin_slide(
         undo.pop_all()
     limit.pause()
     return SlideWork(
-        path, folder, fingerprint, profile, units, shared, store, facts, fit, stages, ledger, limit
+        path,
+        folder,
+        fingerprint,
+        profile,
+        context.settings.outputs,
+        units,
+        shared,
+        store,
+        facts,
+        fit,
+        stages,
+        ledger,
+        limit,
     )
 
 

@@ -24,6 +24,7 @@ def terms_of(manifest: Manifest, manifest_sha256: str, settings: InferSettings) 
     settled = {k: v for k, v in asdict(settings).items() if k not in _OWN_SETTINGS}
     if settings.mpp_table is not None:
         del settled["mpp_table"]["path"]  # each machine may have a copy
+    settled |= settled.pop("outputs")
     settled["mode"] = settings.mode or default_mode(manifest)
     terms = {"model": manifest_sha256, "sshr_deploy": __version__, **settled}
     as_read: Terms = json.loads(json.dumps(terms, default=str))

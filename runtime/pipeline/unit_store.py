@@ -30,7 +30,7 @@ from sshr_deploy.atomic import partial_name
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.machine.clock import Stopwatch
-from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
 
 Unit = tuple[int, ...]
 """A tile by its row and column, a field by those and its rows and columns of blocks."""

@@ -13,12 +13,13 @@ from sshr_deploy.geometry import BLOCK_CELLS, BLOCK_PX, PATCH_PX
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch, MaskBatch
 from sshr_deploy.runtime.field_labels import field_rule, stacked_cams, to_halves
-from sshr_deploy.runtime.pipeline.label_bands import Band, FieldBands, tile_bands
+from sshr_deploy.runtime.pipeline.label_bands import FieldBands, tile_bands, tile_record
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.slides import SlideReader
 from sshr_deploy.runtime.slides.fields import Field
 from sshr_deploy.runtime.slides.grid import Tile
 from sshr_deploy.runtime.slides.plan import FieldPlan, SlidePlan, SlideSurvey, read_field, read_tile
+from sshr_deploy.runtime.writers.bands import Band
 
 Output = CamBatch | MaskBatch
 CheckStop = Callable[[], None]
@@ -79,7 +80,7 @@ class Units(Protocol):
         ...
 
     def bands(self, store: UnitStore, check_stop: CheckStop = lambda: None) -> Iterator[Band]:
-        """Labels of the slide from the records of all units.
+        """Labels and probabilities of the slide from the records of all units.
 
         `check_stop` is called where a band takes long to come; what it raises ends it.
 
@@ -100,8 +101,8 @@ class TileUnits:
         self.total = plan.grid.rows * plan.grid.columns
         self._tiles: dict[Unit, Tile] = {(t.t_row, t.t_column): t for t in plan.tissue}
         self.places = list(self._tiles)
-        self._background, self._profile = profile.num_classes, profile
-        self.kept_bytes = PATCH_PX**2 * len(self.places)
+        self._profile = profile
+        self.kept_bytes = (PATCH_PX + 1) * PATCH_PX * len(self.places)
 
     def input_px(self, unit: Unit) -> int:  # noqa: ARG002
         """See `Units.input_px`."""
@@ -120,12 +121,11 @@ class TileUnits:
     def record(self, output: Output, index: int) -> NDArray[np.generic]:
         """See `Units.record`."""
         assert isinstance(output, MaskBatch)
-        labels: NDArray[np.uint8] = output.labels[index]
-        return labels
+        return tile_record(output.labels[index], output.prob[index])
 
     def bands(self, store: UnitStore, check_stop: CheckStop = lambda: None) -> Iterator[Band]:  # noqa: ARG002
         """See `Units.bands`."""
-        return tile_bands(self.plan, store, self._background)
+        return tile_bands(self.plan, store, self._profile.num_classes)
 
 
 class FieldUnits:

@@ -14,7 +14,7 @@ from sshr_deploy.runtime.machine.clock import iso_utc, now_utc
 from sshr_deploy.runtime.operation.ended import emit_ended, failure_of
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.result_folders import ResultFolders
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.watch.arrivals import AFRESH, changes_of
 from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State
 from sshr_deploy.runtime.watch.scanning import Files, files_of

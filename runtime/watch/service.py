@@ -23,8 +23,8 @@ from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.processing import Workforce
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.watch.arrivals import Arrivals
 from sshr_deploy.runtime.watch.order import Order
 from sshr_deploy.runtime.watch.outcomes import Outcomes

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sshr_deploy.atomic import output_errors, write_csv
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.pipeline.file_names import SUMMARY_NAME, TABLE_NAME
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
-from sshr_deploy.runtime.pipeline.table import FailedRow, ResultRow, csv_rows, sorted_rows
+from sshr_deploy.runtime.results.file_names import SUMMARY_NAME, TABLE_NAME
+from sshr_deploy.runtime.results.table import FailedRow, ResultRow, csv_rows, sorted_rows
 from sshr_deploy.runtime.watch.queue import QueuedSlide
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 BAND_PX = 512
 """Rows of a band, the height of a tile of the mask's file; the last band may have fewer."""
+
+
+class Band(NamedTuple):
+    """The next rows of a slide: their labels, and the probabilities behind them; N classes."""
+
+    labels: NDArray[np.uint8]  # [rows, width_px]: 0 to N-1, N background
+    prob: NDArray[np.float16] | None = None
+    """[N, rows / 8, width_px / 8], rounded up: of each class at each cell of 8 x 8 px, 0 where the
+    network saw nothing. None where it saw nothing in all of the band."""
 
 
 class BandSink(Protocol):
@@ -23,17 +32,28 @@ class BandSink(Protocol):
         """
 
 
-def feed(bands: Iterable[NDArray[np.uint8]], sinks: Sequence[BandSink]) -> None:
-    """Hand each band, uint8 [rows, width_px], to every sink."""
-    for labels in bands:
+class ProbSink(Protocol):
+    """Takes the bands of a mask with their probabilities as they come."""
+
+    def put(self, labels: NDArray[np.uint8], prob: NDArray[np.float16] | None) -> None:
+        """Take the next rows; see `Band`. They are only read, and not kept."""
+
+
+def feed(
+    bands: Iterable[Band], sinks: Sequence[BandSink], prob_sinks: Sequence[ProbSink] = ()
+) -> None:
+    """Hand each band to every sink."""
+    for labels, prob in bands:
         for sink in sinks:
             sink.put(labels)
+        for prob_sink in prob_sinks:
+            prob_sink.put(labels, prob)
 
 
-def bands_of(mask: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+def bands_of(mask: NDArray[np.uint8]) -> Iterator[Band]:
     """Bands of a mask [H, W] that is there as a whole; views."""
     for y in range(0, mask.shape[0], BAND_PX):
-        yield mask[y : y + BAND_PX]
+        yield Band(mask[y : y + BAND_PX])
 
 
 def tissue_columns(labels: NDArray[np.uint8], background: int) -> slice:

@@ -152,8 +152,8 @@ def write_geojson(
     """Write the regions of a whole mask, uint8 [H, W]; returns their number. See `regions_sink`."""
     size_px = mask.shape[1], mask.shape[0]
     with regions_sink(path, size_px, profile=profile, l0_px_per_mask_px=l0_px_per_mask_px) as sink:
-        for labels in bands_of(mask):
-            sink.put(labels)
+        for band in bands_of(mask):
+            sink.put(band.labels)
     return sink.count
 
 

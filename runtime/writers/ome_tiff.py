@@ -139,8 +139,8 @@ def write_ome_tiff(
     """Write a whole mask, uint8 [H, W]; see `ome_tiff_sink`."""
     size_px = mask.shape[1], mask.shape[0]
     with ome_tiff_sink(path, size_px, profile=profile, mask_mpp_um=mask_mpp_um, name=name) as sink:
-        for labels in bands_of(mask):
-            sink.put(labels)
+        for band in bands_of(mask):
+            sink.put(band.labels)
 
 
 class _TileStore:

@@ -29,8 +29,8 @@ from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.reporting import Reporter
-    from sshr_deploy.runtime.pipeline.results import InputResult, Status
     from sshr_deploy.runtime.pipeline.run import RunResult
+    from sshr_deploy.runtime.results.findings import InputResult, Status
     from sshr_deploy.runtime.slides.fit import Verdict
 
 _PLAIN_EVERY_S = 10.0

@@ -43,8 +43,17 @@ from sshr_deploy.cli.options import (
     ThreadsOption,
     TissueOption,
 )
+from sshr_deploy.cli.output_options import (
+    ClassesOption,
+    DicomSegOption,
+    MinRegionOption,
+    OmeZarrOption,
+    ProbabilitiesOption,
+    SimplifyOption,
+)
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.engines.kinds import AUTO
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pixel_sizes import read_mpp_table
 from sshr_deploy.runtime.settings import InferSettings, OpenOptions, TissueChoice
 from sshr_deploy.runtime.watch.order import Order
@@ -115,6 +124,12 @@ def watch(
     no_build: NoBuildOption = False,
     allow_unqualified: AllowUnqualifiedOption = False,
     max_slide_minutes: MaxSlideMinutesOption = None,
+    simplify_um: SimplifyOption = Outputs.simplify_um,
+    min_region_um2: MinRegionOption = Outputs.min_region_um2,
+    classes: ClassesOption = None,
+    dicom_seg: DicomSegOption = False,
+    ome_zarr: OmeZarrOption = False,
+    probabilities: ProbabilitiesOption = False,
     ray: RayOption = None,
     ray_cores: RayCoresOption = None,
     log_json: LogJsonOption = None,
@@ -148,6 +163,9 @@ def watch(
         exclude=tuple(exclude or ()),
         max_slide_minutes=max_slide_minutes,
         mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
+        outputs=Outputs(
+            simplify_um, min_region_um2, tuple(classes or ()), dicom_seg, ome_zarr, probabilities
+        ),
     )
     options = OpenOptions(precision, batch, not no_build, allow_unqualified)
     spec = RunSpec(model, settings, engine, options, threads)

@@ -24,7 +24,7 @@ from sshr_deploy.runtime.operation.events import Code, Event
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.contract import SessionInfo
-    from sshr_deploy.runtime.pipeline.results import InputResult
+    from sshr_deploy.runtime.results.findings import InputResult
     from sshr_deploy.runtime.watch.queue import Queue, State
     from sshr_deploy.runtime.watch.scanning import WatchedFolder
 

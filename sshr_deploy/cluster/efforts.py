@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sshr_deploy.errors import counted
 from sshr_deploy.runtime.pipeline.ledger import Ledger
-from sshr_deploy.runtime.pipeline.records import RunEffort
+from sshr_deploy.runtime.results.records import RunEffort
 
 
 def merged(efforts: Iterable[RunEffort | None]) -> RunEffort | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.contract import SessionInfo
 from sshr_deploy.runtime.pipeline.documents import Wording
-from sshr_deploy.runtime.pipeline.records import RunEffort
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.results.findings import InputResult
+from sshr_deploy.runtime.results.records import RunEffort
 from sshr_deploy.runtime.settings import InferSettings
 
 

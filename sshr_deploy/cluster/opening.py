@@ -20,13 +20,13 @@ from sshr_deploy.runtime.operation.events import Events
 from sshr_deploy.runtime.pipeline.documents import Context, Wording
 from sshr_deploy.runtime.pipeline.processing import Workforce
 from sshr_deploy.runtime.pipeline.reporting import Reporter
-from sshr_deploy.runtime.pipeline.results import Kind
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.run_lock import RunLock
 from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.spec import RunSpec
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.work import Work
+from sshr_deploy.runtime.results.findings import Kind
 from sshr_deploy.runtime.settings import InferSettings, Mode
 from sshr_deploy.version import __version__
 

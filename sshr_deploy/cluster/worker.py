@@ -40,10 +40,10 @@ from sshr_deploy.errors import SessionError, SshrDeployError, UsageError, first_
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.processing import Processing
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_lock import RunLock, run_lock
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.terms import terms_of
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.version import __version__
 
 _REPORT_S = 2.0

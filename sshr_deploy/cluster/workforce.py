@@ -46,10 +46,10 @@ from sshr_deploy.runtime.machine.clock import Stopwatch
 from sshr_deploy.runtime.operation.events import Code, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.feed import Take
-from sshr_deploy.runtime.pipeline.records import RunEffort
 from sshr_deploy.runtime.pipeline.reporting import Reporter
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.results.findings import InputResult
+from sshr_deploy.runtime.results.records import RunEffort
 
 MOST_LOSSES = 3
 """Lost workers after which an input fails that all of them had; and times that a worker may be lost

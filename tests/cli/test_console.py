@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sshr_deploy.cli.console import BarReporter, PlainReporter, _DoneColumn, _progress
-from sshr_deploy.runtime.pipeline.results import InputResult, SlideSummary, Tiles
+from sshr_deploy.runtime.results.findings import InputResult, SlideSummary, Tiles
 from sshr_deploy.runtime.slides.fit import Fit
 
 A, B = Path("a.svs"), Path("deep/b.svs")

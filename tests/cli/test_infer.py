@@ -14,10 +14,10 @@ from sshr_deploy.cli import app
 from sshr_deploy.cli.console import print_results
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.errors import DatasetError, UsageError
-from sshr_deploy.runtime.pipeline.records import ResultsTable, RunDocument
-from sshr_deploy.runtime.pipeline.results import InputResult, PatchClass, PatchSummary
 from sshr_deploy.runtime.pipeline.run import RunResult
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
+from sshr_deploy.runtime.results.findings import InputResult, PatchClass, PatchSummary
+from sshr_deploy.runtime.results.records import ResultsTable, RunDocument
 from tests.runtime.running import patch_folder
 
 

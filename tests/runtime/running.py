@@ -12,11 +12,11 @@ import openslide
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.pipeline.documents import Context
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run import Run, RunResult
 from sshr_deploy.runtime.pipeline.sessions import Sessions
 from sshr_deploy.runtime.pipeline.terms import terms_of
 from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.settings import InferSettings, Mode
 
 

@@ -18,7 +18,7 @@ from sshr_deploy.runtime.operation.ended import failure_of
 from sshr_deploy.runtime.operation.events import Code, Event, Events
 from sshr_deploy.runtime.operation.health import Health
 from sshr_deploy.runtime.operation.reporting import EventReporter, TakeoverReporter, started
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 from tests.runtime.running import Recorder, Runner
 
 INFO = SessionInfo("onnx-cpu", "fp32", "a CPU", "onnxruntime 1.32.0")

@@ -16,7 +16,7 @@ from sshr_deploy.runtime.pipeline.discovery import (
     left_out_line,
     search,
 )
-from sshr_deploy.runtime.pipeline.results import InputResult
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.slides import companions
 from tests.runtime.slides.synthetic import smooth_noise, unblocked, write_dicom
 

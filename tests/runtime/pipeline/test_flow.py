@@ -15,13 +15,12 @@ import pytest
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
-from sshr_deploy.runtime.pipeline import endings
-from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.pipeline import endings, slide_files
 from sshr_deploy.runtime.pipeline.result_folders import write_summary
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
+from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.writers.overlay import write_overlay
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, read_summary
@@ -222,7 +221,7 @@ def test_what_cannot_be_kept_or_written_is_told(
 
     with monkeypatch.context() as patched:
         patched.setattr(UnitStore, "put", full)
-        patched.setattr(slide_job, "write_overlay", no_overlay)
+        patched.setattr(slide_files, "write_overlay", no_overlay)
         patched.setattr(endings, "write_summary", no_summary)
         result = Runner(bundle, Session())(source, out, batch=1)
     stops = error is OutputError

@@ -24,6 +24,7 @@ from sshr_deploy.runtime.pipeline.units import FieldUnits, TileUnits
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides.fields import Field
 from sshr_deploy.runtime.slides.plan import SlideSurvey, plan_fields, plan_tiles, survey_slide
+from sshr_deploy.runtime.writers.bands import Band
 from tests.runtime.colour_images import ColourSession, colour_cams
 from tests.runtime.slides.synthetic import ArrayReader
 from tests.runtime.small_slides import small_picture
@@ -46,8 +47,10 @@ def tissue_of(survey: SlideSurvey) -> NDArray[np.bool_]:
     return survey.tissue_map.window(0, 0, size[0] * x_scale, size[1] * y_scale, *size)
 
 
-def at_once(picture: NDArray[np.uint8], survey: SlideSurvey, profile: Profile) -> NDArray[np.uint8]:
-    """The labels of one giant field over the slide."""
+def at_once(
+    picture: NDArray[np.uint8], survey: SlideSurvey, profile: Profile
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Labels, and probabilities by cell, of one giant field over the slide."""
     height, width = picture.shape[:2]
     padded = np.full((-(-height // 8) * 8, -(-width // 8) * 8, 3), 255, np.uint8)
     padded[:height, :width] = picture
@@ -62,7 +65,16 @@ def at_once(picture: NDArray[np.uint8], survey: SlideSurvey, profile: Profile) -
     rule = field_rule(profile)
     scores = cell_scores(cams, prob, scales.scales(rule.percentile), rule)
     labels = labels_of(scores)[:height, :width]
-    return np.where(tissue, labels, np.uint8(profile.num_classes))
+    return np.where(tissue, labels, np.uint8(profile.num_classes)), prob.astype(np.float16)
+
+
+def whole_prob(bands: list[Band], classes: int) -> NDArray[np.float16]:
+    """[N, cell rows, cell columns] of a slide, 0 where a band says nothing."""
+    parts = []
+    for labels, prob in bands:
+        rows, columns = (-(-side // 8) for side in labels.shape)
+        parts.append(np.zeros((classes, rows, columns), np.float16) if prob is None else prob)
+    return np.concatenate(parts, axis=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -85,9 +97,14 @@ def test_fields_give_the_labels_of_one_giant_field(
         for unit in reversed(units.places):
             store.put({unit: units.record(session.infer(units.read(reader, unit)[None]), 0)})
         bands = list(units.bands(store))
-    assert all(band.shape == (512, size[1]) for band in bands[:-1])
-    expected = at_once(picture, survey, profile)
-    assert np.array_equal(np.concatenate(bands), expected)
+    assert all(band.labels.shape == (512, size[1]) for band in bands[:-1])
+    expected, prob = at_once(picture, survey, profile)
+    assert np.array_equal(np.concatenate([band.labels for band in bands]), expected)
+    found = whole_prob(bands, profile.num_classes)
+    seen = found.any(axis=0)
+    assert np.array_equal(found[:, seen], prob[:, seen])
+    inside = expected < profile.num_classes
+    assert seen.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]][inside].all()
     if any_side and size == (1030, 1290) and tissue is TissueChoice.AUTO:
         assert len({field[2:] for field in units.places}) > 2, "trimmed"
     if tissue is TissueChoice.AUTO and min(size) >= 512:
@@ -103,16 +120,23 @@ def test_tiles_land_in_their_places_and_the_rest_is_background(
     units = TileUnits(plan, profile)
     rng = np.random.default_rng(0)
     expected = np.full(size, profile.num_classes, np.uint8)
+    cells = profile.num_classes, *(-(-side // 8) for side in size)
+    expected_prob = np.zeros(cells, np.float16)
     with UnitStore(tmp_path, units.record_type, "") as store:
         for tile in reversed(plan.tissue):
             labels = rng.integers(0, profile.num_classes, (1, 224, 224), np.uint8)
-            output = MaskBatch(labels, np.zeros((1, 3), np.float32))
-            store.put({(tile.t_row, tile.t_column): units.record(output, 0)})
             y, x = tile.t_row * 224, tile.t_column * 224
+            prob = rng.random((1, profile.num_classes), np.float32)
+            output = MaskBatch(labels, prob)
+            rows, columns = np.s_[y // 8 : y // 8 + 28], np.s_[x // 8 : x // 8 + 28]
+            expected_prob[:, rows, columns] = prob[0, :, None, None]
+            store.put({(tile.t_row, tile.t_column): units.record(output, 0)})
             part = expected[y : y + 224, x : x + 224]
             inside = plan.tissue[tile].mask()[: part.shape[0], : part.shape[1]]
             part[inside] = labels[0, : part.shape[0], : part.shape[1]][inside]
-        assert np.array_equal(np.concatenate(list(units.bands(store))), expected)
+        bands = list(units.bands(store))
+    assert np.array_equal(np.concatenate([band.labels for band in bands]), expected)
+    assert np.array_equal(whole_prob(bands, profile.num_classes), expected_prob)
     reader.close()
 
 

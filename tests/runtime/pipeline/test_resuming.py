@@ -22,13 +22,13 @@ from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.run import Run
 from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, context_of, read_summary
 from tests.runtime.small_slides import small_slide

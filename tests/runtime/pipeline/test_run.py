@@ -23,8 +23,8 @@ from sshr_deploy.errors import InputError, SessionError, UsageError
 from sshr_deploy.runtime.masks import reference_mask
 from sshr_deploy.runtime.patches import resize_to_patch
 from sshr_deploy.runtime.pipeline import slide as slide_job
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.settings import TissueChoice
 from tests.runtime.running import Recorder, Runner, patch_folder, read_summary
 

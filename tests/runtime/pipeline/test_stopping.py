@@ -17,13 +17,13 @@ from sshr_deploy.errors import SlowSlideError, UsageError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.pipeline import slide as slide_job
 from sshr_deploy.runtime.pipeline import stopping
-from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.run import Run, RunResult
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
+from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.settings import InferSettings
 from tests.cli.command import signals_kept
 from tests.runtime.pipeline.flow_parts import FIELDS, WAIT_S, Session, slides

@@ -10,8 +10,8 @@ import pytest
 
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.pipeline import unit_store as module
-from sshr_deploy.runtime.pipeline.file_names import UNFINISHED_NAME
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
+from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
 
 SHAPES = [(6, 4, 5), (6, 4, 5), (6, 2, 1)]
 RECORDS = {

@@ -25,8 +25,8 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.operation.events import Code, Event, Events
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.feed import Take
-from sshr_deploy.runtime.pipeline.results import InputResult
 from sshr_deploy.runtime.pipeline.stopping import StopRequest
+from sshr_deploy.runtime.results.findings import InputResult
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.watch import outcomes, scanning, service
 from sshr_deploy.runtime.watch.arrivals import Arrivals

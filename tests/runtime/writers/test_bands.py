@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import load_profile
-from sshr_deploy.runtime.writers.bands import LabelCounts, bands_of, feed, tissue_columns
+from sshr_deploy.runtime.writers.bands import Band, LabelCounts, bands_of, feed, tissue_columns
 from sshr_deploy.runtime.writers.geojson import regions_sink, write_geojson
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
 from sshr_deploy.runtime.writers.overlay import LabelPicker
@@ -59,7 +59,7 @@ def test_an_error_between_bands_leaves_nothing(tmp_path: Path, error: BaseExcept
             tmp_path / "r.geojson", (700, 1100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
         ) as regions,
     ):
-        feed([rows], [tiff, regions])
+        feed([Band(rows)], [tiff, regions])
         raise error
     assert list(tmp_path.iterdir()) == []
 
@@ -79,7 +79,7 @@ def test_a_sink_that_cannot_write_names_its_own_file(tmp_path: Path) -> None:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, regions._file.fileno())
         os.close(full)
-        feed([noise], [regions, tiff])
+        feed([Band(noise)], [regions, tiff])
 
 
 def test_rows_without_tissue_may_be_one_row(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_rows_without_tissue_may_be_one_row(tmp_path: Path) -> None:
     with regions_sink(
         tmp_path / "r.geojson", (700, 5100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
     ) as regions:
-        feed([blank, *bands_of(mask), blank], [regions, counts])
+        feed([Band(blank), *bands_of(mask), Band(blank)], [regions, counts])
     write_geojson(
         tmp_path / "whole.geojson",
         np.concatenate([blank, mask, blank]),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sshr_deploy.runtime.pipeline.results import (
+from sshr_deploy.runtime.results.findings import (
     Count,
     Document,
     Effort,

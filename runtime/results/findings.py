@@ -117,6 +117,16 @@ class Effort(Document):
     """What most of the engine's time went to: its own work, or waiting."""
 
 
+class SlideWarning(Document):
+    """Reason to look at a slide before its result is used."""
+
+    code: Literal["stain", "unlike", "focus", "one-class", "border"]
+    """stain: hardly stained, or not by H&E; unlike: far from what the network knows; focus: much of
+    it is out of focus; one-class: all of it is of one class; border: tissue is cut off."""
+    text: str
+    """A sentence for people."""
+
+
 class SlideResult(Document):
     """Findings on one slide."""
 
@@ -130,6 +140,8 @@ class SlideResult(Document):
     fit: Fit | None = None
     """How its tissue looks beside what the network knows; null where the bundle does not say what
     that is, or there is no tissue."""
+    warnings: tuple[SlideWarning, ...] = ()
+    """Reasons to look at it."""
     tissue_area_mm2: float
     """All classes together."""
     classes: tuple[SlideClass, ...]

@@ -1,6 +1,6 @@
 """JSON Schemas of the documents that a run writes, for the programs that read them.
 
-The files are made from the types: `python -m sshr_deploy.runtime.pipeline.schemas` writes them.
+The files are made from the types: `python -m sshr_deploy.runtime.results.schemas` writes them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sshr_deploy.runtime.pipeline.records import RunDocument, RunRecord
-from sshr_deploy.runtime.pipeline.results import PatchSummary, SlideSummary
+from sshr_deploy.runtime.results.findings import PatchSummary, SlideSummary
+from sshr_deploy.runtime.results.records import RunDocument, RunRecord
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES: dict[str, TypeAdapter[Any]] = {

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 
+from sshr_deploy.runtime.outputs import ON_REQUEST
+
 MASK_NAME = "mask.ome.tif"
 PATCH_MASK_NAME = "mask.png"
 OVERLAY_NAME = "overlay.png"
+OVERLAY_2X_NAME = "overlay@2x.png"
+THUMBNAIL_NAME = "thumbnail.jpg"
 REGIONS_NAME = "regions.geojson"
 SUMMARY_NAME = "summary.json"
 ERROR_NAME = "error.txt"
+REPORT_NAME = "report.html"
+"""Of one input in its folder, and of all in the folder of the results."""
 
 SLIDE_RESULTS = (MASK_NAME, OVERLAY_NAME, REGIONS_NAME)
 PATCH_RESULTS = (PATCH_MASK_NAME, OVERLAY_NAME)
-RESULT_NAMES = (*SLIDE_RESULTS, PATCH_MASK_NAME, SUMMARY_NAME, ERROR_NAME)
+RESULT_NAMES = (*SLIDE_RESULTS, *ON_REQUEST, PATCH_MASK_NAME, SUMMARY_NAME, ERROR_NAME)
 """All of them."""
 
 UNFINISHED_NAME = ".unfinished"

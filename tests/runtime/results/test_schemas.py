@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sshr_deploy.runtime.pipeline.schemas import NAMES, make_schema, schema_path
+from sshr_deploy.runtime.results.schemas import NAMES, make_schema, schema_path
 from tests.runtime.running import Runner, patch_folder, read_summary
 
 
@@ -37,7 +37,7 @@ def out(infer: Runner, demo_slide: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_files_are_what_the_types_say(name: str) -> None:
-    """If not: `python -m sshr_deploy.runtime.pipeline.schemas`."""
+    """If not: `python -m sshr_deploy.runtime.results.schemas`."""
     assert read_schema(name) == make_schema(name)
     jsonschema.Draft202012Validator.check_schema(read_schema(name))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.pipeline.records import FailedInput, ResultsTable, TableInput
-from sshr_deploy.runtime.pipeline.results import Kind, SlideSummary, StageSeconds, Summary
+from sshr_deploy.runtime.results.findings import Kind, SlideSummary, StageSeconds, Summary
+from sshr_deploy.runtime.results.records import FailedInput, ResultsTable, TableInput
 from sshr_deploy.runtime.slides import Mpp
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
-from sshr_deploy.runtime.pipeline.results import OtherSummary, PatchSummary
 from sshr_deploy.runtime.pipeline.spec import RunSpec
+from sshr_deploy.runtime.results.findings import OtherSummary, PatchSummary
 from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions
 from tests.runtime.running import Runner, patch_folder
 

@@ -1,0 +1,78 @@
+"""What a run writes of each slide: the form of its regions, and files beside the usual ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from sshr_deploy.errors import UsageError
+
+DICOM_SEG_NAME = "segmentation.dcm"
+OME_ZARR_NAME = "mask.ome.zarr"
+PROBABILITIES_NAME = "probabilities.tif"
+ON_REQUEST = (DICOM_SEG_NAME, OME_ZARR_NAME, PROBABILITIES_NAME)
+"""Files, and one folder, that are written where they are asked for."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Settings of the result files of slides."""
+
+    simplify_um: float = 1.0
+    """Outlines in regions.geojson may lie so far from the edges of the mask's pixels; 0 follows
+    the edges exactly."""
+    min_region_um2: float = 0.0
+    """Smaller regions are left out of regions.geojson, and stay in the mask."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in regions.geojson; all of them where there is none."""
+    dicom_seg: bool = False
+    """Write segmentation.dcm, a DICOM Segmentation."""
+    ome_zarr: bool = False
+    """Write mask.ome.zarr, the mask as OME-Zarr labels."""
+    probabilities: bool = False
+    """Write probabilities.tif, a pyramid of the classes' probabilities."""
+
+    def __post_init__(self) -> None:
+        for setting in ("simplify_um", "min_region_um2"):
+            value = getattr(self, setting)
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"`{setting}` is {value:g}; give a number from 0 on")
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Names of the files that are asked for."""
+        asked = (self.dicom_seg, self.ome_zarr, self.probabilities)
+        return tuple(name for name, wanted in zip(ON_REQUEST, asked, strict=True) if wanted)
+
+    @property
+    def regions_key(self) -> str:
+        """All that decides the regions of a mask."""
+        names = ", ".join(self.classes) or "all classes"
+        return f"simplified by {self.simplify_um:g} um, from {self.min_region_um2:g} um2, {names}"
+
+    def are_in(self, files: Collection[str]) -> bool:
+        """Whether a result with these files has all that is asked for."""
+        return set(self.on_request) <= set(files)
+
+    def check_classes(self, known: Iterable[str]) -> None:
+        """Raise UsageError for a class that the model does not have."""
+        names = tuple(known)
+        for name in self.classes:
+            if name not in names:
+                raise UsageError(
+                    f"`classes` names {name!r}, which the model does not have; "
+                    f"it has {', '.join(names)}"
+                )
+
+
+def class_names(value: object) -> tuple[str, ...]:
+    """Names as a user gives them, one or several.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"`classes` is {value!r}; give a list of class names")
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""Pages for people: `report.html` of a run and of each input."""

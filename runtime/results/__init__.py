@@ -1,0 +1,1 @@
+"""Types of what is found in an input and said of a run, the table of a folder, names of files."""

@@ -1,0 +1,58 @@
+"""Options of `infer` and `watch` for the result files of slides."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+SimplifyOption = Annotated[
+    float,
+    typer.Option(
+        "--simplify-um",
+        metavar="UM",
+        min=0,
+        help="Outlines in regions.geojson may lie so many um from the edges of the mask's pixels; "
+        "0 follows every pixel.",
+    ),
+]
+MinRegionOption = Annotated[
+    float,
+    typer.Option(
+        "--min-region-um2",
+        metavar="UM2",
+        min=0,
+        help="Leave smaller regions, in square um, out of regions.geojson; the mask has them.",
+    ),
+]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes",
+        metavar="NAME",
+        help="Take only regions of this class into regions.geojson; may be given several times.",
+        show_default="all",
+    ),
+]
+DicomSegOption = Annotated[
+    bool,
+    typer.Option(
+        "--dicom-seg",
+        help="Write segmentation.dcm too, a DICOM Segmentation; needs the extra [dicom].",
+    ),
+]
+OmeZarrOption = Annotated[
+    bool,
+    typer.Option(
+        "--ome-zarr",
+        help="Write mask.ome.zarr too, the mask as OME-Zarr labels; needs the extra [zarr].",
+    ),
+]
+ProbabilitiesOption = Annotated[
+    bool,
+    typer.Option(
+        "--probabilities",
+        help="Write probabilities.tif too: the probability of each class, float16, a pixel for "
+        "each 8 x 8 of the mask.",
+    ),
+]
