@@ -10,6 +10,7 @@ from pathlib import Path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
+from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
 from sshr_deploy.runtime.results.file_names import MASK_NAME, OVERLAY_NAME, REGIONS_NAME
 from sshr_deploy.runtime.results.findings import SlideClass
 from sshr_deploy.runtime.slides.plan import SlideSurvey
@@ -33,7 +34,7 @@ def write_slide_files(
     plan: SlideSurvey,
     bands: Iterable[Band],
     profile: Profile,
-    outputs: Outputs,  # noqa: ARG001
+    outputs: Outputs,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
@@ -62,7 +63,8 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        feed(bands, [counts, picked, regions, mask])
+        requested = requested_sinks(stack, folder, slide, grid, profile, outputs)
+        feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(
         folder / OVERLAY_NAME,
