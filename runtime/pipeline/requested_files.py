@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.outputs import PROBABILITIES_NAME, Outputs
+from sshr_deploy.runtime.outputs import DICOM_SEG_NAME, PROBABILITIES_NAME, Outputs
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.writers.bands import ProbSink
+from sshr_deploy.runtime.writers.dicom_seg import dicom_seg_sink
 from sshr_deploy.runtime.writers.probabilities import probability_sink
 
 
@@ -16,17 +17,31 @@ def requested_sinks(
     stack: ExitStack,
     folder: Path,
     slide: Path,
+    fingerprint: str,
     grid: TileGrid,
     profile: Profile,
     outputs: Outputs,
 ) -> list[ProbSink]:
-    """Sinks of these files, which `stack` finishes once they have all bands.
+    """Sinks of these files, which take all bands of the mask.
+
+    Args:
+        stack: finishes the files where it ends well.
+        folder: of the results.
+        slide: its file.
+        fingerprint: of the slide, see `fingerprint_of`.
+        grid: of the mask.
+        profile: class names and colours.
+        outputs: tells which.
 
     Raises:
         OutputError: one of them cannot be written.
+        InputError: the slide's file is gone or says wrong things, or its mask is too large for one.
     """
     size_px = grid.width_px, grid.height_px
     sinks: list[ProbSink] = []
+    if outputs.dicom_seg:
+        seg = dicom_seg_sink(folder / DICOM_SEG_NAME, slide, fingerprint, grid, profile)
+        sinks.append(stack.enter_context(seg))
     if outputs.probabilities:
         sinks.append(
             stack.enter_context(

@@ -104,6 +104,7 @@ class SlideWork(Closing):
 
         Raises:
             OutputError: a result cannot be written.
+            InputError: one that is asked for cannot be made of this slide.
             SlowSlideError: it takes too long.
         """
         self.limit.go_on()
@@ -162,7 +163,13 @@ class SlideWork(Closing):
     def _write(self, check_stop: Callable[[], None]) -> None:
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._folder, self.path, self.units.plan, bands, self._profile, self._outputs
+            self._folder,
+            self.path,
+            self.fingerprint,
+            self.units.plan,
+            bands,
+            self._profile,
+            self._outputs,
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:

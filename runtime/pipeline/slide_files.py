@@ -31,6 +31,7 @@ class Written:
 def write_slide_files(
     folder: Path,
     slide: Path,
+    fingerprint: str,
     plan: SlideSurvey,
     bands: Iterable[Band],
     profile: Profile,
@@ -40,6 +41,7 @@ def write_slide_files(
 
     Raises:
         OutputError: one of them cannot be written.
+        InputError: one that is asked for cannot be made of this slide.
     """
     grid = plan.grid
     size_px = grid.width_px, grid.height_px
@@ -63,7 +65,7 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        requested = requested_sinks(stack, folder, slide, grid, profile, outputs)
+        requested = requested_sinks(stack, folder, slide, fingerprint, grid, profile, outputs)
         feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(

@@ -38,7 +38,7 @@ DicomSegOption = Annotated[
     bool,
     typer.Option(
         "--dicom-seg",
-        help="Write segmentation.dcm too, a DICOM Segmentation; needs the extra [dicom].",
+        help="Write segmentation.dcm too, a DICOM Segmentation.",
     ),
 ]
 OmeZarrOption = Annotated[

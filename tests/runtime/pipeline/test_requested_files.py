@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pytest
 import tifffile
@@ -16,6 +17,7 @@ from tests.runtime.running import Runner, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
 
 N = 3
+EVERYTHING = Outputs(dicom_seg=True, probabilities=True)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(infer: Runner, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a slide in reference mode, with all that can be asked for."""
     out = tmp_path_factory.mktemp("asked")
-    assert infer(slide, out, outputs=Outputs(probabilities=True)).exit_code == 0
+    assert infer(slide, out, outputs=EVERYTHING).exit_code == 0
     return out / slide.name
 
 
@@ -62,6 +64,14 @@ def test_probabilities_of_fields_lie_where_tissue_is(
     tissue = (labels[4::8, 4::8] < N)[:75, :87]
     assert (prob[:, :, :87].max(axis=0)[tissue] > 0).all()
     assert (prob <= 1).all() and (prob >= 0).all()
+
+
+def test_highdicom_reads_the_mask(slide: Path, folder: Path) -> None:
+    seg = highdicom.seg.segread(folder / "segmentation.dcm")
+    assert seg.ContentDescription == slide.name
+    labels = tifffile.imread(folder / "mask.ome.tif")
+    read = seg.get_total_pixel_matrix(combine_segments=True)
+    np.testing.assert_array_equal(read, np.where(labels == N, 0, labels + 1))
 
 
 def test_sizes_are_in_the_summary(folder: Path) -> None:
