@@ -45,7 +45,7 @@ OmeZarrOption = Annotated[
     bool,
     typer.Option(
         "--ome-zarr",
-        help="Write mask.ome.zarr too, the mask as OME-Zarr labels; needs the extra [zarr].",
+        help="Write mask.ome.zarr too, a folder with the mask as OME-Zarr labels.",
     ),
 ]
 ProbabilitiesOption = Annotated[

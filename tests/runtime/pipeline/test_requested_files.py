@@ -8,16 +8,19 @@ import highdicom
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import InputError
 from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.outputs import ON_REQUEST, Outputs
+from sshr_deploy.runtime.pipeline import slide_files
 from tests.runtime.running import Runner, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
 
 N = 3
-EVERYTHING = Outputs(dicom_seg=True, probabilities=True)
+EVERYTHING = Outputs(dicom_seg=True, ome_zarr=True, probabilities=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +77,42 @@ def test_highdicom_reads_the_mask(slide: Path, folder: Path) -> None:
     np.testing.assert_array_equal(read, np.where(labels == N, 0, labels + 1))
 
 
+def test_zarr_reads_the_mask(folder: Path) -> None:
+    labels = tifffile.imread(folder / "mask.ome.tif")
+    read = zarr.open_array(folder / "mask.ome.zarr" / "0", mode="r")[:]
+    np.testing.assert_array_equal(read, np.where(labels == N, 0, labels + 1))
+
+
 def test_sizes_are_in_the_summary(folder: Path) -> None:
     files = read_summary(folder)["files"]
-    for name in set(ON_REQUEST) & set(files):
+    assert set(ON_REQUEST) < set(files)
+    for name in files:
         path = folder / name
         parts = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
         assert files[name] == sum(p.stat().st_size for p in parts) > 0
 
 
-def test_a_run_that_asks_for_more_computes_again(
+def test_what_is_asked_for_and_is_not_there_is_computed(
     infer: Runner, slide: Path, tmp_path: Path
 ) -> None:
-    statuses = [
-        infer(slide, tmp_path, outputs=Outputs(probabilities=asked)).results[0].status
-        for asked in (False, True, True, False)
-    ]
-    assert statuses == ["done", "done", "skipped", "skipped"]
-    assert "probabilities.tif" in read_summary(tmp_path / slide.name)["files"]
+    def status(outputs: Outputs) -> str:
+        return infer(slide, tmp_path, outputs=outputs).results[0].status
+
+    with_zarr, chunk = Outputs(ome_zarr=True), tmp_path / slide.name / "mask.ome.zarr/0/c/0/0"
+    assert [status(outputs) for outputs in (Outputs(), with_zarr, with_zarr, Outputs())] == [
+        "done", "done", "skipped", "skipped",
+    ]  # fmt: skip
+    chunk.unlink()
+    assert status(with_zarr) == "done" and chunk.exists()
+
+
+def test_a_slide_that_fails_leaves_none_of_its_folders(
+    infer: Runner, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("it is damaged")
+
+    monkeypatch.setattr(slide_files, "write_overlay", refuse)
+    (result,) = infer(slide, tmp_path, outputs=EVERYTHING).results
+    assert (result.status, result.reason) == ("failed", "it is damaged")
+    assert not (tmp_path / slide.name).exists()
