@@ -10,13 +10,19 @@ from pathlib import Path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
-from sshr_deploy.runtime.results.file_names import MASK_NAME, OVERLAY_NAME, REGIONS_NAME
+from sshr_deploy.runtime.results.file_names import (
+    MASK_NAME,
+    OVERLAY_NAME,
+    REGIONS_NAME,
+    THUMBNAIL_NAME,
+)
 from sshr_deploy.runtime.results.findings import SlideClass
 from sshr_deploy.runtime.slides.plan import SlideSurvey
+from sshr_deploy.runtime.slides.view import box_around
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
 from sshr_deploy.runtime.writers.geojson import regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
-from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay
+from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay, write_thumbnail
 
 
 @dataclass(frozen=True)
@@ -73,4 +79,7 @@ def write_slide_files(
         title=slide.name,
         thumbnail_mpp_um=plan.thumbnail_mpp_um,
     )
+    height, width = plan.thumbnail.shape[:2]
+    shown = box_around(plan.tissue_map.mask).of(width, height)
+    write_thumbnail(folder / THUMBNAIL_NAME, plan.thumbnail[shown])
     return Written(classes, regions.count)

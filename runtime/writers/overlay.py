@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +20,9 @@ _OPACITY = 0.45
 _BOUNDARY_SHADE = 0.55
 _ROWS = 256
 """Tinted at a time, so that it takes little memory."""
+_THUMBNAIL_PX = 320
+_THUMBNAIL_QUALITY = 85
+"""Of JPEG: some 15 KB, of which a page shows hundreds."""
 
 
 class LabelPicker:
@@ -106,6 +111,22 @@ def write_label_png(path: Path, mask: NDArray[np.uint8], *, profile: Profile) ->
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.putpalette([channel for rgb in profile.palette for channel in rgb])
     _save_png(image, path)
+
+
+def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write a JPEG of a picture [h, w, 3], at most 320 px on its longer side.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = rgb.shape[:2]
+    scale = min(1.0, _THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    encoded = io.BytesIO()  # saved to a file, Pillow's JPEG does not notice that a disk is full
+    Image.fromarray(small).save(encoded, format="JPEG", quality=_THUMBNAIL_QUALITY)
+    with atomic_path(path) as partial:
+        partial.write_bytes(encoded.getvalue())
 
 
 def blend(

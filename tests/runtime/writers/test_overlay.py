@@ -23,6 +23,7 @@ from sshr_deploy.runtime.writers.overlay import (
     blend,
     write_label_png,
     write_overlay,
+    write_thumbnail,
 )
 
 PROFILE = load_profile("luad")
@@ -205,3 +206,19 @@ def test_label_png_refuses_labels_without_a_colour(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="label 5 in a mask of 4 classes"):
         write_label_png(tmp_path / "m.png", np.full((2, 2), 5, np.uint8), profile=PROFILE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "small"), [((1000, 700), (320, 224)), ((90, 3000), (10, 320)), ((5, 300), (5, 300))]
+)
+def test_a_thumbnail_is_a_small_picture_of_the_same(
+    tmp_path: Path, size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    height, width = size
+    ramp = np.linspace(40, 240, width)[None, :, None] * np.ones((height, 1, 3))
+    write_thumbnail(tmp_path / "t.jpg", ramp.astype(np.uint8))
+    image = Image.open(tmp_path / "t.jpg")
+    assert (image.format, image.size) == ("JPEG", small[::-1])
+    shown = np.asarray(image.convert("L")).mean(0)
+    expected = np.interp(np.linspace(0, 1, small[1]), [0, 1], [40, 240])
+    np.testing.assert_allclose(shown, expected, atol=4)
