@@ -35,7 +35,7 @@ writers = {
     "m.ome.tif": lambda f: write_ome_tiff(f, mask, profile=p, mask_mpp_um=1.0, name="n"),
     "r.geojson": lambda f: write_geojson(f, mask, profile=p, l0_px_per_mask_px=(2.0, 2.0)),
     "o.png": lambda f: write_overlay(
-        f, thumbnail, mask, profile=p, shares={}, title="t", thumbnail_mpp_um=10.0
+        f, thumbnail, mask, profile=p, shares={}, title="t", mpp_um=10.0
     ),
     "t.jpg": lambda f: write_thumbnail(f, thumbnail),
     "l.png": lambda f: write_label_png(f, mask, profile=p),

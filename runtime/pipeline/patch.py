@@ -101,7 +101,7 @@ def finish_patch(
             profile=profile,
             shares={c.name: c.share for c in classes},
             title=job.path.name,
-            thumbnail_mpp_um=mpp_um,
+            mpp_um=mpp_um,
             share_of="image",
         )
     tissue_mm2 = None if mpp_um is None else round(sum(c.area_mm2 or 0.0 for c in classes), 9)
