@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import highdicom
@@ -90,6 +91,18 @@ def test_sizes_are_in_the_summary(folder: Path) -> None:
         path = folder / name
         parts = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
         assert files[name] == sum(p.stat().st_size for p in parts) > 0
+
+
+def test_the_examples_of_the_page_run(
+    folder: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (repo_root / "docs" / "formats.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "slide.tif").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(examples) == 6
+    exec("\n".join(examples), {})
 
 
 def test_what_is_asked_for_and_is_not_there_is_computed(
