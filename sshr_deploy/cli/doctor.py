@@ -15,7 +15,8 @@ from sshr_deploy.cli.options import BUNDLE_HELP
 from sshr_deploy.runtime.engines.kinds import ENGINES
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.table import Table
 
     from sshr_deploy.runtime.doctor.report import (
         Ability,
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     )
 
 _NAME_WIDTH = max(map(len, ENGINES))
-_TABLE_WIDTH = 60  # columns of a terminal; narrower ones get lines without frames
+_TABLE_WIDTH = 60  # columns of a terminal; narrower ones, and files, get lines without frames
 
 
 def doctor(
     model: Annotated[
         Path | None,
-        typer.Option("--model", help=f"{BUNDLE_HELP} Verified as well.", show_default=False),
+        typer.Option(
+            "--model", metavar="BUNDLE", help=f"{BUNDLE_HELP} Verified as well.", show_default=False
+        ),
     ] = None,
     slides: Annotated[
         Path | None,
@@ -72,7 +75,7 @@ def _print(report: Report, console: Console) -> None:
     from rich.text import Text
 
     console.print(_machine(report))
-    if console.width < _TABLE_WIDTH:
+    if not console.is_terminal or console.width < _TABLE_WIDTH:
         for line in _ability_lines(report):
             console.print(Text(as_options(line)))
     else:
@@ -97,7 +100,7 @@ def _print(report: Report, console: Console) -> None:
     console.print(Text(as_options(verdict)))
 
 
-def _machine(report: Report) -> RenderableType:
+def _machine(report: Report) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -155,7 +158,7 @@ def _gib(mib: int) -> str:
     return f"{mib / 1024:.1f} GiB"
 
 
-def _abilities(report: Report) -> RenderableType:
+def _abilities(report: Report) -> Table:
     from rich.table import Table
     from rich.text import Text
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def infer(
     *,
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the results; each input gets a folder of its own name.",
+        ),
     ],
     inputs: Annotated[
         list[Path] | None,
