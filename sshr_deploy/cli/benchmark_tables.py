@@ -65,12 +65,9 @@ def print_latency(report: dict[str, Any]) -> None:
         f"session {cold['open_session_s']:.2f} s, "
         f"first patch {cold['first_patch_s']:.3f} s"
     )
-    table = Table(
-        "batch", "calls", *_LATENCY_HEADINGS.values(), "agreement", box=None, pad_edge=False
-    )
+    table = Table("batch", "calls", *_LATENCY_HEADINGS.values(), "agreement")
     for column in table.columns:
         column.justify = "right"
-        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for row in report["rows"]:
         figures = [f"{row[key]:.1f}" if key in row else "-" for key in _LATENCY_HEADINGS]
         figures[1] += f"-{row['p75_ms']:.1f}"
@@ -165,10 +162,9 @@ def print_int8(report: dict[str, Any]) -> None:
     )
     headings = ["network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch", "agreement", "CAM error"]
     with_truth = any(row["qualification"]["iou"] is not None for row in report["rows"])
-    table = Table(*headings, *["mean IoU"] * with_truth, box=None, pad_edge=False)
+    table = Table(*headings, *["mean IoU"] * with_truth)
     for column in table.columns[1:]:
         column.justify = "right"
-    table.columns[2].no_wrap = True  # it would lose its end
     for row in report["rows"]:
         found = row["qualification"]
         table.add_row(
@@ -238,10 +234,9 @@ def _print_table(
 
     from sshr_deploy.cli.tables import print_table
 
-    table = Table(*headings, box=None, pad_edge=False)
+    table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
-        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for name, *figures in rows:
         table.add_row(str(name), *map(_shown, figures))
     console.print(title)

@@ -80,11 +80,9 @@ def _print(
 
     from sshr_deploy.cli.tables import print_table
 
-    table = Table(*headings, box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
+    table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
-        column.no_wrap = True
     for name, cells in zip(words, rows, strict=True):
         table.add_row(name, *cells)
     console.print(title)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.text import Text
 _LEAST_TEXT = 24
 """Columns of a terminal that a long text or name needs to be read with ease."""
 _EMPTY = "-"
+_GAP = 3
 
 _Rows = list[list[Text]]
 
@@ -26,18 +28,17 @@ def stdout_console() -> Console:
 def print_table(console: Console, table: Table, *, lead: int = 0) -> None:
     """Print it so that it can be read at any width, and searched where it goes to a file.
 
-    Where a terminal is too narrow for its columns, even without frames, each row is told as lines
-    of heading and value. With `lead`, so many first columns name what the rows below are about,
-    and go on a line of their own instead.
+    Where a terminal is too narrow for its columns, each row is told as lines of heading and value.
+    With `lead`, so many first columns name what the rows below are about, and go on a line of
+    their own instead.
     """
     rows = _rows(console, table)
     if not console.is_terminal:
         for line in _plain_lines(console, table, rows):
             console.print(Text(line), soft_wrap=True)
         return
-    if not _fits(console, table, rows):
-        table.box, table.pad_edge = None, False
     if _fits(console, table, rows):
+        table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
         console.print(table, soft_wrap=False)
     elif lead:
         _print_led(console, table, rows, lead)
@@ -47,8 +48,7 @@ def print_table(console: Console, table: Table, *, lead: int = 0) -> None:
 
 def _fits(console: Console, table: Table, rows: _Rows) -> bool:
     """Whether it can be read in columns; long texts are to be wrapped, all else is not."""
-    count = len(table.columns)
-    needed = 3 * count + 1 if table.box is not None else 2 * (count - 1)
+    needed = _GAP * (len(table.columns) - 1)
     for place, column in enumerate(table.columns):
         longest = max((cell_len(row[place].plain) for row in rows), default=0)
         column.overflow = "fold"
@@ -100,7 +100,7 @@ def _print_led(console: Console, table: Table, rows: _Rows, lead: int) -> None:
         groups[-1].append(row)
     for group in groups:
         console.print(Text("  ").join(Text(cell.plain, "bold") for cell in group[0][:lead]))
-        below = Table(box=None, pad_edge=False)
+        below = Table()
         for column in table.columns[lead:]:
             below.add_column(column.header, justify=column.justify)
         for row in group:

@@ -13,7 +13,7 @@ from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import Operating
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import QUEUE_NAME, QueueOption
-from sshr_deploy.cli.run_options import RunOptions
+from sshr_deploy.cli.run_options import SharedOptions
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.watch.order import Order
 
@@ -75,7 +75,7 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="End when nothing is left that can be done.")
     ] = False,
-    chosen: RunOptions,
+    chosen: SharedOptions,
 ) -> None:
     """Segment slides as a scanner writes them.
 

@@ -64,9 +64,11 @@ def test_nothing_is_cut_at_any_width(width: int) -> None:
             assert single in words(text) or len(single) > 24, cell  # those are folded
 
 
-def test_a_wide_terminal_has_a_frame_and_a_narrower_one_none() -> None:
-    assert "┃ input" in shown(classes(), 100, terminal=True)
-    assert "slide   " in (text := shown(slides(), 92, terminal=True)) and "┃" not in text
+def test_a_terminal_that_is_wide_enough_has_columns_below_a_rule() -> None:
+    heading, rule, first, *_ = shown(classes(), 100, terminal=True).splitlines()
+    assert heading.split() == ["input", "status", "class", "share", "area", "mm²"]
+    assert set(rule) == {"─"}
+    assert first.split()[:2] == ["TCGA-44-2656-01Z-00-DX1.svs", "done"]
 
 
 def test_on_a_narrow_terminal_rows_are_told_one_below_the_other() -> None:
@@ -89,9 +91,10 @@ def test_first_columns_lead_a_table_of_the_rest() -> None:
     lines = shown(classes(), 60, terminal=True, lead=2).splitlines()
     assert [line.rstrip() for line in lines] == [
         "TCGA-44-2656-01Z-00-DX1.svs  done",
-        "class                     share  area mm²",
-        "tumour epithelium         43.2%   12.3456",
-        "tumour-associated stroma  51.0%   14.2000",
+        "class                      share   area mm²",
+        "─" * 43,
+        "tumour epithelium          43.2%    12.3456",
+        "tumour-associated stroma   51.0%    14.2000",
         "b.svs  failed",
     ]
 
