@@ -66,7 +66,10 @@ def test_the_file_of_options_is_read(text: str, tmp_path: Path) -> None:
     assert block is not None
     content = re.sub("^    ", "", block[0], flags=re.MULTILINE)
     assert set(tomllib.loads(content)) == {"model", "infer", "watch"}
+    scanner, out = tmp_path / "scanner", tmp_path / "results"
+    scanner.mkdir()
+    content = content.replace("/scanner", str(scanner)).replace("/results", str(out))
     (tmp_path / "run.toml").write_text(content)
     for command in ("infer", "watch"):
-        done = run_here(command, "--config", tmp_path / "run.toml", "--simplify-um", "-1")
-        assert "'--simplify-um'" in done.stderr  # all else is taken
+        done = run_here(command, "--config", tmp_path / "run.toml")
+        assert f"sshr-deploy: error: {tmp_path / 'bundle'} is not a bundle" in done.stderr
