@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,12 +95,13 @@ def write_run(
     document = RunDocument(**dict(record), folder=results_table(table))
     record_path = out / RECORDS_NAME / _new_record_name()
     files: list[Path] = []
-    writes = (  # the record first: on a full disk, it alone has this run's failures for the next
+    writes: list[tuple[Path, Callable[[Path], object]]] = [
+        # The record first: on a full disk, it alone has this run's failures for the next.
         (record_path, partial(write_json, obj=record.model_dump())),
         (out / TABLE_NAME, partial(write_csv, rows=csv_rows(profile, table))),
         (out / RUN_NAME, partial(write_json, obj=document.model_dump())),
         (out / REPORT_NAME, lambda _: write_pages(out, profile, table, record)),
-    )
+    ]
     for path, write in writes[:1] if only_record else writes:
         try:
             write(path)

@@ -88,6 +88,8 @@ def count(number: int) -> str:
 
 def shown(text: str) -> str:
     """Any text, such as the name of a file, with what is no character written in ASCII."""
+    if text.isprintable():
+        return text
     return one_line(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

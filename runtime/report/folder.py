@@ -17,7 +17,7 @@ from sshr_deploy.runtime.results.records import RunRecord
 from sshr_deploy.runtime.results.table import FailedRow, ResultRow, Row, class_names
 
 MOST_ROWS = 5000
-"""Results, and failures, on the page: it is 8 MB then. `summary.csv` has all of them."""
+"""Results, and failures, on the page: it is 7 MB then. `summary.csv` has all of them."""
 
 
 def write_folder_page(

@@ -288,10 +288,12 @@ def test_of_two_runs_into_one_folder_the_second_is_told(
     _, stderr = first.communicate(timeout=60)
     assert (first.returncode, stderr) == (0, "")
     assert {p.name for p in out.iterdir()} == {
-        "0.svs", "1.svs", "2.svs", "run.json", "runs", "summary.csv",
+        "0.svs", "1.svs", "2.svs", "report.html", "run.json", "runs", "summary.csv",
     }  # fmt: skip
     names = {p.name for p in (out / "0.svs").iterdir()}
-    assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
+    assert names == {
+        "mask.ome.tif", "overlay.png", "regions.geojson", "report.html", "summary.json",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

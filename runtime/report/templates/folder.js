@@ -7,7 +7,7 @@
   const filter = document.getElementById("filter");
   const warned = document.getElementById("warned");
   const found = document.getElementById("found");
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const texts = new Map();
   const collator = new Intl.Collator(undefined, { numeric: true });
 
   const isNumber = (header) => header.classList.contains("number");
@@ -36,7 +36,8 @@
     const onlyWarned = warned?.ariaPressed === "true";
     let count = 0;
     for (const row of rows) {
-      const text = texts.get(row);
+      const text = texts.get(row) ?? row.textContent.toLowerCase();
+      texts.set(row, text);
       row.hidden = !words.every((word) => text.includes(word)) ||
         (onlyWarned && !row.querySelector(".chip"));
       count += !row.hidden;

@@ -55,12 +55,9 @@ def test_the_smallest_picture_is_shown(profile: Profile) -> None:
 
 
 def test_failures_have_their_reasons(profile: Profile) -> None:
-    rows: list[Row] = [
-        FailedRow(Path("/in/x.svs"), "slide", "in/x.svs ends before image 1 does; copy it again"),
-        row_of(slide_summary()),
-    ]
-    text = folder_page("R", profile, rows)
-    assert table_rows(text, "failures") == [["Input", "Reason"], ["x.svs", rows[0].reason]]
+    failed = FailedRow(Path("/in/x.svs"), "slide", "in/x.svs ends too early; copy it again")
+    text = folder_page("R", profile, [failed, row_of(slide_summary())])
+    assert table_rows(text, "failures") == [["Input", "Reason"], ["x.svs", failed.reason]]
     assert len(table_rows(text, "results")) == 2
     assert Page(text).texts("dd")[:3] == ["1", "1", "0"]
 
