@@ -78,8 +78,8 @@ class ResultRow:
     warnings: tuple[SlideWarning, ...] = ()
     """Reasons to look at it."""
     origin: Origin | None = None
-    picture: str | None = None
-    """Name of the smallest picture in the folder."""
+    pictures: tuple[str, ...] = ()
+    """Names of the thumbnail and the overlay, where they are in the folder."""
     has_page: bool = False
     """The folder has its own `report.html`."""
 
@@ -102,7 +102,7 @@ class ResultRow:
             fit=summary.fit.verdict if isinstance(summary, SlideSummary) and summary.fit else None,
             warnings=warnings_of(summary),
             origin=Origin.of(summary),
-            picture=next((n for n in (THUMBNAIL_NAME, OVERLAY_NAME) if n in files), None),
+            pictures=tuple(name for name in (THUMBNAIL_NAME, OVERLAY_NAME) if name in files),
             has_page=REPORT_NAME in files,
         )
 

@@ -47,11 +47,15 @@ def test_a_result_is_a_row(profile: Profile) -> None:
         assert f".k{index}{{--k:{tissue.color}}}" in page.all("style")[0].text
 
 
-def test_the_smallest_picture_is_shown(profile: Profile) -> None:
-    files = ("mask.ome.tif", "overlay.png", "thumbnail.jpg")
-    (picture,) = Page(folder_page("R", profile, [row_of(slide_summary(), *files)])).all("img")
-    assert picture.attributes["src"] == "1.svs/thumbnail.jpg"
-    assert not Page(folder_page("R", profile, [row_of(slide_summary())])).all("img")
+def test_pictures_that_are_there_are_shown(profile: Profile) -> None:
+    def shown(*files: str) -> list[str | None]:
+        page = Page(folder_page("R", profile, [row_of(slide_summary(), *files)]))
+        return [picture.attributes["src"] for picture in page.all("img")]
+
+    both = ["1.svs/thumbnail.jpg", "1.svs/overlay.png"]
+    assert shown("mask.ome.tif", "overlay.png", "thumbnail.jpg") == both
+    assert shown("overlay.png") == both[1:]
+    assert not shown()
 
 
 def test_failures_have_their_reasons(profile: Profile) -> None:
