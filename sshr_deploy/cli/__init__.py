@@ -24,6 +24,7 @@ from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.queue import queue_app
 from sshr_deploy.cli.train import train
+from sshr_deploy.cli.view import view
 from sshr_deploy.cli.watch import watch
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 from sshr_deploy.version import __version__
@@ -49,6 +50,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(infer)
 app.command()(watch)
+app.command()(view)
 app.command()(doctor)
 app.command()(pack)
 app.add_typer(benchmark_app)
