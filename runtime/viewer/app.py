@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGE = "index.html"
+_CLASSES = re.compile("[0-9a-f]{1,64}")
 
 
 class _BadQueryError(Exception):
@@ -169,12 +171,9 @@ def _tile_place(request: Request) -> tuple[int, int, int]:
 def _shown(request: Request) -> int:
     """Bits of the classes to show, written as a hexadecimal number."""
     text: str = request.path_params["shown"]
-    try:
-        if len(text) <= 64:
-            return int(text, 16)
-    except ValueError:
-        pass
-    raise LookupError("there are no such classes")
+    if _CLASSES.fullmatch(text) is None:
+        raise LookupError("there are no such classes")
+    return int(text, 16)
 
 
 def _numbers(request: Request, *names: str) -> list[float]:

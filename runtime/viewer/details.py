@@ -13,7 +13,7 @@ from sshr_deploy.runtime.results.findings import PatchSummary, SlideSummary
 from sshr_deploy.runtime.viewer.catalogue import Catalogue, Entry
 from sshr_deploy.runtime.viewer.opened import OpenInput
 from sshr_deploy.runtime.viewer.outlines import Box
-from sshr_deploy.runtime.viewer.pyramid import TILE_PX
+from sshr_deploy.runtime.viewer.pyramid import OVERLAP_PX, TILE_PX
 
 Document = dict[str, Any]
 
@@ -69,6 +69,7 @@ def detail(opened: OpenInput) -> Document:
         "kind": entry.kind,
         "size_px": entry.size_px,
         "tile_px": TILE_PX,
+        "overlap_px": OVERLAP_PX,
         "mpp_um": mpp and [mpp.x_um, mpp.y_um],
         "mask_px": entry.l0_px_per_mask_px,
         "picture": {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TILE_PX = 512
+OVERLAP_PX = 1
+"""Tiles reach so far into their neighbours: enlarged, they would show their edges else."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Pyramid:
         return max(0, self.last_level - max(0, int(step).bit_length() - 1))
 
     def tile(self, level: int, column: int, row: int) -> TileBox:
-        """Place of a tile; those at the right and lower edge are smaller.
+        """Place of a tile with its overlap; those at the edges are smaller.
 
         Raises:
             LookupError: there is no such tile.
@@ -48,4 +50,8 @@ class Pyramid:
         x, y = column * TILE_PX, row * TILE_PX
         if not (0 <= x < width and 0 <= y < height):
             raise LookupError(f"level {level} has no tile {column}, {row}")
-        return TileBox(step, x, y, min(TILE_PX, width - x), min(TILE_PX, height - y))
+        left, top = max(0, x - OVERLAP_PX), max(0, y - OVERLAP_PX)
+        right, bottom = (
+            min(end, start + TILE_PX + OVERLAP_PX) for start, end in ((x, width), (y, height))
+        )
+        return TileBox(step, left, top, right - left, bottom - top)

@@ -102,7 +102,7 @@ export class Picture {
       width,
       height,
       tileSize: this.detail.tile_px,
-      tileOverlap: 0,
+      tileOverlap: this.detail.overlap_px,
       minLevel: firstLevel,
       maxLevel: lastLevel ?? full,
     });
