@@ -23,6 +23,7 @@ let current = null; // the input that is shown, or being opened
 
 async function open(input, place = {}, { isNew = false } = {}) {
   current = input;
+  delete document.body.dataset.open;
   list.mark(input.id);
   byId("name").textContent = input.name;
   byId("folder").textContent = input.folder;

@@ -33,7 +33,7 @@ export class Picture {
     const { world } = this.viewer;
     const say = () => {
       const items = Array.from({ length: world.getItemCount() }, (_, i) => world.getItemAt(i));
-      target.dataset.loaded = items.every((item) => item.getFullyLoaded());
+      target.dataset.loaded = items.every((item) => !item.getOpacity() || item.getFullyLoaded());
     };
     world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", say));
     world.addHandler("remove-item", say);
