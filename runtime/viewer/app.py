@@ -99,7 +99,14 @@ class Viewer(Closing):
         return _json(await self._others.run(work, request.is_disconnected))
 
     async def _detail(self, request: Request) -> Response:
-        return _json(await self._ask(request, self._others, details.detail))
+        entry = self._catalogue.entry(request.path_params["id"])
+
+        def work() -> details.Document:
+            self._inputs.retry(entry)
+            with self._inputs.use(entry) as opened:
+                return details.detail(opened)
+
+        return _json(await self._others.run(work, request.is_disconnected))
 
     async def _thumbnail(self, request: Request) -> Response:
         entry = self._catalogue.entry(request.path_params["id"])

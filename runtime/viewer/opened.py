@@ -207,9 +207,13 @@ class OpenInputs(Closing):
         OpenSlide refuses all reads after one that failed.
         """
         with self._lock:
-            slot = self._slots.pop((entry.id, entry.version), None)
-            if slot is not None:
-                slot.is_forgotten = True  # its last user closes it
+            self._slots.pop((entry.id, entry.version), _Slot()).is_forgotten = True
+
+    def retry(self, entry: Entry) -> None:
+        """Open its files afresh next time if one of them could not be opened."""
+        with self.use(entry) as opened:
+            if opened.picture_lack or opened.labels_lack:
+                self.forget(entry)
 
     def _spare(self) -> list[_Slot]:
         """Slots to close: without users and too many. The lock is held."""

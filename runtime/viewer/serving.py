@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
 import socket
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import UsageError
@@ -18,8 +20,8 @@ from sshr_deploy.runtime.viewer.access import HOSTS, new_token
 from sshr_deploy.runtime.viewer.app import Viewer
 from sshr_deploy.runtime.viewer.catalogue import Catalogue
 
-_MAX_CONNECTIONS = 200
-"""More are answered 503; a browser opens six."""
+_MAX_CONNECTIONS, _BACKLOG = 128, 64
+"""A browser opens six. Together fewer than the files that a process may have open."""
 _IDLE_S, _STOP_S = 30, 1
 
 
@@ -48,7 +50,7 @@ class Server(Closing):
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._viewer.app,
-                http="h11",
+                http=_FewConnections,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -56,7 +58,7 @@ class Server(Closing):
                 access_log=False,  # it would have the token
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_MAX_CONNECTIONS,
+                backlog=_BACKLOG,
                 timeout_keep_alive=_IDLE_S,
                 timeout_graceful_shutdown=_STOP_S,
             )
@@ -74,6 +76,22 @@ class Server(Closing):
         """Give the port and all files back, once `run` has ended; a second call does nothing."""
         self._socket.close()
         self._viewer.close()
+
+
+class _FewConnections(H11Protocol):
+    """Ends connections beyond the limit at once, so that slides can always be opened."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or end it."""
+        if len(self.connections) < _MAX_CONNECTIONS:
+            super().connection_made(transport)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection that was taken."""
+        if self in self.connections:
+            super().connection_lost(exc)
 
 
 @contextmanager
@@ -95,7 +113,7 @@ def _listen(port: int) -> socket.socket:
         if os.name == "posix":  # on Windows, two could listen on one port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOSTS[0], port))
-        listening.listen(128)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise UsageError(

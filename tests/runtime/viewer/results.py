@@ -141,18 +141,18 @@ def _head(out: Path, folder: Path, source: Path, kind: str) -> dict[str, Any]:
 
 
 def _counted(mask: NDArray[np.uint8], mpp_um: float | None) -> dict[str, Any]:
-    counts = np.bincount(mask.ravel(), minlength=PROFILE.num_classes + 1)[:-1]
+    counts = [int(np.count_nonzero(mask == label)) for label in range(PROFILE.num_classes)]
     area = None if mpp_um is None else mpp_um**2 / 1e6
     return {
         "mask": {"width_px": mask.shape[1], "height_px": mask.shape[0], "mpp_um": mpp_um},
-        "tissue_area_mm2": None if area is None else int(counts.sum()) * area,
+        "tissue_area_mm2": None if area is None else sum(counts) * area,
         "classes": [
             {
                 "label": label,
                 "name": tissue.name,
-                "pixels": int(count),
-                "share": float(count / max(1, counts.sum())),
-                "area_mm2": None if area is None else int(count) * area,
+                "pixels": count,
+                "share": count / max(1, sum(counts)),
+                "area_mm2": None if area is None else count * area,
             }
             for label, (tissue, count) in enumerate(zip(PROFILE.classes, counts, strict=True))
         ],
