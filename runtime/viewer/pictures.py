@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.patches import read_image
-from sshr_deploy.runtime.slides import Mpp, SlideReader, open_slide, read_area
-from sshr_deploy.runtime.slides.area import resample
+from sshr_deploy.runtime.slides import Mpp, SlideReader, open_slide
+from sshr_deploy.runtime.slides.area import read_in_blocks, resample
 from sshr_deploy.runtime.viewer.pyramid import Pyramid, TileBox
 
-_READ_SIDE_PX = 2048
-"""Of the largest square that is read of a slide at once, 12 MB: memory stays the same where a slide
-has no coarse level and a tile shows much of it."""
 _MAX_SHRINK = 8
 """A tile is shrunk from at most so many times its side; coarser ones would take seconds."""
 
@@ -54,22 +51,15 @@ class SlidePicture(Closing):
 
     def tile(self, box: TileBox) -> NDArray[np.uint8]:
         """See `Picture.tile`."""
-        out = np.empty((box.height_px, box.width_px, 3), np.uint8)
-        fitting = [d for d in self._reader.level_downsamples if d <= box.step * 1.01]
-        side = max(1, int(_READ_SIDE_PX * max(fitting) / box.step))
-        for y in range(0, box.height_px, side):
-            for x in range(0, box.width_px, side):
-                part = out[y : y + side, x : x + side]
-                part[:] = read_area(
-                    self._reader,
-                    _IN_PIXELS,
-                    target_mpp_um=box.step,
-                    l0_x=(box.x_px + x) * box.step,
-                    l0_y=(box.y_px + y) * box.step,
-                    width_px=part.shape[1],
-                    height_px=part.shape[0],
-                )
-        return out
+        return read_in_blocks(
+            self._reader,
+            _IN_PIXELS,
+            target_mpp_um=box.step,
+            width_px=box.width_px,
+            height_px=box.height_px,
+            l0_x=box.x_px * box.step,
+            l0_y=box.y_px * box.step,
+        )
 
     def close(self) -> None:
         """Close the slide; a second call does nothing."""
