@@ -26,6 +26,7 @@ from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.queue import queue_app
 from sshr_deploy.cli.train import train
+from sshr_deploy.cli.view import view
 from sshr_deploy.cli.watch import watch
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 from sshr_deploy.version import __version__
@@ -52,6 +53,7 @@ command(app, config=True)(evaluate)
 command(app, config=True)(export)
 command(app, config=True)(infer)
 command(app, config=True)(watch)
+command(app)(view)
 command(app)(doctor)
 command(app, config=True)(pack)
 app.add_typer(benchmark_app)
