@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -65,7 +64,6 @@ def pages() -> dict[str, str]:
 
 def commands_page() -> str:
     """Every command with its arguments and options, as `--help` states them."""
-    os.environ["COLUMNS"] = "10000"  # a help text is one line
     root = typer.main.get_command(app)
     parts = [
         "# Commands",
@@ -87,20 +85,27 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def _command_parts(name: str, command: Any) -> list[str]:
     context = typer.Context(command, info_name=name)
-    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    usage = re.sub(r"[{}]", "", " ".join([name, *command.collect_usage_pieces(context)]))
     text = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
     parts = [f"```text\n{usage}\n```", *map(_prose, text)]
     rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
     for param in command.get_params(context):
         record = param.get_help_record(context)
         if record is not None and param.name != "help":
-            names = re.sub(r" <bool>", "", record[0])
-            names = re.sub(r"<([^<>]*)>", lambda m: m[1].replace("|", ", ").upper(), names)
-            rows[param.param_type_name].append((f"`{names.replace('|', ', ')}`", _prose(record[1])))
+            names = re.sub(
+                r"<([^<>]*)>", _value if param.param_type_name == "option" else "", record[0]
+            )
+            rows[param.param_type_name].append((f"`{names.strip()}`", _prose(record[1])))
     for kind, found in rows.items():
         if found:
             parts.append(_table((kind, "meaning"), found))
     return parts
+
+
+def _value(found: re.Match[str]) -> str:
+    """The choices of an option, or the kind of its value in capitals."""
+    kind = found[1].removeprefix("list[").removesuffix("]").removesuffix(" range")
+    return ", ".join(kind.split("|")) if "|" in kind else "" if kind == "bool" else kind.upper()
 
 
 def profile_page() -> str:
