@@ -75,6 +75,7 @@ format: $(VENV)/.installed-dev
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy docs/generate.py docs/hooks.py
 
 # Fetches nothing. `python docs/generate.py` makes the pages anew that come from the code.
 docs: $(VENV)/.installed-dev
