@@ -116,7 +116,6 @@ def profile_page() -> str:
         "A profile holds what depends on a data set's classes. `sshr_deploy/profiles/` has those "
         "that are shipped; `--profile mine.toml` takes your own. Fields that are unknown, missing "
         "or wrong are all named.",
-        "```toml\n" + _text_of("sshr_deploy/profiles/luad.toml") + "```",
         _field_table(Profile, schema),
     ]
     tables = (
@@ -127,6 +126,7 @@ def profile_page() -> str:
     for title, model in tables:
         text = _first_paragraph(model)
         parts += [f"## {title}", text, _field_table(model, schema["$defs"][model.__name__])]
+    parts += ["## Example", "```toml\n" + _text_of("sshr_deploy/profiles/luad.toml") + "```"]
     return _page(parts)
 
 
@@ -137,7 +137,6 @@ def recipe_page() -> str:
         "# Recipe fields",
         "A recipe holds everything about a training but the data, the profile and the width. "
         "`train/recipes/` has those that are shipped; `--recipe mine.toml` takes your own.",
-        "```toml\n" + _text_of("train/recipes/paper.toml") + "```",
         _field_table(Recipe, schema),
         "## `[augmentation]`",
         _first_paragraph(Augmentation),
@@ -148,6 +147,7 @@ def recipe_page() -> str:
         rows = [(f'`"{value}"`', _prose(docs.get(value.name, ""))) for value in choice]
         parts += [f"## {choice.__name__}", _first_paragraph(choice)]
         parts.append(_table(("value", "meaning"), rows))
+    parts += ["## Example", "```toml\n" + _text_of("train/recipes/paper.toml") + "```"]
     return _page(parts)
 
 
