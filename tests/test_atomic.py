@@ -24,7 +24,7 @@ from sshr_deploy.profiles import load_profile
 from sshr_deploy.atomic import write_csv, write_json
 from sshr_deploy.runtime.writers.geojson import write_geojson
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
-from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
+from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay, write_thumbnail
 
 out = Path(sys.argv[1])
 p = load_profile("luad")
@@ -35,8 +35,9 @@ writers = {
     "m.ome.tif": lambda f: write_ome_tiff(f, mask, profile=p, mask_mpp_um=1.0, name="n"),
     "r.geojson": lambda f: write_geojson(f, mask, profile=p, l0_px_per_mask_px=(2.0, 2.0)),
     "o.png": lambda f: write_overlay(
-        f, thumbnail, mask, profile=p, shares={}, title="t", thumbnail_mpp_um=10.0
+        f, thumbnail, mask, profile=p, shares={}, title="t", mpp_um=10.0
     ),
+    "t.jpg": lambda f: write_thumbnail(f, thumbnail),
     "l.png": lambda f: write_label_png(f, mask, profile=p),
     "s.json": lambda f: write_json(f, rows),
     "s.csv": lambda f: write_csv(f, rows),
@@ -61,7 +62,7 @@ def test_full_disk_is_an_output_error_that_leaves_nothing(tmp_path: Path) -> Non
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert len(results) == 6
+    assert len(results) == 7
     for name, message in results.items():
         assert message.startswith(f"cannot write {tmp_path / name}: "), message
         assert message.endswith("; free space or choose another place")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
 from sshr_deploy.runtime.outputs import Outputs
@@ -37,6 +38,7 @@ from sshr_deploy.runtime.slides.fit import Fit, slide_fit
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.stain import check_stain
+from sshr_deploy.runtime.slides.view import SlideView, read_view, thumbnail_view
 
 _T = TypeVar("_T")
 
@@ -107,9 +109,11 @@ class SlideWork(Closing):
             SlowSlideError: it takes too long.
         """
         self.limit.go_on()
-        self._reader.close()
+        check = partial(self._check, check_stop)
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
-        self._write(partial(self._check, check_stop))
+        view = self._view(check)
+        self._reader.close()
+        self._write(view, check)
         self._files = file_sizes(self._folder, (*SLIDE_RESULTS, *self._outputs.on_request))
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
@@ -159,10 +163,19 @@ class SlideWork(Closing):
             "total": stages["total"],
         }
 
-    def _write(self, check_stop: Callable[[], None]) -> None:
+    def _view(self, check_stop: Callable[[], None]) -> SlideView:
+        plan = self.units.plan
+        try:
+            with self._reader.in_use() as reader:
+                return read_view(reader, plan, check_stop)
+        except InputError:  # what is computed needs the slide no more, which may be gone by now
+            return thumbnail_view(plan)
+
+    def _write(self, view: SlideView, check_stop: Callable[[], None]) -> None:
+        plan = self.units.plan
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._folder, self.path, self.units.plan, bands, self._profile, self._outputs
+            self._folder, self.path, plan, view, bands, self._profile, self._outputs
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:

@@ -10,13 +10,20 @@ from pathlib import Path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
-from sshr_deploy.runtime.results.file_names import MASK_NAME, OVERLAY_NAME, REGIONS_NAME
+from sshr_deploy.runtime.results.file_names import (
+    MASK_NAME,
+    OVERLAY_2X_NAME,
+    OVERLAY_NAME,
+    REGIONS_NAME,
+    THUMBNAIL_NAME,
+)
 from sshr_deploy.runtime.results.findings import SlideClass
 from sshr_deploy.runtime.slides.plan import SlideSurvey
+from sshr_deploy.runtime.slides.view import SlideView
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
 from sshr_deploy.runtime.writers.geojson import regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
-from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay
+from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay, write_thumbnail
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,14 @@ def write_slide_files(
     folder: Path,
     slide: Path,
     plan: SlideSurvey,
+    view: SlideView,
     bands: Iterable[Band],
     profile: Profile,
     outputs: Outputs,  # noqa: ARG001
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
+
+    Its pictures show what `view` does.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -43,7 +53,7 @@ def write_slide_files(
     grid = plan.grid
     size_px = grid.width_px, grid.height_px
     counts = LabelCounts(background=profile.num_classes)
-    picked = LabelPicker(size_px, plan.thumbnail.shape[:2])
+    picked = LabelPicker(size_px, view.rgb.shape[:2], view.box)
     with ExitStack() as stack:
         regions = stack.enter_context(
             regions_sink(
@@ -66,11 +76,14 @@ def write_slide_files(
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(
         folder / OVERLAY_NAME,
-        plan.thumbnail,
+        view.rgb,
         picked.labels,
         profile=profile,
         shares={c.name: c.share for c in classes},
         title=slide.name,
-        thumbnail_mpp_um=plan.thumbnail_mpp_um,
+        mpp_um=view.mpp_um,
+        box=view.box,
+        path_2x=folder / OVERLAY_2X_NAME,
     )
+    write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
     return Written(classes, regions.count)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.benchmark_tables import print_kernels, print_training
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BundleArgument,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.contract import Session
 
 benchmark_app = typer.Typer(
+    cls=Group,
     name="benchmark",
     help="Measure a bundle, training or the GPU kernels on this machine.",
     no_args_is_help=True,
@@ -43,7 +46,7 @@ def _group() -> None:
     """Measure a bundle, training or the GPU kernels on this machine."""
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def latency(
     bundle: BundleArgument,
     engine: EngineOption = AUTO,
@@ -87,7 +90,7 @@ def latency(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def host(
     bundle: BundleArgument,
     slides: Annotated[
@@ -152,7 +155,7 @@ def host(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def training(
     width: WidthOption = 64,
     batch: Annotated[
@@ -213,7 +216,7 @@ def training(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def kernels(
     batches: Annotated[
         str, typer.Option(help="Batch sizes in patches, with commas between.")

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import CheckpointProfileOption, RelabelOption, ThreadsOption
 from sshr_deploy.errors import MissingExtraError, UsageError
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def int8(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="SSHR weights, as for export.")

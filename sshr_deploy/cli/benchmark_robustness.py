@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BatchOption,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sshr_deploy.benchmarks.robustness import Subject
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def robustness(
     split: SplitArgument,
     model: Annotated[

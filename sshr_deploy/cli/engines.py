@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.commands import command
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import one_line
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.engines.states import EngineState
 
 engines_app = typer.Typer(
+    cls=Group,
     name="engines",
     help="What machines built from a bundle, and found out about it: list, verify, clean.",
     no_args_is_help=True,
 )
 
 
-@engines_app.command("list")
+@command(engines_app, "list")
 def list_engines(
     bundle: BundleArgument,
     as_json: Annotated[
@@ -44,7 +47,7 @@ def list_engines(
         typer.echo("no engines yet: infer and export make and qualify what they need")
 
 
-@engines_app.command()
+@command(engines_app)
 def verify(bundle: BundleArgument) -> None:
     """Check every file of the bundle and of its engines against its hash.
 
@@ -62,7 +65,7 @@ def verify(bundle: BundleArgument) -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-@engines_app.command()
+@command(engines_app)
 def clean(
     bundle: BundleArgument,
     everything: Annotated[

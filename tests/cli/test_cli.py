@@ -16,6 +16,7 @@ import pytest
 from sshr_deploy import __version__
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
+from sshr_deploy.runtime.results.file_names import SLIDE_RESULTS, SUMMARY_NAME
 from tests.cli.command import LIMIT_S, SETTINGS, Done, run, run_here
 
 
@@ -291,7 +292,7 @@ def test_of_two_runs_into_one_folder_the_second_is_told(
         "0.svs", "1.svs", "2.svs", "run.json", "runs", "summary.csv",
     }  # fmt: skip
     names = {p.name for p in (out / "0.svs").iterdir()}
-    assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
+    assert names == {*SLIDE_RESULTS, SUMMARY_NAME}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
