@@ -16,7 +16,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import typer
 from pydantic import TypeAdapter
 
 from sshr_deploy.cli import app
+from sshr_deploy.cli.help import Entry, entries
 from sshr_deploy.profiles import CamWeights, Profile, SeamlessRule, TissueClass
 from sshr_deploy.runtime.results.schemas import NAMES, make_schema
 from sshr_deploy.train.recipe import (
@@ -86,26 +87,20 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _command_parts(name: str, command: Any) -> list[str]:
     context = typer.Context(command, info_name=name)
     usage = re.sub(r"[{}]", "", " ".join([name, *command.collect_usage_pieces(context)]))
-    text = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
-    parts = [f"```text\n{usage}\n```", *map(_prose, text)]
-    rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
-    for param in command.get_params(context):
-        record = param.get_help_record(context)
-        if record is not None and param.name != "help":
-            names = re.sub(
-                r"<([^<>]*)>", _value if param.param_type_name == "option" else "", record[0]
-            )
-            rows[param.param_type_name].append((f"`{names.strip()}`", _prose(record[1])))
-    for kind, found in rows.items():
-        if found:
-            parts.append(_table((kind, "meaning"), found))
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    parts = [f"```text\n{usage}\n```", *map(_prose, paragraphs)]
+    for panel, found in groupby(entries(command, context), key=lambda entry: entry.panel):
+        rows = [
+            (f"`{entry.names} {entry.placeholder}`".replace(" `", "`"), _meaning(entry))
+            for entry in found
+            if "--help" not in entry.names
+        ]
+        parts.append(_table((panel.lower(), "meaning"), rows))
     return parts
 
 
-def _value(found: re.Match[str]) -> str:
-    """The choices of an option, or the kind of its value in capitals."""
-    kind = found[1].removeprefix("list[").removesuffix("]").removesuffix(" range")
-    return ", ".join(kind.split("|")) if "|" in kind else "" if kind == "bool" else kind.upper()
+def _meaning(entry: Entry) -> str:
+    return _prose(" ".join([entry.help, *(f"[{fact}]" for fact in entry.facts)]))
 
 
 def profile_page() -> str:

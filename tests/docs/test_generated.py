@@ -38,7 +38,8 @@ def test_commands_page_has_every_command_and_option(repo_root: Path) -> None:
     known = dict(commands(typer.main.get_command(app)))
     assert list(sections) == list(known)
     for name, command in known.items():
-        options = {param.opts[0] for param in command.params if param.opts[0].startswith("--")}
+        names = {max(param.opts, key=len) for param in command.params}
+        options = {option for option in names if option.startswith("--")}
         shown = set(re.findall(r"^\| `(--[\w-]+)", sections[name], re.MULTILINE))
         assert shown == options, name
 
