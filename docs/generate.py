@@ -100,7 +100,8 @@ def _command_parts(name: str, command: Any) -> list[str]:
 
 
 def _meaning(entry: Entry) -> str:
-    return _prose(" ".join([entry.help, *(f"[{fact}]" for fact in entry.facts)]))
+    facts = "; ".join(map(_prose, entry.facts))
+    return f"{_prose(entry.help)} <em>{facts}</em>" if facts else _prose(entry.help)
 
 
 def profile_page() -> str:
@@ -249,9 +250,10 @@ def _first_paragraph(cls: type) -> str:
 
 
 def _prose(text: str) -> str:
-    """One line of Markdown: reST's double quotes, bars and angle brackets made harmless."""
+    """One line of Markdown in which stars, bars and angle brackets are themselves."""
     text = " ".join(text.split()).replace("``", "`")
-    return re.sub(r"(`[^`]*`)|([<|])", lambda m: m[1] or {"<": "&lt;", "|": "\\|"}[m[2]], text)
+    escaped = {"<": "&lt;", "|": "\\|", "*": "\\*"}
+    return re.sub(r"(`[^`]*`)|([<|*])", lambda found: found[1] or escaped[found[2]], text)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
