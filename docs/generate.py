@@ -162,7 +162,7 @@ def schemas_page() -> str:
         schema = make_schema(name)
         parts.append(f"## {DOCUMENTS[name]}")
         if "properties" in schema:
-            parts.append(_schema_table(schema))
+            parts.append(_schema_table(schema, schema))
         else:
             kinds = [_type_text(kind) for kind in schema["anyOf"]]
             parts.append("One of " + ", ".join(kinds) + ".")
@@ -173,17 +173,20 @@ def schemas_page() -> str:
             if part not in known:
                 known.add(part)
                 about = _prose(content.get("description", "").split("\n\n")[0])
-                shown = _schema_table(content) if "properties" in content else _type_text(content)
+                is_object = "properties" in content
+                shown = _schema_table(content, schema) if is_object else _type_text(content)
                 parts += [f"### {part}", about, shown]
     return _page(parts)
 
 
-def _schema_table(schema: Schema) -> str:
+def _schema_table(schema: Schema, whole: Schema) -> str:
     required = schema.get("required", ())
     rows = []
     for name, field in schema["properties"].items():
         mark = "" if name in required else " (may be missing)"
-        rows.append((f"`{name}`", _type_text(field) + mark, _prose(field.get("description", ""))))
+        of_type = whole["$defs"][field["$ref"].rsplit("/", 1)[1]] if "$ref" in field else {}
+        text = field.get("description") or of_type.get("description", "").split("\n\n")[0]
+        rows.append((f"`{name}`", _type_text(field) + mark, _prose(text)))
     return _table(("field", "type", "meaning"), rows)
 
 

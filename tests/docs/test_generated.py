@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,17 +16,10 @@ from sshr_deploy.cli import app
 pytest.importorskip("torch")  # the recipe's fields are among them
 
 
-@pytest.fixture(scope="module")
-def generate(repo_root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", repo_root / "docs" / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_pages_are_those_of_the_code(generate: ModuleType, repo_root: Path) -> None:
-    for name, text in generate.pages().items():
+def test_pages_are_those_of_the_code(
+    docs_module: Callable[[str], ModuleType], repo_root: Path
+) -> None:
+    for name, text in docs_module("generate").pages().items():
         there = (repo_root / "docs" / name).read_text("utf-8")
         assert there == text, f"run `python docs/generate.py`: docs/{name} is not of this code"
 
