@@ -78,17 +78,23 @@ class Profile(_Frozen):
     """The meaning of a network's outputs: classes, scale, gate and label notation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    """Letters, digits, - and _; at most 40."""
     title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+    """Shown to people: of the data set."""
     mpp_um: Annotated[float, Field(gt=0.05, lt=20)]
     """Pixel size, in um, of the patches the network was trained on."""
     gate_threshold: Annotated[float, Field(ge=0, le=1)]
     """Classes whose probability is not above this are switched off in a patch; the best stays."""
     cam_weights: CamWeights = CamWeights()
+    """Shares of the CAM levels."""
     seamless: SeamlessRule = SeamlessRule()
+    """What differs for slides that are computed as fields."""
     label_pattern: Annotated[str, Field(max_length=200)] = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
     """Regular expression whose group `flags` holds one 0 or 1 a class in a training file's name."""
     classes: Annotated[tuple[TissueClass, ...], Field(min_length=1, max_length=16)]
+    """In the order of the labels."""
     background_color: Color = "#ffffff"
+    """Of pixels without tissue."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
