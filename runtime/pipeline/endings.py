@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sshr_deploy.atomic import output_errors
 from sshr_deploy.errors import InputError, OutputError, SshrDeployError
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context, summary_of, without_engine
 from sshr_deploy.runtime.pipeline.reporting import Reporter
@@ -102,8 +103,7 @@ class Endings:
         if has_company and theirs.get("qualified") is True:
             ours, theirs = without_engine(ours), without_engine(theirs)
         outputs = self._context.settings.outputs
-        same = ours == theirs and (item.kind != "slide" or outputs.are_in(summary.files))
-        if not is_result_of(item, folder, summary, same_key=same):
+        if not is_result_of(item, folder, summary, outputs, same_key=ours == theirs):
             return None
         path = str(item.path.absolute())
         if summary.input.path != path:  # the input was moved since
@@ -147,19 +147,23 @@ class Endings:
         self._lock.give_up_all()
 
 
-def is_result_of(item: Input, folder: Path, summary: Summary, *, same_key: bool) -> bool:
+def is_result_of(
+    item: Input, folder: Path, summary: Summary, outputs: Outputs, *, same_key: bool
+) -> bool:
     """Whether a folder holds the results of this input, all of them, as the run would make them.
 
     Args:
         item: perhaps moved since.
         folder: of its results.
         summary: what is there.
+        outputs: files that the run would write of a slide.
         same_key: whether it was made from the same content and in the same way.
 
     Raises:
         InputError: it holds those of another input.
     """
-    same, other = same_key and is_whole(folder, summary), summary.input.path
+    same = same_key and (item.kind != "slide" or outputs.are_in(summary.files))
+    same, other = same and is_whole(folder, summary), summary.input.path
     if other != str(item.path.absolute()) and (
         not same or _is_another_file(Path(other), item.path)
     ):
