@@ -65,7 +65,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def page(chromium: webdriver.Chrome, out: Path) -> webdriver.Chrome:
-    chromium.get_log("browser")
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]
     chromium.get((out / "report.html").as_uri())
     return chromium
 
@@ -89,7 +89,7 @@ def test_pictures_show_and_a_name_does_not_run(page: webdriver.Chrome) -> None:
     WebDriverWait(page, 10).until(lambda d: d.execute_script(widths) == [120] * 3)
     assert page.title == "out – results"
     assert names(page) == list(NAMES)
-    assert page.get_log("browser") == []
+    assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
 def test_the_policy_lets_nothing_in(page: webdriver.Chrome) -> None:
@@ -147,9 +147,8 @@ def test_keys_go_from_row_to_row(page: webdriver.Chrome) -> None:
     assert page.switch_to.active_element.text == NAMES[1]
     press(page, "/", "9", Keys.ENTER)  # to the first that is found
     assert page.switch_to.active_element.text == NAMES[1]
-    assert page.switch_to.active_element.get_attribute("href").endswith(
-        "/slide%209.svs/report.html"
-    )
+    href = page.switch_to.active_element.get_attribute("href")
+    assert href is not None and href.endswith("/slide%209.svs/report.html")
 
 
 def test_all_rows_are_printed_in_light_colours(page: webdriver.Chrome) -> None:
