@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -39,7 +39,7 @@ class OpenInput(Closing):
         self.picture: Picture | None = None
         self.labels: LabelMap | None = None
         self.picture_lack = self.labels_lack = ""
-        self._lock = threading.Lock()
+        self._lock, self._index_lock = threading.Lock(), threading.Lock()
         self._outlines: Outlines | InputError | None = None
         self._probabilities: TiffPages | None = None
         try:
@@ -128,7 +128,7 @@ class OpenInput(Closing):
         """
         if self.entry.kind == "patch":
             raise LookupError("an image has no regions")
-        with self._lock:
+        with self._index_lock:
             if self._outlines is None:
                 by_name = {c.name: c.label for c in self.entry.classes}
                 try:
@@ -138,6 +138,16 @@ class OpenInput(Closing):
             if isinstance(self._outlines, InputError):
                 raise self._outlines
             return self._outlines
+
+    def measurements_at(self, l0_x: float, l0_y: float, label: int) -> Mapping[str, float]:
+        """Measurements of the region of a class at a place, once its regions are read.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        if isinstance(self._outlines, Outlines):
+            return self._outlines.measurements(l0_x, l0_y, label)
+        return {}
 
     def _mask_place(self, l0_x: float, l0_y: float) -> tuple[float, float]:
         across, down = self.entry.l0_px_per_mask_px
