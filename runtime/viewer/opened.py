@@ -14,6 +14,7 @@ from PIL import Image
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
+from sshr_deploy.geometry import CELL_PX
 from sshr_deploy.runtime.outputs import PROBABILITIES_NAME
 from sshr_deploy.runtime.results.file_names import MASK_NAME, PATCH_MASK_NAME, REGIONS_NAME
 from sshr_deploy.runtime.viewer.catalogue import Entry
@@ -25,8 +26,6 @@ from sshr_deploy.runtime.viewer.tiff_pages import TiffPages
 
 MAX_OPEN = 3
 """Inputs that are open at once; a slide's reader keeps up to 128 MB of decoded tiles."""
-CELL_PX = 8
-"""Side of a pixel of probabilities.tif, in pixels of the mask."""
 _JPEG_QUALITY = 88
 
 
@@ -86,8 +85,8 @@ class OpenInput(Closing):
             raise LookupError("there is no such tile")
         box = self.pyramid.tile(level, column, row)
         across, down = self.entry.l0_px_per_mask_px
-        x = (box.x_px + np.arange(box.width_px) + 0.5) * (box.step / across)
-        y = (box.y_px + np.arange(box.height_px) + 0.5) * (box.step / down)
+        x = (np.arange(box.width_px, dtype=np.float64) + box.x_px + 0.5) * (box.step / across)
+        y = (np.arange(box.height_px, dtype=np.float64) + box.y_px + 0.5) * (box.step / down)
         labels = self.labels.sample(x, y, box.step / max(across, down))
         return _palette_png(labels, self.labels.palette, shown)
 
