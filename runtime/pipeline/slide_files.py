@@ -19,6 +19,7 @@ from sshr_deploy.runtime.results.file_names import (
     THUMBNAIL_NAME,
 )
 from sshr_deploy.runtime.results.findings import SlideClass
+from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.view import SlideView
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
@@ -38,7 +39,7 @@ class Written:
 def write_slide_files(
     folder: Path,
     slide: Path,
-    fingerprint: str,
+    identity: SlideIdentity | None,
     plan: SlideSurvey,
     view: SlideView,
     bands: Iterable[Band],
@@ -47,7 +48,7 @@ def write_slide_files(
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
-    Its pictures show what `view` does.
+    Its pictures show what `view` does; its DICOM Segmentation needs `identity`.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -75,7 +76,7 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        requested = requested_sinks(stack, folder, slide, fingerprint, grid, profile, outputs)
+        requested = requested_sinks(stack, folder, slide.name, identity, grid, profile, outputs)
         feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(
