@@ -90,7 +90,8 @@ def _is_done(item: Input, out: Path, context: Context) -> bool:
     if summary is None:
         return False
     key = context.key(fingerprint_of(item.path), item.relative, summary)
-    return is_result_of(item, folder, summary, same_key=summary.key == key)
+    outputs = context.settings.outputs
+    return is_result_of(item, folder, summary, outputs, same_key=summary.key == key)
 
 
 def _slide(item: Input, context: Context) -> Preview:

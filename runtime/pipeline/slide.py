@@ -106,6 +106,7 @@ class SlideWork(Closing):
 
         Raises:
             OutputError: a result cannot be written.
+            InputError: one that is asked for cannot be made of this slide.
             SlowSlideError: it takes too long.
         """
         self.limit.go_on()
@@ -175,7 +176,14 @@ class SlideWork(Closing):
         plan = self.units.plan
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._folder, self.path, plan, view, bands, self._profile, self._outputs
+            self._folder,
+            self.path,
+            self.fingerprint,
+            plan,
+            view,
+            bands,
+            self._profile,
+            self._outputs,
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
+from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
 from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
@@ -37,11 +38,12 @@ class Written:
 def write_slide_files(
     folder: Path,
     slide: Path,
+    fingerprint: str,
     plan: SlideSurvey,
     view: SlideView,
     bands: Iterable[Band],
     profile: Profile,
-    outputs: Outputs,  # noqa: ARG001
+    outputs: Outputs,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
@@ -49,6 +51,7 @@ def write_slide_files(
 
     Raises:
         OutputError: one of them cannot be written.
+        InputError: one that is asked for cannot be made of this slide.
     """
     grid = plan.grid
     size_px = grid.width_px, grid.height_px
@@ -72,7 +75,8 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        feed(bands, [counts, picked, regions, mask])
+        requested = requested_sinks(stack, folder, slide, fingerprint, grid, profile, outputs)
+        feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(
         folder / OVERLAY_NAME,

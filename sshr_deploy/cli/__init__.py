@@ -26,6 +26,7 @@ from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.queue import queue_app
 from sshr_deploy.cli.train import train
+from sshr_deploy.cli.view import view
 from sshr_deploy.cli.watch import watch
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 from sshr_deploy.version import __version__
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 everything done; 1 some inputs failed, a run was interrupted or results "
     "could not be written, what is done is kept; 2 wrong usage or an unusable model; "
-    "130 interrupted, nothing kept.",
+    "130 interrupted, nothing kept. All of them: docs/command-line.md.",
 )
 command(app, config=True)(train)
 command(app, config=True)(adapt)
@@ -52,6 +53,7 @@ command(app, config=True)(evaluate)
 command(app, config=True)(export)
 command(app, config=True)(infer)
 command(app, config=True)(watch)
+command(app)(view)
 command(app)(doctor)
 command(app, config=True)(pack)
 app.add_typer(benchmark_app)
@@ -96,7 +98,7 @@ def main() -> None:
             sys.stderr.write("sshr-deploy: interrupted\n")
         raise
     except SshrDeployError as error:
-        _fail(error, 1 if isinstance(error, OutputError) else 2)
+        _fail(error)
     except BrokenPipeError:  # whoever reads our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -105,14 +107,19 @@ def main() -> None:
             reason = (
                 f"{error.strerror or error}; check the space on the disk and the current folder"
             )
-            _fail(OutputError(reason), 1)
+            _fail(OutputError(reason))
         reason = f"{error.filename}: {error.strerror}; check the path and your rights to it"
-        _fail(UsageError(reason), 2)
+        _fail(UsageError(reason))
 
 
-def _fail(error: SshrDeployError, code: int) -> NoReturn:
+def exit_code_of(error: SshrDeployError) -> int:
+    """The exit code of a command that this error ends."""
+    return 1 if isinstance(error, OutputError) else 2
+
+
+def _fail(error: SshrDeployError) -> NoReturn:
     if isinstance(error, ListedError) and len(error.problems) > 1:
         for problem in error.problems:
             sys.stderr.write(as_options(one_line(problem)) + "\n")
     sys.stderr.write(f"sshr-deploy: error: {as_options(str(error))}\n")
-    raise SystemExit(code)
+    raise SystemExit(exit_code_of(error))

@@ -35,9 +35,7 @@ benchmark_app = typer.Typer(
 
 JsonOption = Annotated[
     Path | None,
-    typer.Option(
-        "--json", help="File for raw samples, environment and figures.", show_default="none"
-    ),
+    typer.Option("--json", metavar="FILE", help="File for raw samples, environment and figures."),
 ]
 
 
@@ -53,10 +51,13 @@ def latency(
     precision: PrecisionOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     batches: Annotated[
-        str, typer.Option(help="Batch sizes in patches, with commas between.")
+        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
     ] = "1,4,8",
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Measuring time for each batch size, in s.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=3600, help="Measuring time for each batch size, in s."
+        ),
     ] = 10.0,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
@@ -219,11 +220,13 @@ def training(
 @command(benchmark_app, config=True)
 def kernels(
     batches: Annotated[
-        str, typer.Option(help="Batch sizes in patches, with commas between.")
+        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
     ] = "1,8,32,128",
     seconds: Annotated[
         float,
-        typer.Option(min=0.01, max=60, help="Measuring time for each form and size, in s."),
+        typer.Option(
+            metavar="SECONDS", min=0.01, max=60, help="Measuring time for each form and size, in s."
+        ),
     ] = 0.25,
     json_file: JsonOption = None,
 ) -> None:

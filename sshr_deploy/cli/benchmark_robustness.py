@@ -67,7 +67,7 @@ def robustness(
     json_file: JsonOption = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="PNG file for the scores as a picture.", show_default="none"),
+        typer.Option(metavar="FILE", help="PNG file for the scores as a picture."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.tables import print_table, stdout_console
 from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
@@ -251,10 +252,10 @@ class BarReporter(QuietReporter):
 
 def print_results(result: RunResult, out: Path) -> None:
     """Print a run's results by input and class (share, mm2) on stdout; then where the files are."""
-    console = Console(highlight=False)
+    console = stdout_console()
     shown = result.results[:_MAX_TABLE_INPUTS]
     if shown:
-        console.print(_results_table(shown))
+        print_table(console, _results_table(shown, named=not console.is_terminal), lead=2)
     if len(result.results) > len(shown):
         console.print(f"and {len(result.results) - len(shown)} more in summary.csv")
     counts = {s: sum(r.status == s for r in result.results) for s in _STATUS_WORDS}
@@ -269,8 +270,8 @@ def print_results(result: RunResult, out: Path) -> None:
         print(path)
 
 
-def _results_table(results: Sequence[InputResult]) -> Table:
-    """By base name, or by path where several have the same."""
+def _results_table(results: Sequence[InputResult], *, named: bool) -> Table:
+    """By base name, or by path where several have the same; `named` in each row."""
     table = Table("input", "status", "class", "share", "area mm²")
     for column in table.columns[3:]:
         column.justify = "right"
@@ -291,7 +292,7 @@ def _results_table(results: Sequence[InputResult]) -> Table:
         ]
         for index, row in enumerate(rows or [[]]):
             last = index == max(len(rows) - 1, 0)
-            table.add_row(*(heading if index == 0 else ["", ""]), *row, end_section=last)
+            table.add_row(*(heading if index == 0 or named else ["", ""]), *row, end_section=last)
     return table
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 engines_app = typer.Typer(
     cls=Group,
     name="engines",
-    help="What machines built from a bundle, and found out about it: list, verify, clean.",
+    help="Engines that machines built and qualified for a bundle: list, verify, clean.",
     no_args_is_help=True,
 )
 
@@ -120,9 +120,10 @@ def _document(state: EngineState) -> dict[str, object]:
 
 
 def _print_table(states: list[EngineState]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from sshr_deploy.cli.tables import print_table, stdout_console
 
     table = Table("engine", "precision", "for", "state", "agreement", "MB", "made")
     for column in (4, 5):
@@ -140,8 +141,8 @@ def _print_table(states: list[EngineState]) -> None:
             f"{size / 1e6:.1f}",
             record.created_utc[:10] if record else "",
         )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    console = stdout_console()
+    print_table(console, table)
     for item in states:
         if item.reason:
             line = as_options(one_line(f"{item.entry.path.name}: {item.reason}"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 GENERAL = "General"
 """Panel of the options that every command has."""
 _MAX_WIDTH = 100
+_ARGUMENTS, _OWN = "Arguments", "Options"
+_ALWAYS = (_ARGUMENTS, _OWN, GENERAL)
+_FEW = 2
+"""So many options of a topic stand among the command's own."""
 _PLACEHOLDERS = {"int": "N", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "path": "PATH"}
 _PLACEHOLDERS |= {"file": "FILE", "directory": "FOLDER"}
 
@@ -55,10 +61,16 @@ def entries(command: TyperCommand | TyperGroup, ctx: Any) -> list[Entry]:
     Those that are required lead their panel.
     """
     found = [_entry(param, ctx) for param in command.get_params(ctx) if not _hidden(param)]
-    panels = ["Arguments", "Options", *dict.fromkeys(entry.panel for entry in found), GENERAL]
-    order = {panel: place for place, panel in reversed(list(enumerate(panels)))}
-    order[GENERAL] = len(panels)
-    return sorted(found, key=lambda entry: (order[entry.panel], "required" not in entry.facts))
+    sizes = Counter(entry.panel for entry in found)
+    topics = [panel for panel in sizes if panel not in _ALWAYS and sizes[panel] > _FEW]
+    found = [
+        entry if entry.panel in (*_ALWAYS, *topics) else entry._replace(panel=_OWN)
+        for entry in found
+    ]
+    order = [*_ALWAYS[:-1], *topics, GENERAL]
+    return sorted(
+        found, key=lambda entry: (order.index(entry.panel), "required" not in entry.facts)
+    )
 
 
 def first_paragraph(text: str | None) -> str:
@@ -81,10 +93,10 @@ def _entry(param: Any, ctx: Any) -> Entry:
     if isinstance(param, TyperArgument):
         dots = "..." if param.nargs == -1 else ""
         name = (param.metavar or param.name.upper()).removesuffix("...")
-        return Entry("Arguments", name + dots, "", help_text, facts)
+        return Entry(_ARGUMENTS, name + dots, "", help_text, facts)
     names = sorted((*param.opts, *param.secondary_opts), key=len, reverse=True)
     placeholder = "" if param.is_flag else param.metavar or _placeholder(param.name, kind)
-    panel = GENERAL if param.name == "help" else param.rich_help_panel or "Options"
+    panel = GENERAL if param.name == "help" else param.rich_help_panel or _OWN
     return Entry(panel, ", ".join(names), placeholder, help_text, facts)
 
 
@@ -119,8 +131,8 @@ def _print_help(command: TyperCommand | TyperGroup, ctx: Any) -> None:
 
     console = Console(highlight=False)
     console.width = min(console.width, _MAX_WIDTH)
-    usage = " ".join(command.collect_usage_pieces(ctx))
-    console.print(Text.assemble(("Usage:", "bold"), f" {ctx.command_path} {usage}"))
+    usage = " ".join(re.sub("[{}]", "", piece) for piece in command.collect_usage_pieces(ctx))
+    _print_wrapped(console, Text.assemble(("Usage:", "bold"), f" {ctx.command_path} {usage}"))
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         console.print()
         _print_wrapped(console, Text(" ".join(paragraph.split())))

@@ -13,7 +13,7 @@ from sshr_deploy.cli.dry_run import dry_run
 from sshr_deploy.cli.engine import open_engines
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import LargeOption
-from sshr_deploy.cli.run_options import RunOptions
+from sshr_deploy.cli.run_options import SharedOptions
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.settings import LargeImages
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def infer(
     *,
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the results; each input gets a folder of its own name.",
+        ),
     ],
     inputs: Annotated[
         list[Path] | None,
@@ -43,7 +47,7 @@ def infer(
             "as INPUT they lie below it, and their results have the same places.",
         ),
     ] = None,
-    chosen: RunOptions,
+    chosen: SharedOptions,
     large: LargeOption = LargeImages.TILES,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
@@ -63,10 +67,11 @@ def infer(
     """Segment slides and images.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
-    run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder share the inputs, on
-    several machines too, if model and settings are the same.
+    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json; for both the
+    page report.html. A report.html of all, summary.csv and run.json cover what the folder holds,
+    runs/ keeps the record of each run. A second run with the same settings does only what is left;
+    two at once into one folder share the inputs, on several machines too, if model and settings are
+    the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import read_manifest

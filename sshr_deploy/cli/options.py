@@ -19,22 +19,24 @@ else:  # typer takes its choices from an enum
     EngineChoice = StrEnum("EngineChoice", {name: name for name in (AUTO, *ENGINES)})
     Target = StrEnum("Target", {name: name for name in TARGETS})
 
-INPUTS, SLIDES, FILES = "Inputs", "Slides and images", "Result files"
-ENGINE, UNATTENDED = "Engine", "Unattended"
+SLIDES, FILES, ENGINE = "Slides and images", "Result files", "Engine"
+UNATTENDED = "Unattended"
 """Panels of the help."""
 
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
-ModelOption = Annotated[Path, typer.Option("--model", help=BUNDLE_HELP)]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="BUNDLE", help=BUNDLE_HELP)]
 _PROFILE_CHOICES = "luad, bcss, wsss4luad, or the path of your own .toml file."
 ProfileOption = Annotated[
-    str, typer.Option("--profile", help=f"Classes and scale: {_PROFILE_CHOICES}")
+    str,
+    typer.Option("--profile", metavar="NAME|FILE", help=f"Classes and scale: {_PROFILE_CHOICES}"),
 ]
 CheckpointProfileOption = Annotated[
     str | None,
     typer.Option(
         "--profile",
+        metavar="NAME|FILE",
         help=f"Classes and scale of a checkpoint: {_PROFILE_CHOICES}",
         show_default="what the model carries",
     ),
@@ -127,6 +129,7 @@ MppOption = Annotated[
     float | None,
     typer.Option(
         "--mpp",
+        metavar="UM",
         help="Pixel size in um per level-0 pixel (0.05 to 80), for slides whose file states none "
         "(or an impossible one), and for all images (PNG, JPEG), which state none: with it they "
         "are brought to the model's pixel size and get areas in mm2; without it they are taken "
@@ -157,7 +160,7 @@ ForceMppOption = Annotated[
     bool,
     typer.Option(
         "--force-mpp",
-        help="Use --mpp or --mpp-table even where the slide states its own pixel size.",
+        help="Use the given pixel size even where the slide states its own.",
         rich_help_panel=SLIDES,
     ),
 ]
@@ -182,7 +185,6 @@ IncludeOption = Annotated[
         metavar="PATTERN",
         help=f"Take only inputs of this pattern: {_PATTERN_HELP}",
         show_default="all",
-        rich_help_panel=INPUTS,
     ),
 ]
 ExcludeOption = Annotated[
@@ -191,8 +193,6 @@ ExcludeOption = Annotated[
         "--exclude",
         metavar="PATTERN",
         help="Leave out inputs of such a pattern; old/ is all that is below the folder old.",
-        show_default="none",
-        rich_help_panel=INPUTS,
     ),
 ]
 RayOption = Annotated[

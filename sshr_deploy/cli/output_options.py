@@ -43,7 +43,7 @@ DicomSegOption = Annotated[
     bool,
     typer.Option(
         "--dicom-seg",
-        help="Write segmentation.dcm too, a DICOM Segmentation; needs the extra [dicom].",
+        help="Write segmentation.dcm too, a DICOM Segmentation.",
         rich_help_panel=FILES,
     ),
 ]
@@ -51,7 +51,7 @@ OmeZarrOption = Annotated[
     bool,
     typer.Option(
         "--ome-zarr",
-        help="Write mask.ome.zarr too, the mask as OME-Zarr labels; needs the extra [zarr].",
+        help="Write mask.ome.zarr too, a folder with the mask as OME-Zarr labels.",
         rich_help_panel=FILES,
     ),
 ]

@@ -95,7 +95,7 @@ def skip(out: _QueueArgument, patterns: _PatternsArgument) -> None:
 @command(queue_app)
 def report(
     out: _QueueArgument,
-    days: Annotated[int, typer.Option(min=1, help="Of the last days.")] = _DAYS,
+    days: Annotated[int, typer.Option(min=1, help="How many days to look back.")] = _DAYS,
     as_json: _JsonOption = False,
 ) -> None:
     """How long slides took, day by day, and why some failed.

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class SharedOptions:
     """Fields are options; see `commands.command`."""
 
     model: ModelOption

@@ -13,7 +13,7 @@ from sshr_deploy.cli.engine import RayChoice, open_engines
 from sshr_deploy.cli.operating import Operating
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import QUEUE_NAME, QueueOption
-from sshr_deploy.cli.run_options import RunOptions
+from sshr_deploy.cli.run_options import SharedOptions
 from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.watch.order import Order
 
@@ -31,18 +31,24 @@ def watch(
     out: Annotated[
         Path,
         typer.Option(
+            metavar="FOLDER",
             help="Folder for the results; each slide gets a folder by its path below FOLDER, of "
-            "several ones below the name of its own."
+            "several ones below the name of its own.",
         ),
     ],
     queue: QueueOption = None,
     settle: Annotated[
         float,
-        typer.Option(min=0, help="Seconds without a change after which a slide is complete."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Seconds without a change after which a slide is complete.",
+        ),
     ] = 60,
     poll: Annotated[
         float,
         typer.Option(
+            metavar="SECONDS",
             min=0.1,
             help="Seconds between looks at the folders; with the extra [watch] installed, the "
             "system tells of most changes at once.",
@@ -62,19 +68,21 @@ def watch(
     ] = 3,
     min_free_gib: Annotated[
         float,
-        typer.Option(min=0, help="Begin no slide with less free on the disk of the results."),
+        typer.Option(
+            metavar="GIB", min=0, help="Begin no slide with less free on the disk of the results."
+        ),
     ] = 5,
     once: Annotated[
         bool, typer.Option("--once", help="End when nothing is left that can be done.")
     ] = False,
-    chosen: RunOptions,
+    chosen: SharedOptions,
 ) -> None:
     """Segment slides as a scanner writes them.
 
     Runs until it is ended (Ctrl-C, SIGTERM), for months. A slide is taken once it has not changed
     for a while, and is done as infer does it; images (PNG, JPEG) are left alone. Ended in whatever
     way, even by a power cut, it goes on where it was when it is started again. The queue command
-    shows the slides and how they fare, summary.csv the results.
+    shows the slides and how they fare, report.html and summary.csv the results.
 
     Exit codes: 0 ended as asked; 1 with --once, slides failed, or wait for a lost folder or for
     space on the disk; 1 or 2 it cannot go on, see its last line: a service manager starts it again.

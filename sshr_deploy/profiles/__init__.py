@@ -16,6 +16,8 @@ from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _SHIPPED = resources.files("sshr_deploy.profiles")
 
+_CODE_TEXT = r"^[^\x00-\x1f\\]+$"
+
 Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 """RGB as "#rrggbb"."""
 
@@ -24,11 +26,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Code(_Frozen):
+    """Concept of a terminology, as DICOM states it."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16, pattern=_CODE_TEXT)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16, pattern=_CODE_TEXT)]
+    """Its short name in DICOM: "SCT" is SNOMED CT; those of one's own begin with "99"."""
+    meaning: Annotated[str, Field(min_length=1, max_length=64, pattern=_CODE_TEXT)]
+
+
 class TissueClass(_Frozen):
     """One class: the name that results carry and the colour of its pixels."""
 
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]+$")]
     color: Color
+    code: Code | None = None
+    """For DICOM Segmentations; None gives the class a code of this package's own."""
 
     @property
     def rgb(self) -> tuple[int, int, int]:
