@@ -91,7 +91,10 @@ def _command_parts(name: str, command: Any) -> list[str]:
     parts = [f"```text\n{usage}\n```", *map(_prose, paragraphs)]
     for panel, found in groupby(entries(command, context), key=lambda entry: entry.panel):
         rows = [
-            (f"`{entry.names} {entry.placeholder}`".replace(" `", "`"), _meaning(entry))
+            (
+                f"`{f'{entry.names} {entry.placeholder}'.strip()}`".replace("|", " or "),
+                _meaning(entry),
+            )
             for entry in found
             if "--help" not in entry.names
         ]
