@@ -19,13 +19,12 @@ from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks, check_slide
 from sshr_deploy.runtime.pipeline.slide_files import Written, write_slide_files
 from sshr_deploy.runtime.pipeline.stopping import TimeLimit
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
-from sshr_deploy.runtime.results.file_names import (
-    SLIDE_RESULTS,
-)
+from sshr_deploy.runtime.results.file_names import SLIDE_RESULTS
 from sshr_deploy.runtime.results.findings import (
     MaskFacts,
     SlideFacts,
@@ -34,7 +33,6 @@ from sshr_deploy.runtime.results.findings import (
     Tiles,
 )
 from sshr_deploy.runtime.slides import SlideReader, open_slide
-from sshr_deploy.runtime.slides.fit import Fit, slide_fit
 from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.stain import check_stain
@@ -62,7 +60,7 @@ class SlideWork(Closing):
         reader: SharedReader,
         store: UnitStore,
         facts: SlideFacts,
-        fit: Fit | None,
+        checks: SlideChecks,
         stages: Stages,
         ledger: Ledger,
         limit: TimeLimit,
@@ -73,7 +71,7 @@ class SlideWork(Closing):
         """Units that no earlier run computed."""
         self._folder, self._profile, self._outputs = folder, profile, outputs
         self._reader, self._store = reader, store
-        self._facts, self._fit, self._stages = facts, fit, stages
+        self._facts, self._checks, self._stages = facts, checks, stages
         self._written: Written | None = None
         self._files: dict[str, int] = {}
 
@@ -131,7 +129,8 @@ class SlideWork(Closing):
             ),
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
-            fit=self._fit,
+            fit=self._checks.fit,
+            warnings=written.warnings,
             tissue_area_mm2=round(sum(c.area_mm2 for c in written.classes), 9),
             classes=written.classes,
             regions=written.regions,
@@ -175,7 +174,7 @@ class SlideWork(Closing):
         plan = self.units.plan
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._folder, self.path, plan, view, bands, self._profile, self._outputs
+            self._folder, self.path, plan, view, bands, self._profile, self._outputs, self._checks
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:
@@ -234,7 +233,7 @@ def begin_slide(
                 shared = undo.enter_context(SharedReader(reader))
             with stages.stage("tissue"):
                 units = shorten(plan_units(reader, path, context, place, check))
-                fit = slide_fit(context.bundle, reader, units.plan)
+                checks = check_slide(context.bundle, reader, units.plan)
         key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = slide_facts(reader)
@@ -250,7 +249,7 @@ def begin_slide(
         shared,
         store,
         facts,
-        fit,
+        checks,
         stages,
         ledger,
         limit,

@@ -10,6 +10,7 @@ from pathlib import Path
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks
 from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
@@ -17,7 +18,7 @@ from sshr_deploy.runtime.results.file_names import (
     REGIONS_NAME,
     THUMBNAIL_NAME,
 )
-from sshr_deploy.runtime.results.findings import SlideClass
+from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.view import SlideView
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
@@ -32,6 +33,8 @@ class Written:
 
     classes: tuple[SlideClass, ...]
     regions: int
+    warnings: tuple[SlideWarning, ...]
+    """Also on the overlay."""
 
 
 def write_slide_files(
@@ -42,6 +45,7 @@ def write_slide_files(
     bands: Iterable[Band],
     profile: Profile,
     outputs: Outputs,  # noqa: ARG001
+    checks: SlideChecks,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
@@ -74,6 +78,7 @@ def write_slide_files(
         )
         feed(bands, [counts, picked, regions, mask])
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
+    warnings = checks.warnings(classes)
     write_overlay(
         folder / OVERLAY_NAME,
         view.rgb,
@@ -83,7 +88,8 @@ def write_slide_files(
         title=slide.name,
         mpp_um=view.mpp_um,
         box=view.box,
+        notes=[warning.text for warning in warnings],
         path_2x=folder / OVERLAY_2X_NAME,
     )
     write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
-    return Written(classes, regions.count)
+    return Written(classes, regions.count, warnings)
