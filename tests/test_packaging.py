@@ -91,6 +91,7 @@ def sources(root: Path) -> set[str]:
     wanted |= {*package.glob("profiles/*.toml"), *package.glob("train/recipes/*.toml")}
     wanted |= set(package.glob("export/qualification/*.*"))
     wanted |= set(package.glob("runtime/results/schemas/*.json"))
+    wanted |= {package / "runtime/report/tokens.css", *package.glob("runtime/report/templates/*")}
     names = {path.relative_to(root).as_posix() for path in wanted}
     return names | {f"sshr_deploy/{KERNELS}/{name}" for name in KERNEL_FILES}
 

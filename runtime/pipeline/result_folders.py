@@ -127,8 +127,10 @@ def read_summary(folder: Path) -> Summary | None:
         return None
 
 
-def move_summary(folder: Path, path: str) -> None:
+def move_summary(folder: Path, path: str, summary: Summary) -> Summary:
     """Write into the `summary.json` of a results folder that its input is at `path` now.
+
+    Returns what it says then.
 
     Raises:
         OutputError: it cannot be written.
@@ -137,6 +139,8 @@ def move_summary(folder: Path, path: str) -> None:
         document = _read_json(folder)
     document["input"]["path"] = path
     write_json(folder / SUMMARY_NAME, document)
+    source = summary.input.model_copy(update={"path": path})
+    return summary.model_copy(update={"input": source})
 
 
 _SUMMARY: TypeAdapter[Summary] = TypeAdapter(

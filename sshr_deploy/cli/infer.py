@@ -63,10 +63,11 @@ def infer(
     """Segment slides and images.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
-    run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder share the inputs, on
-    several machines too, if model and settings are the same.
+    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json; for both the
+    page report.html. A report.html of all, summary.csv and run.json cover what the folder holds,
+    runs/ keeps the record of each run. A second run with the same settings does only what is left;
+    two at once into one folder share the inputs, on several machines too, if model and settings are
+    the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import read_manifest

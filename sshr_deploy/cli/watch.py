@@ -74,7 +74,7 @@ def watch(
     Runs until it is ended (Ctrl-C, SIGTERM), for months. A slide is taken once it has not changed
     for a while, and is done as infer does it; images (PNG, JPEG) are left alone. Ended in whatever
     way, even by a power cut, it goes on where it was when it is started again. The queue command
-    shows the slides and how they fare, summary.csv the results.
+    shows the slides and how they fare, report.html and summary.csv the results.
 
     Exit codes: 0 ended as asked; 1 with --once, slides failed, or wait for a lost folder or for
     space on the disk; 1 or 2 it cannot go on, see its last line: a service manager starts it again.

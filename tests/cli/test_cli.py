@@ -16,7 +16,7 @@ import pytest
 from sshr_deploy import __version__
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
-from sshr_deploy.runtime.results.file_names import SLIDE_RESULTS, SUMMARY_NAME
+from sshr_deploy.runtime.results.file_names import REPORT_NAME, SLIDE_RESULTS, SUMMARY_NAME
 from tests.cli.command import LIMIT_S, SETTINGS, Done, run, run_here
 
 
@@ -289,10 +289,10 @@ def test_of_two_runs_into_one_folder_the_second_is_told(
     _, stderr = first.communicate(timeout=60)
     assert (first.returncode, stderr) == (0, "")
     assert {p.name for p in out.iterdir()} == {
-        "0.svs", "1.svs", "2.svs", "run.json", "runs", "summary.csv",
+        "0.svs", "1.svs", "2.svs", "report.html", "run.json", "runs", "summary.csv",
     }  # fmt: skip
     names = {p.name for p in (out / "0.svs").iterdir()}
-    assert names == {*SLIDE_RESULTS, SUMMARY_NAME}
+    assert names == {*SLIDE_RESULTS, REPORT_NAME, SUMMARY_NAME}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -70,7 +70,7 @@ def check_same(out: Path, expected: Path) -> None:
     assert table(out) == table(expected)
     for slide in expected.glob("*.svs"):
         names = {path.name for path in (out / slide.name).iterdir()}
-        assert names == {*RESULTS, "summary.json"}
+        assert names == {*RESULTS, "report.html", "summary.json"}
     assert not (out / SHARING_NAME).exists()
 
 
