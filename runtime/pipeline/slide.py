@@ -20,6 +20,7 @@ from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.planning import plan_units
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks, check_slide
 from sshr_deploy.runtime.pipeline.slide_files import Written, write_slide_files
 from sshr_deploy.runtime.pipeline.stopping import TimeLimit
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
@@ -34,7 +35,6 @@ from sshr_deploy.runtime.results.findings import (
 )
 from sshr_deploy.runtime.slides import SlideReader, open_slide
 from sshr_deploy.runtime.slides.dicom_source import SlideIdentity, slide_identity
-from sshr_deploy.runtime.slides.fit import Fit, slide_fit
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.view import SlideView, read_view, thumbnail_view
 
@@ -61,7 +61,7 @@ class SlideWork(Closing):
         store: UnitStore,
         facts: SlideFacts,
         identity: SlideIdentity | None,
-        fit: Fit | None,
+        checks: SlideChecks,
         stages: Stages,
         ledger: Ledger,
         limit: TimeLimit,
@@ -72,8 +72,8 @@ class SlideWork(Closing):
         """Units that no earlier run computed."""
         self._folder, self._profile, self._outputs = folder, profile, outputs
         self._reader, self._store = reader, store
-        self._facts, self._fit, self._stages = facts, fit, stages
-        self._identity = identity
+        self._facts, self._identity = facts, identity
+        self._checks, self._stages = checks, stages
         self._written: Written | None = None
         self._files: dict[str, int] = {}
 
@@ -132,7 +132,8 @@ class SlideWork(Closing):
             ),
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
-            fit=self._fit,
+            fit=self._checks.fit,
+            warnings=written.warnings,
             tissue_area_mm2=round(sum(c.area_mm2 for c in written.classes), 9),
             classes=written.classes,
             regions=written.regions,
@@ -184,6 +185,7 @@ class SlideWork(Closing):
             bands,
             self._profile,
             self._outputs,
+            self._checks,
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:
@@ -242,7 +244,7 @@ def begin_slide(
                 shared = undo.enter_context(SharedReader(reader))
             with stages.stage("tissue"):
                 units = shorten(plan_units(reader, path, context, place, check))
-                fit = slide_fit(context.bundle, reader, units.plan)
+                checks = check_slide(context.bundle, reader, units.plan)
         key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = slide_facts(reader)
@@ -261,7 +263,7 @@ def begin_slide(
         store,
         facts,
         identity,
-        fit,
+        checks,
         stages,
         ledger,
         limit,

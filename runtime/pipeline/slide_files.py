@@ -11,6 +11,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
 from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks
 from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
@@ -18,7 +19,7 @@ from sshr_deploy.runtime.results.file_names import (
     REGIONS_NAME,
     THUMBNAIL_NAME,
 )
-from sshr_deploy.runtime.results.findings import SlideClass
+from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
 from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.view import SlideView
@@ -34,6 +35,8 @@ class Written:
 
     classes: tuple[SlideClass, ...]
     regions: int
+    warnings: tuple[SlideWarning, ...]
+    """Also on the overlay."""
 
 
 def write_slide_files(
@@ -45,6 +48,7 @@ def write_slide_files(
     bands: Iterable[Band],
     profile: Profile,
     outputs: Outputs,
+    checks: SlideChecks,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
@@ -79,6 +83,7 @@ def write_slide_files(
         requested = requested_sinks(stack, folder, slide.name, identity, grid, profile, outputs)
         feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
+    warnings = checks.warnings(classes)
     write_overlay(
         folder / OVERLAY_NAME,
         view.rgb,
@@ -88,7 +93,8 @@ def write_slide_files(
         title=slide.name,
         mpp_um=view.mpp_um,
         box=view.box,
+        notes=[warning.text for warning in warnings],
         path_2x=folder / OVERLAY_2X_NAME,
     )
     write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
-    return Written(classes, regions.count)
+    return Written(classes, regions.count, warnings)
