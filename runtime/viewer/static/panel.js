@@ -49,6 +49,7 @@ export class Panel {
       const [x, y] = detail.mpp_um;
       facts.push(["", lengths(w * x, h * y)], ["Pixel size", `${digits(x)} µm`]);
     }
+    byId("show-outlines").closest("label").hidden = detail.regions === null;
     if (detail.regions !== null) facts.push(["Regions", detail.regions.toLocaleString("en")]);
     facts.push(...detail.facts);
     byId("facts").replaceChildren(
