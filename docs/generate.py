@@ -90,18 +90,16 @@ def _command_parts(name: str, command: Any) -> list[str]:
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     parts = [f"```text\n{usage}\n```", *map(_prose, paragraphs)]
     for panel, found in groupby(entries(command, context), key=lambda entry: entry.panel):
-        rows = [
-            (f"`{entry.names} {entry.placeholder}`".replace(" `", "`"), _meaning(entry))
-            for entry in found
-            if "--help" not in entry.names
-        ]
+        rows = [_entry_row(entry) for entry in found if "--help" not in entry.names]
         parts.append(_table((panel.lower(), "meaning"), rows))
     return parts
 
 
-def _meaning(entry: Entry) -> str:
+def _entry_row(entry: Entry) -> tuple[str, str]:
+    names = f"{entry.names} {entry.placeholder}".strip().replace("|", " or ")
     facts = "; ".join(map(_prose, entry.facts))
-    return f"{_prose(entry.help)} <em>{facts}</em>" if facts else _prose(entry.help)
+    text = f"{_prose(entry.help)} <em>{facts}</em>" if facts else _prose(entry.help)
+    return f"`{names}`", text
 
 
 def profile_page() -> str:

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import DICOM_SEG_NAME, OME_ZARR_NAME, PROBABILITIES_NAME, Outputs
+from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.writers.bands import ProbSink
 from sshr_deploy.runtime.writers.dicom_seg import dicom_seg_sink
@@ -24,8 +25,8 @@ class _Said(TypedDict):
 def requested_sinks(
     stack: ExitStack,
     folder: Path,
-    slide: Path,
-    fingerprint: str,
+    name: str,
+    identity: SlideIdentity | None,
     grid: TileGrid,
     profile: Profile,
     outputs: Outputs,
@@ -35,22 +36,22 @@ def requested_sinks(
     Args:
         stack: finishes the files where it ends well.
         folder: of the results.
-        slide: its file.
-        fingerprint: of the slide, see `fingerprint_of`.
+        name: of the slide.
+        identity: of the slide, for the DICOM Segmentation.
         grid: of the mask.
         profile: class names and colours.
         outputs: tells which.
 
     Raises:
         OutputError: one of them cannot be written.
-        InputError: the slide's file is gone or says wrong things, or its mask is too large for one.
+        InputError: the mask is too large for one.
     """
     size_px = grid.width_px, grid.height_px
     sinks: list[ProbSink] = []
-    if outputs.dicom_seg:
-        seg = dicom_seg_sink(folder / DICOM_SEG_NAME, slide, fingerprint, grid, profile)
+    if outputs.dicom_seg and identity is not None:
+        seg = dicom_seg_sink(folder / DICOM_SEG_NAME, identity, grid, profile)
         sinks.append(stack.enter_context(seg))
-    said: _Said = {"profile": profile, "mask_mpp_um": grid.mpp_um, "name": slide.name}
+    said: _Said = {"profile": profile, "mask_mpp_um": grid.mpp_um, "name": name}
     if outputs.ome_zarr:
         labels = ome_zarr_sink(folder / OME_ZARR_NAME, size_px, **said)
         sinks.append(stack.enter_context(labels))

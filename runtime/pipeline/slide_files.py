@@ -11,6 +11,7 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
 from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks
 from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
@@ -18,7 +19,8 @@ from sshr_deploy.runtime.results.file_names import (
     REGIONS_NAME,
     THUMBNAIL_NAME,
 )
-from sshr_deploy.runtime.results.findings import SlideClass
+from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
+from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.view import SlideView
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
@@ -33,21 +35,24 @@ class Written:
 
     classes: tuple[SlideClass, ...]
     regions: int
+    warnings: tuple[SlideWarning, ...]
+    """Also on the overlay."""
 
 
 def write_slide_files(
     folder: Path,
     slide: Path,
-    fingerprint: str,
+    identity: SlideIdentity | None,
     plan: SlideSurvey,
     view: SlideView,
     bands: Iterable[Band],
     profile: Profile,
     outputs: Outputs,
+    checks: SlideChecks,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
-    Its pictures show what `view` does.
+    Its pictures show what `view` does; its DICOM Segmentation needs `identity`.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -75,9 +80,10 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        requested = requested_sinks(stack, folder, slide, fingerprint, grid, profile, outputs)
+        requested = requested_sinks(stack, folder, slide.name, identity, grid, profile, outputs)
         feed(bands, [counts, picked, regions, mask], requested)
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
+    warnings = checks.warnings(classes)
     write_overlay(
         folder / OVERLAY_NAME,
         view.rgb,
@@ -87,7 +93,8 @@ def write_slide_files(
         title=slide.name,
         mpp_um=view.mpp_um,
         box=view.box,
+        notes=[warning.text for warning in warnings],
         path_2x=folder / OVERLAY_2X_NAME,
     )
     write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
-    return Written(classes, regions.count)
+    return Written(classes, regions.count, warnings)

@@ -98,7 +98,8 @@ class _Totals:
     failed: int
     warned: int
     seconds: float
-    tissue_mm2: float
+    tissue_mm2: float | None
+    """None if no input has an area."""
     parts: list[Part]
     """Areas by class, and their shares of the tissue."""
     without_area: int
@@ -110,7 +111,8 @@ class _Totals:
     ) -> _Totals:
         rows = [line.row for line in results]
         areas_mm2 = {n: sum(row.areas_mm2.get(n) or 0.0 for row in rows) for n in names}
-        tissue_mm2 = sum(areas_mm2.values())
+        without_area = sum(row.tissue_area_mm2 is None for row in rows)
+        tissue_mm2 = sum(areas_mm2.values()) if without_area < len(rows) else None
         shares = {n: area / tissue_mm2 for n, area in areas_mm2.items()} if tissue_mm2 else {}
         return cls(
             results=len(rows),
@@ -119,5 +121,5 @@ class _Totals:
             seconds=sum(line.total_s or 0.0 for line in results),
             tissue_mm2=tissue_mm2,
             parts=parts_of(names, shares, areas_mm2),
-            without_area=sum(row.tissue_area_mm2 is None for row in rows),
+            without_area=without_area,
         )

@@ -22,6 +22,9 @@ from sshr_deploy.runtime.results.findings import (
     warnings_of,
 )
 
+_LEAST_WAITING = 0.01
+"""Of its time, that an input waited for others, to be told."""
+
 
 def write_input_page(folder: Path, summary: Summary, profile: Profile) -> None:
     """Write the page of an input into the folder of its results.
@@ -45,7 +48,9 @@ def input_page(summary: SlideSummary | PatchSummary, profile: Profile) -> str:
     names = [entry.name for entry in summary.classes]
     stages = dict(summary.seconds)
     total_s = stages.pop("total", sum(stages.values()))
-    stages["waiting"] = max(0.0, total_s - sum(stages.values()))
+    waiting_s = total_s - sum(stages.values())
+    if waiting_s >= _LEAST_WAITING * total_s:
+        stages["waiting"] = waiting_s
     files = summary.files
     return page(
         "single.html",

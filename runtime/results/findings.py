@@ -273,6 +273,11 @@ class InputResult:
         """Of a slide whose look was measured."""
         return self.summary.fit if isinstance(self.summary, SlideSummary) else None
 
+    @property
+    def warnings(self) -> tuple[SlideWarning, ...]:
+        """Reasons to look at it."""
+        return () if self.summary is None else warnings_of(self.summary)
+
 
 def warnings_of(summary: Summary) -> tuple[SlideWarning, ...]:
     """Reasons to look at an input, with its stain if `any_stain` let that pass."""

@@ -171,4 +171,5 @@ def _csv_row(names: Sequence[str], row: Row) -> dict[str, object]:
         "folder": done and done.folder,
         "profile": done and done.profile,
         "fit": done and done.fit,
+        "warnings": done and " ".join(warning.code for warning in done.warnings),
     }

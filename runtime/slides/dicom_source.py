@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -75,12 +76,32 @@ class DicomSource:
     """Width and height of a pixel; None if missing."""
 
 
-def dicom_source(path: Path) -> DicomSource | None:
-    """That of a slide; None where it is no DICOM file.
+@dataclass(frozen=True)
+class SlideIdentity:
+    """What a derived object says of its slide, known while the slide's file is there."""
+
+    name: str
+    """Of its file."""
+    fingerprint: str
+    """See `fingerprint_of`."""
+    changed: datetime
+    """Last change of the file, UTC."""
+    source: DicomSource | None
+    """None where it is no DICOM slide."""
+
+
+def slide_identity(path: Path, fingerprint: str) -> SlideIdentity:
+    """That of a slide's file.
 
     Raises:
-        InputError: one of its files is damaged.
+        InputError: it is gone, or one of a DICOM slide's files is damaged or says too little.
     """
+    with mapped_read_errors(path, "cannot be read", "copy it again"):
+        changed = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
+    return SlideIdentity(path.name, fingerprint, changed, _dicom_source(path))
+
+
+def _dicom_source(path: Path) -> DicomSource | None:
     if path.suffix.lower() != ".dcm" or series_uid(path) is None:
         return None
     problem, fix = "does not say where it lies", "copy it again, or leave out `dicom_seg`"

@@ -57,6 +57,7 @@ class Viewer(Closing):
         self._inputs = OpenInputs()
         self._pictures = Workers(_TILE_THREADS, _WAITING)
         self._masks = Workers(_OTHER_THREADS, _WAITING)  # they do not wait for slow slides
+        self._regions = Workers(_OTHER_THREADS, _WAITING)  # nor others for an index of regions
         self._others = Workers(_OTHER_THREADS, _WAITING)
         self._static = _static_files()
         one = f"/{token}/inputs/{{id:int}}"
@@ -69,7 +70,7 @@ class Viewer(Closing):
             f"{one}/thumbnail": self._thumbnail,
             f"{one}/picture/{tile}": self._picture_tile,
             f"{one}/mask/{{shown}}/{tile}": self._mask_tile,
-            f"{one}/regions": self._regions,
+            f"{one}/regions": self._lines,
             f"{one}/point": self._point,
         }
         starlette = Starlette(
@@ -136,9 +137,9 @@ class Viewer(Closing):
         body = await self._ask(request, self._masks, lambda one: one.mask_tile(*place, shown))
         return Response(body, media_type="image/png")
 
-    async def _regions(self, request: Request) -> Response:
+    async def _lines(self, request: Request) -> Response:
         box = Box(*_numbers(request, "x0", "y0", "x1", "y1"))
-        return _json(await self._ask(request, self._others, lambda one: details.lines(one, box)))
+        return _json(await self._ask(request, self._regions, lambda one: details.lines(one, box)))
 
     async def _point(self, request: Request) -> Response:
         x, y = _numbers(request, "x", "y")

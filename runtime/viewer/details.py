@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.outputs import PROBABILITIES_NAME
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
 from sshr_deploy.runtime.results.file_names import THUMBNAIL_NAME
@@ -121,12 +120,7 @@ def point(opened: OpenInput, l0_x: float, l0_y: float) -> Document:
     probability = opened.probability_at(l0_x, l0_y, label)
     if probability is not None:
         return {**said, "probability": probability, "of": "here"}
-    if opened.entry.kind == "patch":
-        return said
-    try:
-        measured = opened.outlines().measurements(l0_x, l0_y, label)
-    except InputError:  # the page says so where it asks for outlines
-        return said
+    measured = opened.measurements_at(l0_x, l0_y, label)
     if (mean := _measurement(measured, "mean probability")) is not None:
         return {**said, "probability": mean, "of": "region"}
     return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
+from sshr_deploy.geometry import CELL_PX
 from sshr_deploy.runtime.outputs import PROBABILITIES_NAME
 from sshr_deploy.runtime.results.file_names import MASK_NAME, PATCH_MASK_NAME, REGIONS_NAME
 from sshr_deploy.runtime.viewer.catalogue import Entry
@@ -25,8 +26,6 @@ from sshr_deploy.runtime.viewer.tiff_pages import TiffPages
 
 MAX_OPEN = 3
 """Inputs that are open at once; a slide's reader keeps up to 128 MB of decoded tiles."""
-CELL_PX = 8
-"""Side of a pixel of probabilities.tif, in pixels of the mask."""
 _JPEG_QUALITY = 88
 
 
@@ -39,7 +38,7 @@ class OpenInput(Closing):
         self.picture: Picture | None = None
         self.labels: LabelMap | None = None
         self.picture_lack = self.labels_lack = ""
-        self._lock = threading.Lock()
+        self._lock, self._index_lock = threading.Lock(), threading.Lock()
         self._outlines: Outlines | InputError | None = None
         self._probabilities: TiffPages | None = None
         try:
@@ -86,8 +85,8 @@ class OpenInput(Closing):
             raise LookupError("there is no such tile")
         box = self.pyramid.tile(level, column, row)
         across, down = self.entry.l0_px_per_mask_px
-        x = (box.x_px + np.arange(box.width_px) + 0.5) * (box.step / across)
-        y = (box.y_px + np.arange(box.height_px) + 0.5) * (box.step / down)
+        x = (np.arange(box.width_px, dtype=np.float64) + box.x_px + 0.5) * (box.step / across)
+        y = (np.arange(box.height_px, dtype=np.float64) + box.y_px + 0.5) * (box.step / down)
         labels = self.labels.sample(x, y, box.step / max(across, down))
         return _palette_png(labels, self.labels.palette, shown)
 
@@ -128,7 +127,7 @@ class OpenInput(Closing):
         """
         if self.entry.kind == "patch":
             raise LookupError("an image has no regions")
-        with self._lock:
+        with self._index_lock:
             if self._outlines is None:
                 by_name = {c.name: c.label for c in self.entry.classes}
                 try:
@@ -138,6 +137,16 @@ class OpenInput(Closing):
             if isinstance(self._outlines, InputError):
                 raise self._outlines
             return self._outlines
+
+    def measurements_at(self, l0_x: float, l0_y: float, label: int) -> Mapping[str, float]:
+        """Measurements of the region of a class at a place, once its regions are read.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        if isinstance(self._outlines, Outlines):
+            return self._outlines.measurements(l0_x, l0_y, label)
+        return {}
 
     def _mask_place(self, l0_x: float, l0_y: float) -> tuple[float, float]:
         across, down = self.entry.l0_px_per_mask_px

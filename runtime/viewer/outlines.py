@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ _MAX_KEPT_CORNERS = 4_000_000
 _MAX_SENT_CORNERS = 60_000
 
 _COORDINATES = re.compile(rb'"coordinates"\s*:\s*')
+_CLASSIFICATION = re.compile(rb'"classification"\s*:\s*(\{[^{}]*\})')
 _BETWEEN_RINGS = re.compile(rb"\]\s*\]\s*,\s*\[\s*\[")
 
 Corners = NDArray[np.float32]
@@ -73,16 +74,15 @@ class Outlines:
         self._kept_corners = 0
         boxes: list[NDArray[np.float32]] = []
         places: list[tuple[int, int, int]] = []  # offset, bytes, label
-        fix = "run infer on the input again"
+        fix, label_of = "run infer on the input again", _labels(labels)
         with mapped_read_errors(path, "cannot be read", fix), path.open("rb") as file:
             offset = 0
             for line in file:
                 if line.startswith(b'{"type":"Feature"') and len(line) < _MAX_REGION_BYTES:
-                    rings, properties = _parsed(line)
-                    every = np.concatenate(rings)
-                    boxes.append(np.concatenate([every.min(0), every.max(0)]))
-                    name = properties["classification"]["name"]
-                    places.append((offset, len(line), labels.get(name, -1)))
+                    start, end = _coordinates(line)
+                    outer = _ring(line[start : line.index(b"]]", start, end)])
+                    boxes.append(np.concatenate([outer.min(0), outer.max(0)]))
+                    places.append((offset, len(line), label_of(line[end:])))
                 offset += len(line)
                 if len(places) > MAX_REGIONS:
                     raise InputError(f"{path} has more than {MAX_REGIONS:,} regions")
@@ -147,22 +147,42 @@ def _corner_count(region: _Region) -> int:
     return sum(map(len, region.rings))
 
 
-def _parsed(line: bytes) -> tuple[list[Corners], dict[str, Any]]:
-    """Rings and properties of a feature, which is a line of the file.
-
-    Corners are read by NumPy: lists of millions of them would take ten times the memory.
-    """
+def _coordinates(line: bytes) -> tuple[int, int]:
+    """Where the coordinates of a feature begin and end in its line."""
     found = _COORDINATES.search(line)
     if found is None:
         raise ValueError("a region has no coordinates")
-    end = line.index(b"}", found.end())
-    feature = json.loads(line[: found.end()] + b"[]" + line[end:].rstrip(b",\r\n"))
-    rings = [
-        np.fromstring(ring.translate(None, b"[] \t"), np.float64, sep=",").astype(np.float32)
-        for ring in _BETWEEN_RINGS.split(line[found.end() : end])
-    ]
+    return found.end(), line.index(b"}", found.end())
+
+
+def _ring(text: bytes) -> Corners:
+    """Corners of "[[[x,y],...": by NumPy, as lists of millions would take ten times the memory."""
+    numbers = np.fromstring(text.translate(None, b"[] \t"), np.float64, sep=",")
+    return numbers.astype(np.float32).reshape(-1, 2)
+
+
+def _labels(by_name: Mapping[str, int]) -> Callable[[bytes], int]:
+    """Reader of the label from what follows the coordinates; -1 for a class that is not known."""
+    known: dict[bytes, int] = {}
+
+    def label_of(tail: bytes) -> int:
+        found = _CLASSIFICATION.search(tail)
+        if found is None:
+            raise ValueError("a region has no class")
+        text = found[1]
+        if text not in known:
+            known[text] = by_name.get(json.loads(text)["name"], -1)
+        return known[text]
+
+    return label_of
+
+
+def _parsed(line: bytes) -> tuple[list[Corners], dict[str, Any]]:
+    """Rings and properties of a feature, which is a line of the file."""
+    start, end = _coordinates(line)
+    feature = json.loads(line[:start] + b"[]" + line[end:].rstrip(b",\r\n"))
     properties: dict[str, Any] = feature["properties"]
-    return [ring.reshape(-1, 2) for ring in rings], properties
+    return [_ring(ring) for ring in _BETWEEN_RINGS.split(line[start:end])], properties
 
 
 def _numbers(measurements: object) -> dict[str, float]:

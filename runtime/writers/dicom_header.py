@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import UTC, datetime
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +11,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage
 from pydicom.valuerep import format_number_as_ds
 
-from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Code, Profile, TissueClass
-from sshr_deploy.runtime.slides.dicom_source import DicomSource
+from sshr_deploy.runtime.slides.dicom_source import DicomSource, SlideIdentity
 from sshr_deploy.runtime.writers.dicom_place import MaskPlace
 from sshr_deploy.version import __version__
 
@@ -48,9 +45,7 @@ def new_uid(text: str) -> UID:
 
 
 def seg_header(
-    slide: Path,
-    fingerprint: str,
-    source: DicomSource | None,
+    slide: SlideIdentity,
     place: MaskPlace,
     size_px: tuple[int, int],
     profile: Profile,
@@ -60,12 +55,9 @@ def seg_header(
     Patient, study and frame of reference are those of the source; without one they are empty or
     made from the slide's fingerprint, and `ImageComments` says so. So are the date and time: the
     source's, or those of the slide's file, so that the same mask gives the same object.
-
-    Raises:
-        InputError: the slide's file is gone.
     """
     header = Dataset()
-    _add_patient_and_study(header, slide, fingerprint, source)
+    _add_patient_and_study(header, slide)
     _add_equipment(header)
     _add_image(header, slide, size_px, profile)
     header.TotalPixelMatrixOriginSequence = [
@@ -79,54 +71,45 @@ def seg_header(
     header.SegmentSequence = [_segment(n, c) for n, c in enumerate(profile.classes, 1)]
     _add_dimensions(header)
     shared = _item(PixelMeasuresSequence=[_measures(place)])
-    if source is not None:
-        _add_references(header, shared, source)
+    if slide.source is not None:
+        _add_references(header, shared, slide.source)
     header.SharedFunctionalGroupsSequence = [shared]
     return header
 
 
-def _add_patient_and_study(
-    header: Dataset, slide: Path, fingerprint: str, source: DicomSource | None
-) -> None:
+def _add_patient_and_study(header: Dataset, slide: SlideIdentity) -> None:
     for keyword in (
         "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
         "StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
         "PatientOrientation",
     ):  # fmt: skip  # which must be there, if empty
         setattr(header, keyword, "")
-    _add_specimen(header, slide, fingerprint)
+    _add_specimen(header, slide)
     header.LossyImageCompression = "00"
-    header.StudyInstanceUID = new_uid(f"study {fingerprint}")
-    header.FrameOfReferenceUID = new_uid(f"frame of reference {fingerprint}")
-    made = _last_change(slide)
-    header.ContentDate, header.ContentTime = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
-    if source is None:
+    header.StudyInstanceUID = new_uid(f"study {slide.fingerprint}")
+    header.FrameOfReferenceUID = new_uid(f"frame of reference {slide.fingerprint}")
+    header.ContentDate = slide.changed.strftime("%Y%m%d")
+    header.ContentTime = slide.changed.strftime("%H%M%S")
+    if slide.source is None:
         header.TimezoneOffsetFromUTC = "+0000"
         header.ImageComments = OWN_FRAME
     else:
-        header.update(source.shared)
+        header.update(slide.source.shared)
     header.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
 
 
-def _add_specimen(header: Dataset, slide: Path, fingerprint: str) -> None:
+def _add_specimen(header: Dataset, slide: SlideIdentity) -> None:
     """One that is named after the slide's file."""
     header.ContainerIdentifier = _text(slide.name)
     header.IssuerOfTheContainerIdentifierSequence = header.ContainerTypeCodeSequence = []
     header.SpecimenDescriptionSequence = [
         _item(
             SpecimenIdentifier=_text(slide.name),
-            SpecimenUID=new_uid(f"specimen {fingerprint}"),
+            SpecimenUID=new_uid(f"specimen {slide.fingerprint}"),
             IssuerOfTheSpecimenIdentifierSequence=[],
             SpecimenPreparationSequence=[],
         )
     ]
-
-
-def _last_change(slide: Path) -> datetime:
-    try:
-        return datetime.fromtimestamp(int(slide.stat().st_mtime), UTC)
-    except OSError as error:
-        raise InputError(f"{slide} cannot be read: {error.strerror}") from error
 
 
 def _add_equipment(header: Dataset) -> None:
@@ -135,7 +118,9 @@ def _add_equipment(header: Dataset) -> None:
     header.DeviceSerialNumber, header.SoftwareVersions = "none", __version__
 
 
-def _add_image(header: Dataset, slide: Path, size_px: tuple[int, int], profile: Profile) -> None:
+def _add_image(
+    header: Dataset, slide: SlideIdentity, size_px: tuple[int, int], profile: Profile
+) -> None:
     header.SOPClassUID = SegmentationStorage
     header.ImageType = ["DERIVED", "PRIMARY"]
     header.SeriesNumber = header.InstanceNumber = 1

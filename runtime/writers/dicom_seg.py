@@ -21,7 +21,7 @@ from pydicom.valuerep import format_number_as_ds
 from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.slides.dicom_source import dicom_source
+from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.writers.bands import tissue_columns
 from sshr_deploy.runtime.writers.dicom_header import FRAME_PX, new_uid, seg_header
@@ -95,12 +95,12 @@ class DicomSegSink:
 
 @contextmanager
 def dicom_seg_sink(
-    path: Path, slide: Path, fingerprint: str, grid: TileGrid, profile: Profile
+    path: Path, slide: SlideIdentity, grid: TileGrid, profile: Profile
 ) -> Iterator[DicomSegSink]:
     """Write a label mask as DICOM Segmentation.
 
     Segment n is class n - 1, with the profile's code and colour. A frame holds one segment in one
-    tile of 512 x 512 px (a bit per pixel, not compressed: viewers read nothing else); there is none
+    tile of 512 x 512 px (a bit per pixel, not compressed); there is none
     where a tile has nothing of a class. The object refers to the files of a DICOM slide's finest
     level and lies in its frame of reference; for other slides it has a new one and says so, see
     `dicom_header`. Its UIDs are made of its content: the same mask gives the same file.
@@ -109,21 +109,19 @@ def dicom_seg_sink(
 
     Args:
         path: file to write; replaced when it exists, once all rows have come.
-        slide: its file.
-        fingerprint: of the slide, for the UIDs of study and frame of reference.
+        slide: whose mask it is.
         grid: of the mask.
         profile: class names, codes and colours.
 
     Raises:
         OutputError: the file cannot be written.
-        InputError: the slide's DICOM headers cannot be read, or its mask is too large.
+        InputError: the mask is too large.
         ValueError: the block was left before all rows had come.
     """
-    source = dicom_source(slide)
-    place = mask_place(grid, source)
+    place = mask_place(grid, slide.source)
     size_px = grid.width_px, grid.height_px
     with atomic_path(path) as partial, tempfile.TemporaryFile(dir=path.parent) as store:
-        header = seg_header(slide, fingerprint, source, place, size_px, profile)
+        header = seg_header(slide, place, size_px, profile)
         sink = DicomSegSink(path, store, grid, profile.num_classes)
         yield sink
         sink.finish()

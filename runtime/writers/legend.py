@@ -225,9 +225,9 @@ def _draw_note(draw: ImageDraw.ImageDraw, layout: _Layout, lines: Sequence[str],
     peak = (left + half, bottom - round(1.1 * unit))
     draw.polygon([peak, (left, bottom), (left + 2 * half, bottom)], _WARNING)
     thick = max(1, unit // 14)
-    for y in (slice(0.45, 0.75), slice(0.86, 0.94)):
-        stroke = (peak[1] + y.start * 1.1 * unit, peak[1] + y.stop * 1.1 * unit)
-        draw.rectangle((peak[0] - thick, stroke[0], peak[0] + thick, stroke[1]), "white")
+    for start, stop in ((0.45, 0.75), (0.86, 0.94)):  # the two strokes of "!"
+        y0, y1 = (peak[1] + share * 1.1 * unit for share in (start, stop))
+        draw.rectangle((peak[0] - thick, y0, peak[0] + thick, y1), "white")
     for index, line in enumerate(lines):
         y = middle_y + index * layout.row_px
         draw.text((left + 2 * unit, y), line, _INK, layout.font, anchor="lm")

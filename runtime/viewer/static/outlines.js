@@ -44,6 +44,7 @@ export class Outlines {
     const box = { x0: view.x0 - w, y0: view.y0 - h, x1: view.x1 + w, y1: view.y1 + h };
     const asked = ++this.asked;
     this.box = box;
+    this.note.textContent = "Reading …";
     const query = Object.entries(box).map(([k, v]) => `${k}=${v.toFixed(1)}`).join("&");
     try {
       const answer = await ask(`inputs/${this.detail.id}/regions?${query}`);

@@ -33,9 +33,12 @@ export class Picture {
     const { world } = this.viewer;
     const say = () => {
       const items = Array.from({ length: world.getItemCount() }, (_, i) => world.getItemAt(i));
-      target.dataset.loaded = items.every((item) => !item.getOpacity() || item.getFullyLoaded());
+      target.dataset.loaded = items.length > 0 && items.every((item) => !item.getOpacity() || item.getFullyLoaded());
     };
-    world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", say));
+    world.addHandler("add-item", ({ item }) => {
+      item.addHandler("fully-loaded-change", say);
+      say();
+    });
     world.addHandler("remove-item", say);
     this.detail = null;
     this.mask = null;

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import highdicom
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import zarr
+from pydicom.uid import ExplicitVRLittleEndian
 
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import InputError
@@ -16,7 +19,8 @@ from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.outputs import ON_REQUEST, Outputs
 from sshr_deploy.runtime.pipeline import slide_files
-from tests.runtime.running import Runner, read_summary
+from tests.runtime.running import Recorder, Runner, read_summary
+from tests.runtime.slides.dicom_slides import DicomWriter
 from tests.runtime.small_slides import small_picture, small_slide
 
 N = 3
@@ -77,6 +81,25 @@ def test_highdicom_reads_the_mask(slide: Path, folder: Path) -> None:
     np.testing.assert_array_equal(read, np.where(labels == N, 0, labels + 1))
 
 
+def test_a_dicom_slide_is_referenced_or_refused_at_once(infer: Runner, tmp_path: Path) -> None:
+    picture = small_picture(300, 350)
+    for name in ("whole", "placeless"):
+        (path,) = DicomWriter(ExplicitVRLittleEndian, series=f"1.2.{len(name)}", mpp_um=1.0)(
+            tmp_path / name, [picture]
+        )
+        if name == "placeless":
+            data = pydicom.dcmread(path)
+            del data.TotalPixelMatrixOriginSequence
+            data.save_as(path)
+    recorder, out = Recorder(), tmp_path / "out"
+    run = infer(tmp_path, out, outputs=Outputs(dicom_seg=True), reporter=recorder)
+    placeless, whole = sorted(run.results, key=lambda result: result.path)
+    assert placeless.status == "failed" and "does not say where it lies" in placeless.reason
+    assert whole.status == "done" and recorder.announced == 4, "tiles of one slide"
+    seg = highdicom.seg.segread(out / "whole" / "0-0.dcm" / "segmentation.dcm")
+    assert seg.get_source_image_uids() == [("1.2", "1.2.5", "1.2.5.0.1")]
+
+
 def test_zarr_reads_the_mask(folder: Path) -> None:
     labels = tifffile.imread(folder / "mask.ome.tif")
     read = zarr.open_array(folder / "mask.ome.zarr" / "0", mode="r")[:]
@@ -90,6 +113,18 @@ def test_sizes_are_in_the_summary(folder: Path) -> None:
         path = folder / name
         parts = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
         assert files[name] == sum(p.stat().st_size for p in parts) > 0
+
+
+def test_the_examples_of_the_page_run(
+    folder: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (repo_root / "docs" / "formats.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "slide.tif").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(examples) == 6
+    exec("\n".join(examples), {})
 
 
 def test_what_is_asked_for_and_is_not_there_is_computed(

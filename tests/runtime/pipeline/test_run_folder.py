@@ -158,7 +158,7 @@ def test_classes_of_other_bundles_get_columns(infer: Runner, inputs: Path, tmp_p
     assert columns[4:] == [
         "tissue_mm2", "tumour mm2", "stroma mm2", "normal mm2", "necrosis mm2",
         "tumour share", "stroma share", "normal share", "necrosis share",
-        "seconds", "folder", "profile", "fit",
+        "seconds", "folder", "profile", "fit", "warnings",
     ]  # fmt: skip
     rows = table(out)
     assert rows[str(inputs / "a" / "[0] patch.png")]["necrosis mm2"] == "0.25"

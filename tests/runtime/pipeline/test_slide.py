@@ -37,7 +37,7 @@ def test_a_slide_gives_all_its_files(slide_run: tuple[Path, RunResult, Recorder]
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "mask.ome.tif", "overlay.png", "overlay@2x.png", "thumbnail.jpg", "regions.geojson",
-        "summary.json",
+        "report.html", "summary.json",
     }  # fmt: skip
     assert {p.name for p in folder.parent.iterdir()} == {
         folder.name, "run.json", "runs", "summary.csv",

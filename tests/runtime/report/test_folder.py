@@ -73,6 +73,8 @@ def test_totals_are_those_of_all_results(profile: Profile) -> None:
     assert page.texts("dd")[:5] == ["3", "0", "0", "4.00 mm²", "3 min 45 s"]
     assert "tumour 25.0 % 1.00 mm²" in page.texts("li")
     assert any("lack those of 1 of the inputs" in text for text in page.texts("p"))
+    page = Page(folder_page("R", profile, rows[2:]))
+    assert page.texts("dd")[3] == "–", "nothing has an area"
 
 
 def test_what_made_the_results_is_said_once_for_all(profile: Profile) -> None:
@@ -93,7 +95,7 @@ def test_classes_of_other_models_are_grey(profile: Profile) -> None:
     assert ".k3{--k:var(--pale-ink)}" in text
     heading, first, second = table_rows(text, "results")
     assert heading[4:8] == ["tumour", "stroma", "normal", "necrosis"]
-    assert (first[7], second[7]) == ("––", "100.0 %1.00 mm²")
+    assert (first[7], second[7]) == ("–", "100.0 %1.00 mm²")
 
 
 def test_the_latest_run_is_described(profile: Profile) -> None:

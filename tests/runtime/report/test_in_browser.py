@@ -6,11 +6,14 @@ import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.report.folder import write_folder_page
@@ -48,9 +51,7 @@ def out(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from selenium import webdriver
-
+def chromium() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"):
         options.add_argument(option)
@@ -63,13 +64,13 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium: Any, out: Path) -> Any:
-    chromium.get_log("browser")
+def page(chromium: webdriver.Chrome, out: Path) -> webdriver.Chrome:
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]
     chromium.get((out / "report.html").as_uri())
     return chromium
 
 
-def names(page: Any) -> list[str]:
+def names(page: webdriver.Chrome) -> list[str]:
     """Of the rows that are seen, from above."""
     script = """return [...document.querySelectorAll('.results tbody tr')]
         .filter((row) => row.checkVisibility()).map((row) => row.querySelector('th a').textContent)
@@ -78,22 +79,20 @@ def names(page: Any) -> list[str]:
     return found
 
 
-def press(page: Any, *keys: str) -> None:
+def press(page: webdriver.Chrome, *keys: str) -> None:
     for key in keys:
         page.switch_to.active_element.send_keys(key)
 
 
-def test_pictures_show_and_a_name_does_not_run(page: Any) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
+def test_pictures_show_and_a_name_does_not_run(page: webdriver.Chrome) -> None:
     widths = "return [...document.images].map((image) => image.naturalWidth)"
     WebDriverWait(page, 10).until(lambda d: d.execute_script(widths) == [120] * 3)
     assert page.title == "out – results"
     assert names(page) == list(NAMES)
-    assert page.get_log("browser") == []
+    assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_the_policy_lets_nothing_in(page: Any) -> None:
+def test_the_policy_lets_nothing_in(page: webdriver.Chrome) -> None:
     script = """
         const done = arguments[0];
         const blocked = [];
@@ -110,13 +109,13 @@ def test_the_policy_lets_nothing_in(page: Any) -> None:
     assert found == ["connect-src", "img-src", "script-src-elem", "style-src-attr"]
 
 
-def test_columns_sort(page: Any) -> None:
+def test_columns_sort(page: webdriver.Chrome) -> None:
     def click(column: str) -> str:
         (button,) = (
-            b for b in page.find_elements("css selector", "thead button") if b.text == column
+            b for b in page.find_elements(By.CSS_SELECTOR, "thead button") if b.text == column
         )
         button.click()
-        return str(button.find_element("xpath", "..").get_attribute("aria-sort"))
+        return str(button.find_element(By.XPATH, "..").get_attribute("aria-sort"))
 
     third, second, first = NAMES[2], NAMES[1], NAMES[0]
     assert click("Input") == "ascending"
@@ -131,29 +130,28 @@ def test_columns_sort(page: Any) -> None:
     assert names(page)[0] == second, "rows without one come last"
 
 
-def test_rows_are_filtered_by_text_and_by_warnings(page: Any) -> None:
+def test_rows_are_filtered_by_text_and_by_warnings(page: webdriver.Chrome) -> None:
     press(page, "/", "SVS 9")
     assert names(page) == [NAMES[1]]
-    assert page.find_element("id", "found").text == "1 of 3"
-    press(page, "\ue00c")  # Escape
+    assert page.find_element(By.ID, "found").text == "1 of 3"
+    press(page, Keys.ESCAPE)
     assert len(names(page)) == 3
-    page.find_element("id", "warned").click()
+    page.find_element(By.ID, "warned").click()
     assert names(page) == [NAMES[1]]
-    page.find_element("id", "warned").click()
+    page.find_element(By.ID, "warned").click()
     assert len(names(page)) == 3
 
 
-def test_keys_go_from_row_to_row(page: Any) -> None:
+def test_keys_go_from_row_to_row(page: webdriver.Chrome) -> None:
     press(page, "j", "j", "j", "j", "k")
     assert page.switch_to.active_element.text == NAMES[1]
-    press(page, "/", "9", "\ue007")  # Enter: to the first that is found
+    press(page, "/", "9", Keys.ENTER)  # to the first that is found
     assert page.switch_to.active_element.text == NAMES[1]
-    assert page.switch_to.active_element.get_attribute("href").endswith(
-        "/slide%209.svs/report.html"
-    )
+    href = page.switch_to.active_element.get_attribute("href")
+    assert href is not None and href.endswith("/slide%209.svs/report.html")
 
 
-def test_all_rows_are_printed_in_light_colours(page: Any) -> None:
+def test_all_rows_are_printed_in_light_colours(page: webdriver.Chrome) -> None:
     press(page, "/", "9")
     assert len(names(page)) == 1
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
@@ -164,14 +162,14 @@ def test_all_rows_are_printed_in_light_colours(page: Any) -> None:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
         assert len(names(page)) == 3
         assert page.execute_script(background) == "rgb(255, 255, 255)"
-        assert not page.find_element("id", "filter").is_displayed()
+        assert not page.find_element(By.ID, "filter").is_displayed()
         pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
         assert pdf.startswith(b"%PDF")
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
 
-def test_a_narrow_window_needs_no_sideways_scrolling(page: Any) -> None:
+def test_a_narrow_window_needs_no_sideways_scrolling(page: webdriver.Chrome) -> None:
     size = {"width": 480, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:

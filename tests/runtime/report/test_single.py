@@ -52,7 +52,6 @@ def test_an_image_has_probabilities_and_perhaps_no_area(profile: Profile) -> Non
         ["tumour", "25.0 %", "25.0 %", "–"],
         ["stroma", "75.0 %", "75.0 %", "–"],
         ["normal", "0.0 %", "0.0 %", "–"],
-        ["All", "", "", "–"],
     ]
     assert [row.attributes.get("class") for row in Page(text).all("tr")[1:4]] == [None, None, "off"]
     assert facts(text)["Pixel size"] == "not given, so that there are no areas"

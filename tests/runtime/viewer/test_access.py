@@ -7,6 +7,7 @@ import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,11 +67,11 @@ def test_the_own_origin_gets_an_answer_without_cors(server: Server) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_other_sites_may_open_the_page_alone(server: Server, site: str) -> None:
-    visit = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    visit: dict[str, Any] = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert ask(server, "", Sec_Fetch_Site=site, **visit).status == 200
     assert ask(server, "inputs", Sec_Fetch_Site=site, **visit).status == 403
     assert ask(server, "", Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors").status == 403
-    framed = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}
+    framed: dict[str, Any] = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}
     assert ask(server, "", Sec_Fetch_Site=site, **framed).status == 403
 
 

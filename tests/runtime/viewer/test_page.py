@@ -83,7 +83,11 @@ class Page:
         return np.asarray(shot.crop((w // 4, h // 4, 3 * w // 4, 3 * h // 4))).astype(int)
 
     def errors(self) -> list[str]:
-        return [entry["message"] for entry in self.browser.get_log("browser")]
+        return [
+            entry["message"]
+            for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+            if entry["level"] == "SEVERE"
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.runtime.slides.dicom_source import slide_identity
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.writers import dicom_seg
 from sshr_deploy.runtime.writers.bands import BAND_PX
@@ -56,7 +58,8 @@ def _write(
     band_px: int = BAND_PX,
 ) -> pydicom.Dataset:
     grid = grid or _grid((mask.shape[0], mask.shape[1]))
-    with dicom_seg_sink(path, slide, fingerprint, grid, profile) as sink:
+    identity = slide_identity(slide, fingerprint)
+    with dicom_seg_sink(path, identity, grid, profile) as sink:
         for y in range(0, len(mask), band_px):
             sink.put(mask[y : y + band_px])
     return pydicom.dcmread(path)
@@ -201,6 +204,20 @@ def test_any_bands_give_the_same_file(tmp_path: Path, slide: Path, band_px: int)
     _write(tmp_path / "whole.dcm", mask, slide)
     _write(tmp_path / "s.dcm", mask, slide, band_px=band_px)
     assert (tmp_path / "s.dcm").read_bytes() == (tmp_path / "whole.dcm").read_bytes()
+
+
+def test_memory_does_not_grow_with_the_height(tmp_path: Path, slide: Path) -> None:
+    band = np.repeat((np.arange(1024) // 256).astype(np.uint8)[None], 512, axis=0)
+    tracemalloc.start()
+    try:
+        identity, grid = slide_identity(slide, "f"), _grid((20480, 1024))
+        with dicom_seg_sink(tmp_path / "s.dcm", identity, grid, PROFILE) as sink:
+            for _ in range(40):
+                sink.put(band)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20  # the frames have 10 MiB
 
 
 def test_a_mask_without_tissue_has_one_empty_frame(tmp_path: Path, slide: Path) -> None:
