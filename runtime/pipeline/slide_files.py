@@ -14,7 +14,7 @@ from sshr_deploy.runtime.results.file_names import MASK_NAME, OVERLAY_NAME, REGI
 from sshr_deploy.runtime.results.findings import SlideClass
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
-from sshr_deploy.runtime.writers.geojson import regions_sink
+from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
 from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay
 
@@ -33,7 +33,7 @@ def write_slide_files(
     plan: SlideSurvey,
     bands: Iterable[Band],
     profile: Profile,
-    outputs: Outputs,  # noqa: ARG001
+    outputs: Outputs,
 ) -> Written:
     """Write all result files of a slide into `folder`, but for its summary.
 
@@ -48,9 +48,9 @@ def write_slide_files(
         regions = stack.enter_context(
             regions_sink(
                 folder / REGIONS_NAME,
-                size_px,
+                MaskScale(size_px, grid.mpp_um, grid.l0_px_per_px),
                 profile=profile,
-                l0_px_per_mask_px=grid.l0_px_per_px,
+                outputs=outputs,
             )
         )
         mask = stack.enter_context(
@@ -62,7 +62,7 @@ def write_slide_files(
                 name=slide.name,
             )
         )
-        feed(bands, [counts, picked, regions, mask])
+        feed(bands, [counts, picked, mask], [regions])
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     write_overlay(
         folder / OVERLAY_NAME,
