@@ -19,10 +19,14 @@ class Outputs:
     """Settings of the result files of slides."""
 
     simplify_um: float = 1.0
-    """Outlines in regions.geojson may lie so far from the edges of the mask's pixels; 0 follows
-    the edges exactly."""
+    """Outlines in regions.geojson may lie so far from the edges of the mask's pixels. From 0.7 mask
+    pixels on, staircases are straightened, within that distance whatever more is allowed; below,
+    outlines follow the edges exactly. The default does so for masks of up to 1.4 um a pixel, finer
+    than a cell."""
     min_region_um2: float = 0.0
-    """Smaller regions are left out of regions.geojson, and stay in the mask."""
+    """Smaller regions are left out of regions.geojson, and stay in the mask. By default none are,
+    so that the file has all of the mask. 100, about a cell, leaves out 16 of the 54 regions of the
+    demo slide, with 0.03 % of the tissue."""
     classes: tuple[str, ...] = ()
     """Names of the classes in regions.geojson; all of them where there is none."""
     dicom_seg: bool = False

@@ -22,7 +22,8 @@ import numpy as np
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.atomic import write_csv, write_json
-from sshr_deploy.runtime.writers.geojson import write_geojson
+from sshr_deploy.runtime.outputs import Outputs
+from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
 from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay, write_thumbnail
 
@@ -31,9 +32,17 @@ p = load_profile("luad")
 mask = np.random.default_rng(0).integers(0, 5, (900, 700)).astype(np.uint8)
 thumbnail = np.random.default_rng(1).integers(0, 255, (90, 70, 3)).astype(np.uint8)
 rows = [{"slide": "x" * 200}]
+scale = MaskScale((700, 900), 1.0, (2.0, 2.0))
+
+
+def write_regions(path):
+    with regions_sink(path, scale, profile=p, outputs=Outputs()) as sink:
+        sink.put(mask)
+
+
 writers = {
     "m.ome.tif": lambda f: write_ome_tiff(f, mask, profile=p, mask_mpp_um=1.0, name="n"),
-    "r.geojson": lambda f: write_geojson(f, mask, profile=p, l0_px_per_mask_px=(2.0, 2.0)),
+    "r.geojson": write_regions,
     "o.png": lambda f: write_overlay(
         f, thumbnail, mask, profile=p, shares={}, title="t", mpp_um=10.0
     ),

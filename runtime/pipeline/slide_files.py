@@ -24,7 +24,7 @@ from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.view import SlideView
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, feed
-from sshr_deploy.runtime.writers.geojson import regions_sink
+from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
 from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay, write_thumbnail
 
@@ -66,9 +66,9 @@ def write_slide_files(
         regions = stack.enter_context(
             regions_sink(
                 folder / REGIONS_NAME,
-                size_px,
+                MaskScale(size_px, grid.mpp_um, grid.l0_px_per_px),
                 profile=profile,
-                l0_px_per_mask_px=grid.l0_px_per_px,
+                outputs=outputs,
             )
         )
         mask = stack.enter_context(
@@ -81,7 +81,7 @@ def write_slide_files(
             )
         )
         requested = requested_sinks(stack, folder, slide.name, identity, grid, profile, outputs)
-        feed(bands, [counts, picked, regions, mask], requested)
+        feed(bands, [counts, picked, mask], [regions, *requested])
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
     warnings = checks.warnings(classes)
     write_overlay(

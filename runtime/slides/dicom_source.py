@@ -66,8 +66,9 @@ class DicomSource:
     series_uid: str
     instances: tuple[tuple[str, str], ...]
     """SOP class and instance UID of each file; more than one where the level was cut."""
-    origin_mm: Vector
-    """Middle of the pixel at the top left."""
+    origin_mm: Vector | None
+    """Middle of the pixel at the top left; None if missing, which is against the standard and
+    happens."""
     along_row: Vector
     """Direction in which columns count, of length 1."""
     along_column: Vector
@@ -121,21 +122,26 @@ def _source(headers: list[pydicom.FileDataset]) -> DicomSource:
     for keyword in _SHARED:
         if keyword in first:
             shared[keyword] = first[keyword]
-    origin = first.TotalPixelMatrixOriginSequence[0]
     orientation = [float(number) for number in first.ImageOrientationSlide]
     return DicomSource(
         shared,
         str(first.SeriesInstanceUID),
         tuple((str(h.SOPClassUID), str(h.SOPInstanceUID)) for h in headers),
-        (
-            float(origin.XOffsetInSlideCoordinateSystem),
-            float(origin.YOffsetInSlideCoordinateSystem),
-            float(origin.get("ZOffsetInSlideCoordinateSystem") or 0),
-        ),
+        _origin_mm(first),
         (orientation[0], orientation[1], orientation[2]),
         (orientation[3], orientation[4], orientation[5]),
         _pixel_mm(first),
     )
+
+
+def _origin_mm(header: pydicom.FileDataset) -> Vector | None:
+    for origin in header.get("TotalPixelMatrixOriginSequence", ()):
+        return (
+            float(origin.XOffsetInSlideCoordinateSystem),
+            float(origin.YOffsetInSlideCoordinateSystem),
+            float(origin.get("ZOffsetInSlideCoordinateSystem") or 0),
+        )
+    return None
 
 
 def _pixel_mm(header: pydicom.FileDataset) -> tuple[float, float] | None:

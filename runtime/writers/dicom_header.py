@@ -28,6 +28,8 @@ OWN_FRAME = (
     "top left of the scanned image."
 )
 
+NO_ORIGIN = "The source states no origin of its total pixel matrix; it is taken to be 0, 0."
+
 _TISSUE = Code(value="85756007", scheme="SCT", meaning="Tissue")
 _SEGMENTATION = Code(value="113076", scheme="DCM", meaning="Segmentation")
 _ARTIFICIAL = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
@@ -95,6 +97,8 @@ def _add_patient_and_study(header: Dataset, slide: SlideIdentity) -> None:
         header.ImageComments = OWN_FRAME
     else:
         header.update(slide.source.shared)
+        if slide.source.origin_mm is None:
+            header.ImageComments = NO_ORIGIN
     header.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
 
 

@@ -27,7 +27,8 @@ class MaskPlace:
 def mask_place(grid: TileGrid, source: DicomSource | None) -> MaskPlace:
     """Place of the mask of a slide.
 
-    With a DICOM source it lies on the source's pixels, by their size as the source states it.
+    With a DICOM source it lies on the source's pixels, by their size as the source states it; where
+    it states no origin, that is 0.
     Otherwise the frame is a new one: x counts to the right and y down, both from the top left of
     the scanned image.
     """
@@ -39,7 +40,7 @@ def mask_place(grid: TileGrid, source: DicomSource | None) -> MaskPlace:
     own_mm = grid.mpp_um / 1000 / scale_x, grid.mpp_um / 1000 / scale_y
     width_mm, height_mm = source.pixel_mm or own_mm
     origin_mm = _moved(  # from the middle of a pixel of the source to that of a larger one
-        source.origin_mm,
+        source.origin_mm or (0, 0, 0),
         source.along_row,
         (scale_x - 1) / 2 * width_mm,
         source.along_column,

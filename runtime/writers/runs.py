@@ -9,7 +9,7 @@ Indices = NDArray[np.intp]
 
 
 class Runs:
-    """Stretches of one tissue label in the rows of a strip whose left column is background.
+    """Stretches of one tissue label in the rows of a strip framed by columns of background.
 
     Pixels are named by their flat index in the strip.
     """
@@ -19,12 +19,20 @@ class Runs:
         self._labels = strip.reshape(-1)
         self._columns = strip.shape[1]
         changes = 1 + np.flatnonzero(self._labels[1:] != self._labels[:-1])
-        self._starts: Indices = changes[self._labels[changes] < background]
+        is_tissue = self._labels[changes] < background
+        self._starts: Indices = changes[is_tissue]
+        self._ends: Indices = changes[np.flatnonzero(is_tissue) + 1]
 
     @property
     def labels(self) -> NDArray[np.uint8]:
         """[runs]."""
         return self._labels[self._starts]
+
+    @property
+    def spans(self) -> tuple[Indices, Indices, Indices]:
+        """[runs] each: row, first column, and the column after the last."""
+        rows, first = np.divmod(self._starts, self._columns)
+        return rows, first, self._ends - rows * self._columns
 
     def of(self, pixels: Indices) -> Indices:
         """The run of each pixel, which must be of tissue."""

@@ -60,11 +60,9 @@ def _fits(console: Console, table: Table, rows: _Rows) -> bool:
 
 
 def _plain_lines(console: Console, table: Table, rows: _Rows) -> Iterator[str]:
-    """A line for each row, as long as it may be, with no frame."""
-    empty = _EMPTY if table.show_header else ""
-    lines = [[text.plain.replace("\n", "; ") or empty for text in row] for row in rows]
-    if table.show_header:
-        lines.insert(0, [_text(console, column.header).plain for column in table.columns])
+    """A line for each row, as long as it may be."""
+    lines = [[_text(console, column.header).plain for column in table.columns]]
+    lines += [[text.plain.replace("\n", "; ") or _EMPTY for text in row] for row in rows]
     widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
         padded = []

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from sshr_deploy.atomic import write_json
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
-from sshr_deploy.runtime.writers.geojson import write_geojson
+from sshr_deploy.runtime.writers.bands import bands_of
+from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
 from sshr_deploy.runtime.writers.overlay import write_label_png
 
@@ -28,6 +30,15 @@ def labels(height: int, width: int, *, cell: int = 50) -> NDArray[np.uint8]:
     rows, columns = np.arange(height) // cell, np.arange(width) // cell
     blocks = (3 * rows[:, None] + columns[None, :]) % (PROFILE.num_classes + 1)
     return blocks.astype(np.uint8)
+
+
+def write_regions(path: Path, mask: NDArray[np.uint8], mpp_um: float, l0_px_per_px: float) -> int:
+    """Regions along the mask's pixels; returns their number."""
+    scale = MaskScale((mask.shape[1], mask.shape[0]), mpp_um, (l0_px_per_px, l0_px_per_px))
+    with regions_sink(path, scale, profile=PROFILE, outputs=Outputs(simplify_um=0)) as sink:
+        for band in bands_of(mask):
+            sink.put(band.labels)
+    return sink.count
 
 
 def add_slide(
@@ -50,9 +61,7 @@ def add_slide(
         mask_mpp_um=mask_mpp_um,
         name=source.name,
     )
-    regions = write_geojson(
-        folder / "regions.geojson", mask, profile=PROFILE, l0_px_per_mask_px=(scale, scale)
-    )
+    regions = write_regions(folder / "regions.geojson", mask, mask_mpp_um, scale)
     summary = {
         **_head(out, folder, source, "slide"),
         "slide": {

@@ -12,8 +12,7 @@ import shapely
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.viewer.outlines import Box, Outlines
-from sshr_deploy.runtime.writers.geojson import write_geojson
-from tests.runtime.viewer.results import PROFILE
+from tests.runtime.viewer.results import PROFILE, write_regions
 
 LABELS = {tissue.name: label for label, tissue in enumerate(PROFILE.classes)}
 
@@ -24,7 +23,7 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coarse = np.random.default_rng(0).integers(0, PROFILE.num_classes + 1, (25, 30))
     mask = coarse.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     path = tmp_path_factory.mktemp("regions") / "regions.geojson"
-    write_geojson(path, mask, profile=PROFILE, l0_px_per_mask_px=(2.0, 2.0))
+    write_regions(path, mask, 1.0, 2.0)
     return path
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.writers.bands import Band, LabelCounts, bands_of, feed, tissue_columns
-from sshr_deploy.runtime.writers.geojson import regions_sink, write_geojson
+from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import ome_tiff_sink
 from sshr_deploy.runtime.writers.overlay import LabelPicker
 
@@ -36,10 +37,13 @@ def test_one_loop_feeds_all(tmp_path: Path) -> None:
             tmp_path / "m.ome.tif", size_px, profile=PROFILE, mask_mpp_um=1.0, name="s"
         ) as tiff,
         regions_sink(
-            tmp_path / "r.geojson", size_px, profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
+            tmp_path / "r.geojson",
+            MaskScale(size_px, 1.0, (1.0, 1.0)),
+            profile=PROFILE,
+            outputs=Outputs(),
         ) as regions,
     ):
-        feed(bands_of(mask), [tiff, regions, counts, picker])
+        feed(bands_of(mask), [tiff, counts, picker], [regions])
         assert not any(path.suffix in (".tif", ".geojson") for path in tmp_path.iterdir())
     assert regions.count == 2
     assert counts.counts.tolist() == np.bincount(mask.ravel(), minlength=5).tolist()
@@ -56,10 +60,13 @@ def test_an_error_between_bands_leaves_nothing(tmp_path: Path, error: BaseExcept
             tmp_path / "m.ome.tif", (700, 1100), profile=PROFILE, mask_mpp_um=1.0, name="s"
         ) as tiff,
         regions_sink(
-            tmp_path / "r.geojson", (700, 1100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
+            tmp_path / "r.geojson",
+            MaskScale((700, 1100), 1.0, (1.0, 1.0)),
+            profile=PROFILE,
+            outputs=Outputs(),
         ) as regions,
     ):
-        feed([Band(rows)], [tiff, regions])
+        feed([Band(rows)], [tiff], [regions])
         raise error
     assert list(tmp_path.iterdir()) == []
 
@@ -70,7 +77,10 @@ def test_a_sink_that_cannot_write_names_its_own_file(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=r"cannot write .*r\.geojson: No space left"),
         regions_sink(
-            tmp_path / "r.geojson", (100, 100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
+            tmp_path / "r.geojson",
+            MaskScale((100, 100), 1.0, (1.0, 1.0)),
+            profile=PROFILE,
+            outputs=Outputs(),
         ) as regions,
         ome_tiff_sink(
             tmp_path / "m.ome.tif", (100, 100), profile=PROFILE, mask_mpp_um=1.0, name="s"
@@ -79,7 +89,7 @@ def test_a_sink_that_cannot_write_names_its_own_file(tmp_path: Path) -> None:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, regions._file.fileno())
         os.close(full)
-        feed([Band(noise)], [regions, tiff])
+        feed([Band(noise)], [tiff], [regions])
 
 
 def test_rows_without_tissue_may_be_one_row(tmp_path: Path) -> None:
@@ -87,15 +97,19 @@ def test_rows_without_tissue_may_be_one_row(tmp_path: Path) -> None:
     blank = np.broadcast_to(np.uint8(BACKGROUND), (2000, 700))
     counts = LabelCounts(BACKGROUND)
     with regions_sink(
-        tmp_path / "r.geojson", (700, 5100), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
-    ) as regions:
-        feed([Band(blank), *bands_of(mask), Band(blank)], [regions, counts])
-    write_geojson(
-        tmp_path / "whole.geojson",
-        np.concatenate([blank, mask, blank]),
+        tmp_path / "r.geojson",
+        MaskScale((700, 5100), 1.0, (1.0, 1.0)),
         profile=PROFILE,
-        l0_px_per_mask_px=(1.0, 1.0),
-    )
+        outputs=Outputs(),
+    ) as regions:
+        feed([Band(blank), *bands_of(mask), Band(blank)], [counts], [regions])
+    with regions_sink(
+        tmp_path / "whole.geojson",
+        MaskScale((700, 5100), 1.0, (1.0, 1.0)),
+        profile=PROFILE,
+        outputs=Outputs(),
+    ) as whole:
+        whole.put(np.concatenate([blank, mask, blank]))
     assert (tmp_path / "r.geojson").read_bytes() == (tmp_path / "whole.geojson").read_bytes()
     assert counts.counts.sum() == 5100 * 700
     assert counts.counts[0] == np.count_nonzero(mask == 0)

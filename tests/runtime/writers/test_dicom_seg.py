@@ -155,6 +155,23 @@ def test_a_dicom_slide_is_referenced(
     assert "ImageComments" not in data
 
 
+def test_a_dicom_slide_may_state_no_origin(
+    tmp_path: Path, dicom_slide: Callable[..., Path]
+) -> None:
+    def without_origin(data: pydicom.Dataset) -> None:
+        del data.TotalPixelMatrixOriginSequence
+
+    path = dicom_slide(change=without_origin)
+    data = _write(tmp_path / "s.dcm", _mask((200, 300)), path)
+    assert data.ImageComments.startswith("The source states no origin")
+    assert data.FrameOfReferenceUID == "1.2.9"
+    origin = data.TotalPixelMatrixOriginSequence[0]
+    assert (origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem) == (
+        pytest.approx(0.00025),
+        pytest.approx(0.00025),
+    )
+
+
 @pytest.mark.parametrize(
     ("origin_mm", "orientation"),
     [((0.0, 0.0), [0, 1, 0, 1, 0, 0]), ((20.25, 40.5), [0, -1, 0, -1, 0, 0])],
@@ -244,7 +261,7 @@ def test_what_cannot_be_written_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def without_place(data: pydicom.Dataset) -> None:
-        del data.TotalPixelMatrixOriginSequence
+        del data.ImageOrientationSlide
 
     with pytest.raises(InputError, match=r"does not say where it lies: .*`dicom_seg`"):
         _write(tmp_path / "s.dcm", _mask((60, 50)), dicom_slide(change=without_place))

@@ -6,6 +6,7 @@ import json
 import re
 import tracemalloc
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.writers import geojson, tracing
-from sshr_deploy.runtime.writers.geojson import regions_sink, write_geojson
+from sshr_deploy.runtime.writers.geojson import MaskScale, RegionsSink, regions_sink
 
 PROFILE = load_profile("luad")
 BACKGROUND = PROFILE.num_classes
@@ -30,11 +32,27 @@ NAMES = [c.name for c in PROFILE.classes]
 Labels = NDArray[np.uint8]
 
 
+EXACT = Outputs(simplify_um=0)
+
+
+def _sink(
+    path: Path,
+    size_px: tuple[int, int],
+    outputs: Outputs = EXACT,
+    l0_px_per_px: tuple[float, float] = (1.0, 1.0),
+) -> AbstractContextManager[RegionsSink]:
+    scale = MaskScale(size_px, 0.5, l0_px_per_px)
+    return regions_sink(path, scale, profile=PROFILE, outputs=outputs)
+
+
 def _write(
-    path: Path, mask: Labels, scale: tuple[float, float] = (1.0, 1.0), band_px: int = 4
+    path: Path,
+    mask: Labels,
+    scale: tuple[float, float] = (1.0, 1.0),
+    band_px: int = 4,
+    outputs: Outputs = EXACT,
 ) -> list[Any]:
-    size_px = mask.shape[1], mask.shape[0]
-    with regions_sink(path, size_px, profile=PROFILE, l0_px_per_mask_px=scale) as sink:
+    with _sink(path, (mask.shape[1], mask.shape[0]), outputs, scale) as sink:
         for y in range(0, mask.shape[0], band_px):
             sink.put(mask[y : y + band_px])
     collection = json.loads(path.read_text("utf-8"))
@@ -190,7 +208,12 @@ def test_members_that_qupath_reads(tmp_path: Path) -> None:
     for feature in features:
         assert feature["type"] == "Feature" and feature["geometry"]["type"] == "Polygon"
         expected = {"name": NAMES[_label(feature)], "color": [*PROFILE.palette[_label(feature)]]}
-        assert feature["properties"] == {"objectType": "annotation", "classification": expected}
+        assert list(feature["properties"]) == [
+            "objectType", "classification", "isLocked", "measurements"
+        ]  # fmt: skip
+        assert feature["properties"]["objectType"] == "annotation"
+        assert feature["properties"]["classification"] == expected
+        assert feature["properties"]["isLocked"] is True
     _write(tmp_path / "b.geojson", mask)
     assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
 
@@ -208,8 +231,8 @@ def test_whole_masks_and_bands_give_one_file(tmp_path: Path) -> None:
         np.uint8
     )
     whole = tmp_path / "whole.geojson"
-    count = write_geojson(whole, mask, profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0))
-    assert count == len(_write(tmp_path / "bands.geojson", mask, band_px=33))
+    features = _write(whole, mask, band_px=len(mask))
+    assert features == _write(tmp_path / "bands.geojson", mask, band_px=33)
     assert whole.read_bytes() == (tmp_path / "bands.geojson").read_bytes()
 
 
@@ -218,7 +241,7 @@ def test_ids_are_those_of_the_coordinates_whatever_their_number(
 ) -> None:
     mask = _nested()
     expected = _write(tmp_path / "a.geojson", mask)
-    monkeypatch.setattr(geojson, "_CHUNK", 3)
+    monkeypatch.setattr(geojson, "_CHUNK_POINTS", 3)
     assert _write(tmp_path / "b.geojson", mask) == expected
     for line in (tmp_path / "a.geojson").read_text("utf-8").splitlines()[1:-1]:
         feature = json.loads(line.rstrip(","))
@@ -232,7 +255,7 @@ def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
     rows = np.zeros((3, 5), np.uint8)
     with (
         pytest.raises(ValueError, match="4 rows of the mask did not come"),
-        regions_sink(path, (5, 7), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)) as sink,
+        _sink(path, (5, 7)) as sink,
     ):
         sink.put(rows)
     assert list(tmp_path.iterdir()) == []
@@ -241,9 +264,7 @@ def test_leaving_early_leaves_nothing(tmp_path: Path) -> None:
 def test_a_mask_of_a_metre_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="a mask of 9 x 1048576 px is too large for regions"),
-        regions_sink(
-            tmp_path / "r.geojson", (9, 1 << 20), profile=PROFILE, l0_px_per_mask_px=(1.0, 1.0)
-        ),
+        _sink(tmp_path / "r.geojson", (9, 1 << 20)),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -256,10 +277,7 @@ def test_memory_does_not_grow_with_the_mask(tmp_path: Path) -> None:
     for bands in (3, 15):
         tracemalloc.start()
         try:
-            with regions_sink(
-                tmp_path / "r.geojson", (2048, 512 * bands), profile=PROFILE,
-                l0_px_per_mask_px=(1.0, 1.0),
-            ) as sink:  # fmt: skip
+            with _sink(tmp_path / "r.geojson", (2048, 512 * bands)) as sink:
                 for band in range(bands):
                     sink.put(spots if band % 2 else np.full_like(spots, BACKGROUND))
             peaks.append(tracemalloc.get_traced_memory()[1])
