@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sshr_deploy.runtime.viewer.serving import Server
+from sshr_deploy.runtime.viewer.serving import Server, private_link
 from tests.runtime.viewer.asking import listed
 from tests.runtime.viewer.conftest import EVIL
 
@@ -250,3 +250,10 @@ def test_keys_are_told(page: Page) -> None:
 def test_a_link_to_what_is_not_there(page: Page) -> None:
     page.open(slide="0123456789abcdef")
     page.wait_for(lambda: "not among these results" in page["#banner"].text)
+
+
+def test_the_private_link_leads_to_the_page(page: Page) -> None:
+    with private_link(page.server.url) as link:
+        page.browser.get(link)
+        page.wait_for(lambda: page.browser.current_url.startswith(page.server.url))
+        page.wait_for(lambda: page.title)
