@@ -75,8 +75,9 @@ def infer(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import read_manifest
-    from sshr_deploy.cli.console import make_reporter, print_results, say
+    from sshr_deploy.cli.console import make_reporter, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
+    from sshr_deploy.cli.result_tables import print_results
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.terms import terms_of

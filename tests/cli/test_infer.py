@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from sshr_deploy.cli import app
-from sshr_deploy.cli.console import print_results
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.result_tables import print_results
 from sshr_deploy.errors import DatasetError, UsageError
 from sshr_deploy.runtime.pipeline.run import RunResult
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
@@ -95,8 +96,8 @@ def test_what_is_left_out_is_told_once_and_recorded(
     assert done.exit_code == 1
     assert done.stderr.count("3 files left out: .bmp (2), .jp2\n") == 1
     assert json.loads((out / "run.json").read_text())["left_out"] == {".bmp": 2, ".jp2": 1}
-    cells = [[c.strip() for c in line.split("│")] for line in done.stdout.splitlines()]
-    assert ["", "broken.png", "failed", "", "", "", ""] in cells
+    cells = [re.split("  +", line) for line in done.stdout.splitlines()]
+    assert ["broken.png", "failed", "-", "-", "-"] in cells
     printed = [line for line in done.stdout.splitlines() if line.startswith(str(out))]
     assert all(Path(line).is_file() for line in printed)
     assert {Path(line).name for line in printed} >= {"mask.png", "summary.csv", "run.json"}
@@ -109,7 +110,9 @@ def test_inputs_of_one_name_are_told_apart_by_their_paths(
     tumour = PatchClass(
         label=0, name="tumour", pixels=5, share=0.5, area_mm2=None, probability=1.0, on=True
     )
-    summary = PatchSummary.model_construct(classes=(tumour,), folder="f", files={"mask.png": 1})
+    summary = PatchSummary.model_construct(
+        classes=(tumour,), folder="f", files={"mask.png": 1}, stain_concern=None
+    )
     results = [
         InputResult(Path("a/x.png"), "patch", "done", summary=summary),
         InputResult(Path("b/x.png"), "patch", "failed", "why"),
@@ -119,10 +122,11 @@ def test_inputs_of_one_name_are_told_apart_by_their_paths(
     document = RunDocument.model_construct(folder=folder)
     print_results(RunResult(results, document, [tmp_path / "run.json"]), tmp_path)
     out = capsys.readouterr().out
-    rows = [[c.strip() for c in line.split("│")[1:4]] for line in out.splitlines() if "│" in line]
+    table = out.splitlines()[1:4]  # below the headings
+    rows = [re.split("  +", line)[:3] for line in table]
     assert rows == [
         ["a/x.png", "done", "tumour"],
-        ["b/x.png", "failed", ""],
+        ["b/x.png", "failed", "-"],
         ["y.png", "done earlier", "tumour"],
     ]
     assert "1 done, 1 done earlier, 1 failed\n" in out
