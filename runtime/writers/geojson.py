@@ -193,7 +193,7 @@ def regions_sink(
     first corner.
 
     Regions are joined over all bands. Memory holds the corners of those that are not complete yet
-    (8 bytes each), and some 200 bytes a corner of those that are written.
+    (8 bytes each), and the rings of those that are written: at least one region, however large.
 
     Args:
         path: file to write; replaced when it exists, once all rows have come.
