@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-checkpoint edge-check test test-triton lint format type kernels build gpu-check clean
+.PHONY: help demo demo-checkpoint edge-check test test-triton lint format type docs kernels build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint       ruff, its formatter in check mode, import directions"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make type       mypy, strict"
+	@echo "make docs       the pages of docs/ as a site in build/site; broken links are errors"
 	@echo "make kernels    compile the GPU kernels for all supported GPUs; needs none"
 	@echo "make build      the kernels, then sdist and wheel in dist/"
 	@echo "make gpu-check  tests and measurements on this machine's NVIDIA GPU; installs nothing"
@@ -74,6 +75,12 @@ format: $(VENV)/.installed-dev
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy docs/generate.py docs/hooks.py
+
+# Fetches nothing. `python docs/generate.py` makes the pages anew that come from the code.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo build/site/index.html
 
 # Machine code for every SM, in runtime/kernels/cubins; ends with what each kernel uses of a GPU.
 kernels: $(VENV)/.installed-dev
@@ -111,7 +118,7 @@ $(VENV)/.installed-demo: pyproject.toml setup.py $(VENV)/.created
 # Holds all that the demo needs, so the demo is not installed again after it.
 $(VENV)/.installed-dev: pyproject.toml setup.py $(VENV)/.created
 	@echo "installing what development needs; the first time this downloads torch"
-	$(PIP_INSTALL) --editable '.[export,train,dev]'
+	$(PIP_INSTALL) --editable '.[export,train,dev,docs]'
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP_INSTALL) --editable '.[kernels]'  # CUDA builds of torch bring theirs
 	@touch $@ $(VENV)/.installed-demo
 

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from sshr_deploy.benchmarks.environment import describe_environment, machine_text
+from sshr_deploy.benchmarks.environment import describe_environment
 from sshr_deploy.bundle import file_entry
 from sshr_deploy.errors import UsageError
 from sshr_deploy.export.graph.conv_layers import conv_layers
@@ -35,7 +33,7 @@ from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.qualification import qualify
 from sshr_deploy.runtime.engines.reference import ReferenceSet
 from sshr_deploy.runtime.machine.clock import now_utc
-from sshr_deploy.runtime.machine.spread import ratio_of, ratio_text, refusals, spread_of
+from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 from sshr_deploy.train.model_session import ModelSession
@@ -94,40 +92,6 @@ def measure_int8(
         "source": patches.source,
         "rows": rows,
     }
-
-
-def print_int8(report: dict[str, Any]) -> None:
-    """The report as a table on stdout."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"width {report['width']}, {report['scheme']}, ranges by {report['range_method']}, "
-        f"on {machine_text(report['environment'], report['cpu_threads'])}"
-    )
-    headings = ["network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch", "agreement", "CAM error"]
-    with_truth = any(row["qualification"]["iou"] is not None for row in report["rows"])
-    table = Table(*headings, *["mean IoU"] * with_truth, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.columns[2].no_wrap = True  # it would lose its end
-    for row in report["rows"]:
-        found = row["qualification"]
-        table.add_row(
-            row["name"],
-            f"{row['median_ms']:.1f}",
-            f"{row['p25_ms']:.1f}-{row['p75_ms']:.1f}",
-            ratio_text(row["times_fp32"]),
-            ratio_text(row["times_pytorch"]),
-            f"{found['mask_agreement']:.3%}",
-            f"{max(found['cam_relative_error'].values()):.1e}",
-            *([f"{found['iou']['mean_iou']:.4f}"] if found["iou"] else [""] * with_truth),
-        )
-    console.print(table)
-    for reason in refusals(report["rows"]):
-        console.print(f"not reported: {reason}")
-    console.print(f"compared on {report['patches']} patches of {report['source']}", markup=False)
-    kept = ", ".join(report["kept"])
-    if kept:
-        console.print(f"int8 mix keeps {kept} in FP32", markup=False)
 
 
 def times_over(base: str, name: str, samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:

@@ -205,8 +205,16 @@ def write_json(path: Path, obj: object) -> None:
         OutputError: the file cannot be written.
         ValueError: a number is NaN or infinite, which JSON does not have.
     """
-    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # backslashreplace: a file name that is not UTF-8 holds surrogates, and \udcXX is valid JSON.
+    # A file name that is not UTF-8 holds surrogates; written as \udcXX they are valid JSON.
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8; what is no character is written as \\udcXX.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with (
         atomic_path(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,

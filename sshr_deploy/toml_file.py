@@ -29,7 +29,7 @@ def read_named_toml(
         error_type: unknown name; a file that cannot be read, is no TOML, or is larger than 1 MiB.
     """
     if name_or_path.endswith(".toml"):
-        return _read(Path(name_or_path), noun, error_type)
+        return read_toml(Path(name_or_path), noun, error_type)
     known = shipped_names(folder)
     if name_or_path not in known:
         raise error_type(
@@ -37,10 +37,15 @@ def read_named_toml(
             "or give the path of a .toml file"
         )
     with resources.as_file(folder / f"{name_or_path}.toml") as path:
-        return _read(path, noun, error_type)
+        return read_toml(path, noun, error_type)
 
 
-def _read(path: Path, noun: str, error_type: type[SshrDeployError]) -> dict[str, Any]:
+def read_toml(path: Path, noun: str, error_type: type[SshrDeployError]) -> dict[str, Any]:
+    """Content of a file that a person wrote, called `noun` in errors.
+
+    Raises:
+        error_type: it cannot be read, is no TOML, or is larger than 1 MiB.
+    """
     try:
         if path.exists() and not path.is_file():
             raise error_type(f"{path} is not a file; give the .toml file of a {noun}")

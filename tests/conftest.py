@@ -34,6 +34,7 @@ HEAVY = (  # files that take longest: one that begins last ends last
     "tests/benchmarks/test_kernels.py",
     "tests/export/int8/test_artifacts.py",
     "tests/export/test_export.py",
+    "tests/docs/test_runnable.py",
 )
 
 

@@ -25,7 +25,7 @@ from sshr_deploy.atomic import write_csv, write_json
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
 from sshr_deploy.runtime.writers.ome_tiff import write_ome_tiff
-from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
+from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay, write_thumbnail
 
 out = Path(sys.argv[1])
 p = load_profile("luad")
@@ -44,8 +44,9 @@ writers = {
     "m.ome.tif": lambda f: write_ome_tiff(f, mask, profile=p, mask_mpp_um=1.0, name="n"),
     "r.geojson": write_regions,
     "o.png": lambda f: write_overlay(
-        f, thumbnail, mask, profile=p, shares={}, title="t", thumbnail_mpp_um=10.0
+        f, thumbnail, mask, profile=p, shares={}, title="t", mpp_um=10.0
     ),
+    "t.jpg": lambda f: write_thumbnail(f, thumbnail),
     "l.png": lambda f: write_label_png(f, mask, profile=p),
     "s.json": lambda f: write_json(f, rows),
     "s.csv": lambda f: write_csv(f, rows),
@@ -70,7 +71,7 @@ def test_full_disk_is_an_output_error_that_leaves_nothing(tmp_path: Path) -> Non
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert len(results) == 6
+    assert len(results) == 7
     for name, message in results.items():
         assert message.startswith(f"cannot write {tmp_path / name}: "), message
         assert message.endswith("; free space or choose another place")

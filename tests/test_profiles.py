@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom.sr.codedict import codes
 
 from sshr_deploy.errors import ProfileError
 from sshr_deploy.profiles import Profile, load_profile, shipped_profiles
@@ -32,6 +33,16 @@ def test_shipped_profiles_hold_the_published_facts() -> None:
     assert [c.name for c in luad.classes][:2] == ["tumour epithelium", "necrosis"]
 
 
+def test_codes_of_shipped_profiles_are_those_of_dicom() -> None:
+    """By the concepts of DICOM's own context groups, as pydicom lists them."""
+    tissues = [t for name in shipped_profiles() for t in load_profile(name).classes]
+    coded = [tissue.code for tissue in tissues if tissue.code is not None]
+    assert len(coded) == 5
+    for code in coded:
+        listed = getattr(codes.SCT, code.meaning)
+        assert (listed.value, listed.scheme_designator) == (code.value, code.scheme)
+
+
 def test_own_profile_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(OWN)
@@ -56,6 +67,7 @@ def test_names_without_fitting_labels_are_refused(name: str, why: str) -> None:
     ("old", "new", "named"),
     [
         ('color = "#ff0000"', 'color = "red"', "classes.0.color"),
+        ("color", 'code = { value = "1", scheme = "SCT" }\ncolor', "classes.0.code.meaning"),
         ("mpp_um = 0.5", "mpp_um = -1", "mpp_um"),
         ("mpp_um = 0.5", "mpp_um = nan", "mpp_um"),
         ("mpp_um = 0.5", "mpp = 0.5", "mpp"),

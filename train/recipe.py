@@ -73,8 +73,11 @@ class Recipe:
     """Everything about a run but the data, the profile and the width."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    """Letters, digits, - and _; at most 40."""
     title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+    """Shown to people."""
     epochs: _Positive
+    """Passes over the training patches."""
     batch: _Positive
     """Patches a step, over all processes together; an epoch's last incomplete batch is dropped."""
     optimiser: Optimiser
@@ -96,8 +99,11 @@ class Recipe:
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the steps in which the learning rate rises linearly from 0."""
     precision: TrainingPrecision = TrainingPrecision.FP32
+    """Of the convolutions."""
     hfrm: HfrmTraining = HfrmTraining.POOLED
+    """The way to its logits."""
     channels_last_on_cuda: bool = False
+    """The memory format that matrix units read best."""
     compile_on_cuda: bool = False
     """torch.compile."""
     augmentation: Augmentation = Augmentation()
@@ -112,6 +118,7 @@ class Recipe:
     checkpoint_minutes: _Factor = 5.0
     """A checkpoint is written after each epoch, and within one when so many minutes have passed."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 42
+    """Of the weights, the order of the patches, augmentation and dropout."""
 
 
 _SHIPPED = resources.files("sshr_deploy.train") / "recipes"

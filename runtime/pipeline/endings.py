@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sshr_deploy.atomic import output_errors
-from sshr_deploy.errors import InputError, SshrDeployError
+from sshr_deploy.errors import InputError, OutputError, SshrDeployError
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.discovery import Input
 from sshr_deploy.runtime.pipeline.documents import Context, summary_of, without_engine
 from sshr_deploy.runtime.pipeline.reporting import Reporter
@@ -21,6 +22,7 @@ from sshr_deploy.runtime.pipeline.result_folders import (
     write_summary,
 )
 from sshr_deploy.runtime.pipeline.run_lock import Claim, RunLock
+from sshr_deploy.runtime.report.single import write_input_page
 from sshr_deploy.runtime.results.file_names import ERROR_NAME
 from sshr_deploy.runtime.results.findings import InputResult, PatchResult, SlideResult, Summary
 
@@ -101,12 +103,12 @@ class Endings:
         if has_company and theirs.get("qualified") is True:
             ours, theirs = without_engine(ours), without_engine(theirs)
         outputs = self._context.settings.outputs
-        same = ours == theirs and (item.kind != "slide" or outputs.are_in(summary.files))
-        if not is_result_of(item, folder, summary, same_key=same):
+        if not is_result_of(item, folder, summary, outputs, same_key=ours == theirs):
             return None
         path = str(item.path.absolute())
         if summary.input.path != path:  # the input was moved since
-            move_summary(folder, path)
+            summary = move_summary(folder, path, summary)
+            self._write_page(folder, summary)
         self.folders.tidy(item.relative)
         return InputResult(item.path, item.kind, "skipped", summary=summary)
 
@@ -127,8 +129,17 @@ class Endings:
         )
         write_summary(self._out / item.relative, summary)
         self.folders.keep(item.relative)
+        self._write_page(self._out / item.relative, summary)
         self._lock.give_up(item.relative)
         self.add(InputResult(item.path, item.kind, "done", summary=summary))
+
+    def _write_page(self, folder: Path, summary: Summary) -> None:
+        """Write the page of an input, without which its result is as good.
+
+        `write_pages` writes those that are missing, and says why if it cannot.
+        """
+        with suppress(OutputError):
+            write_input_page(folder, summary, self._context.profile)
 
     def leave_rest(self) -> None:
         """Give up the inputs that did not end, once nothing works on them, and their folders."""
@@ -136,19 +147,23 @@ class Endings:
         self._lock.give_up_all()
 
 
-def is_result_of(item: Input, folder: Path, summary: Summary, *, same_key: bool) -> bool:
+def is_result_of(
+    item: Input, folder: Path, summary: Summary, outputs: Outputs, *, same_key: bool
+) -> bool:
     """Whether a folder holds the results of this input, all of them, as the run would make them.
 
     Args:
         item: perhaps moved since.
         folder: of its results.
         summary: what is there.
+        outputs: files that the run would write of a slide.
         same_key: whether it was made from the same content and in the same way.
 
     Raises:
         InputError: it holds those of another input.
     """
-    same, other = same_key and is_whole(folder, summary), summary.input.path
+    same = same_key and (item.kind != "slide" or outputs.are_in(summary.files))
+    same, other = same and is_whole(folder, summary), summary.input.path
     if other != str(item.path.absolute()) and (
         not same or _is_another_file(Path(other), item.path)
     ):

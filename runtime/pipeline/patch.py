@@ -17,13 +17,18 @@ from sshr_deploy.runtime.pipeline.image_work import Prediction
 from sshr_deploy.runtime.pipeline.images import is_large, model_scale
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pixel_sizes import GivenMpp
-from sshr_deploy.runtime.results.file_names import OVERLAY_NAME, PATCH_MASK_NAME, PATCH_RESULTS
+from sshr_deploy.runtime.results.file_names import (
+    OVERLAY_NAME,
+    PATCH_MASK_NAME,
+    PATCH_RESULTS,
+    THUMBNAIL_NAME,
+)
 from sshr_deploy.runtime.results.findings import MaskFacts, PatchResult, Tiles
 from sshr_deploy.runtime.settings import InferSettings
 from sshr_deploy.runtime.slides import Mpp, check_mpp
 from sshr_deploy.runtime.slides.area import LEVEL_TOLERANCE, MAX_ENLARGEMENT
 from sshr_deploy.runtime.slides.stain import check_stain
-from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay
+from sshr_deploy.runtime.writers.overlay import write_label_png, write_overlay, write_thumbnail
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def check_pixels(
 def finish_patch(
     job: PatchJob, prediction: Prediction, profile: Profile, settings: InferSettings
 ) -> PatchResult:
-    """Write label map and overlay of an image.
+    """Write label map, overlay and thumbnail of an image.
 
     Areas are None without a pixel size by the user: an image file states none.
 
@@ -88,6 +93,7 @@ def finish_patch(
     classes = patch_classes(profile, counts, mpp_um, prediction)
     with stages.stage("write"):
         write_label_png(job.folder / PATCH_MASK_NAME, mask, profile=profile)
+        write_thumbnail(job.folder / THUMBNAIL_NAME, job.rgb)
         write_overlay(
             job.folder / OVERLAY_NAME,
             job.rgb,
@@ -95,7 +101,7 @@ def finish_patch(
             profile=profile,
             shares={c.name: c.share for c in classes},
             title=job.path.name,
-            thumbnail_mpp_um=mpp_um,
+            mpp_um=mpp_um,
             share_of="image",
         )
     tissue_mm2 = None if mpp_um is None else round(sum(c.area_mm2 or 0.0 for c in classes), 9)

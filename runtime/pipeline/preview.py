@@ -14,8 +14,8 @@ from sshr_deploy.runtime.pipeline.documents import IMAGE_MPP, Context
 from sshr_deploy.runtime.pipeline.endings import is_result_of
 from sshr_deploy.runtime.pipeline.images import model_scale
 from sshr_deploy.runtime.pipeline.patch import read_patch
+from sshr_deploy.runtime.pipeline.planning import plan_units
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
-from sshr_deploy.runtime.pipeline.slide import plan_units
 from sshr_deploy.runtime.results.findings import Kind
 from sshr_deploy.runtime.slides import Mpp, open_slide
 from sshr_deploy.runtime.slides.fit import slide_fit
@@ -90,7 +90,8 @@ def _is_done(item: Input, out: Path, context: Context) -> bool:
     if summary is None:
         return False
     key = context.key(fingerprint_of(item.path), item.relative, summary)
-    return is_result_of(item, folder, summary, same_key=summary.key == key)
+    outputs = context.settings.outputs
+    return is_result_of(item, folder, summary, outputs, same_key=summary.key == key)
 
 
 def _slide(item: Input, context: Context) -> Preview:

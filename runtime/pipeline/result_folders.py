@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from sshr_deploy.atomic import output_errors, remove_abandoned, write_json
+from sshr_deploy.atomic import output_errors, remove_abandoned, remove_path, write_json
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.results.file_names import (
     ERROR_NAME,
@@ -41,7 +41,7 @@ class ResultFolders:
             folder.mkdir(parents=True, exist_ok=True)
             for name in RESULT_NAMES:
                 with suppress(FileNotFoundError):
-                    (folder / name).unlink()
+                    remove_path(folder / name)
                     ours = levels  # an earlier run made them
             remove_abandoned(folder)
         except OSError as error:
@@ -77,7 +77,7 @@ class ResultFolders:
         if relative in self._ours:
             for name in set(RESULT_NAMES) - {ERROR_NAME}:
                 with suppress(OSError):  # the input's own failure is what is told
-                    (self._out / relative / name).unlink()
+                    remove_path(self._out / relative / name)
         self.remove_empty(relative)
 
     def end(self, *, discard: bool) -> None:
@@ -90,13 +90,18 @@ class ResultFolders:
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
-    """Bytes by name of the files that were written.
+    """Bytes by name of the files that were written; of a folder, of all files in it.
 
     Raises:
         OutputError: one of them is not there.
     """
     with output_errors(folder):
-        return {name: (folder / name).stat().st_size for name in names}
+        return {name: _size(folder / name) for name in names}
+
+
+def _size(path: Path) -> int:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def is_whole(folder: Path, summary: Summary) -> bool:
@@ -127,8 +132,10 @@ def read_summary(folder: Path) -> Summary | None:
         return None
 
 
-def move_summary(folder: Path, path: str) -> None:
+def move_summary(folder: Path, path: str, summary: Summary) -> Summary:
     """Write into the `summary.json` of a results folder that its input is at `path` now.
+
+    Returns what it says then.
 
     Raises:
         OutputError: it cannot be written.
@@ -137,6 +144,8 @@ def move_summary(folder: Path, path: str) -> None:
         document = _read_json(folder)
     document["input"]["path"] = path
     write_json(folder / SUMMARY_NAME, document)
+    source = summary.input.model_copy(update={"path": path})
+    return summary.model_copy(update={"input": source})
 
 
 _SUMMARY: TypeAdapter[Summary] = TypeAdapter(

@@ -1,9 +1,10 @@
-"""Files of a results folder about its runs: `summary.csv`, `run.json`, and a record of each.
+"""Files of a results folder about its runs: `summary.csv`, `run.json`, `report.html`, `runs/`.
 
 The table covers what the folder holds: every input with a `summary.json` below it, whichever run
 made it, and every input that failed and was not done since. `runs/` keeps the record of each run;
 the newest one also lists the failures of earlier runs that still stand, so that it alone need be
 read. `run.json` is the record of the latest run with one field more: `folder`, which is the table.
+`report.html` is the table for people.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,12 @@ from sshr_deploy.errors import OutputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import stamp_utc
 from sshr_deploy.runtime.pipeline.discovery import Found
+from sshr_deploy.runtime.pipeline.pages import write_pages
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
 from sshr_deploy.runtime.results.file_names import (
     RECORD_NAME,
     RECORDS_NAME,
+    REPORT_NAME,
     RUN_NAME,
     SUMMARY_NAME,
     TABLE_NAME,
@@ -65,7 +68,8 @@ class WrittenRun:
     document: RunDocument
     """Content of `run.json`."""
     files: list[Path]
-    """Those that could be written, of `summary.csv`, `run.json` and the record in `runs/`."""
+    """Those that could be written, of `summary.csv`, `run.json`, `report.html` and the record in
+    `runs/`."""
     failure: OutputError | None
     """The first that could not be written, or a folder of results that could not be read."""
 
@@ -79,10 +83,10 @@ def write_run(
     *,
     only_record: bool = False,
 ) -> WrittenRun:
-    """Write the record of a run, then the table and `run.json`, each even if another fails.
+    """Write the record of a run, then the table, `run.json` and pages, each even if another fails.
 
     `results` are those of the run, `found` what it had to do; `record` is its `run_record`.
-    With `only_record` the table and `run.json` are left to another run, which writes here now.
+    With `only_record` all but that is left to another run, which writes here now.
     """
     done, failure = _results_below(out, results)
     standing = _standing(_earlier_failures(out), found, results, done)
@@ -91,11 +95,13 @@ def write_run(
     document = RunDocument(**dict(record), folder=results_table(table))
     record_path = out / RECORDS_NAME / _new_record_name()
     files: list[Path] = []
-    writes = (  # the record first: on a full disk, it alone has this run's failures for the next
+    writes: list[tuple[Path, Callable[[Path], object]]] = [
+        # The record first: on a full disk, it alone has this run's failures for the next.
         (record_path, partial(write_json, obj=record.model_dump())),
         (out / TABLE_NAME, partial(write_csv, rows=csv_rows(profile, table))),
         (out / RUN_NAME, partial(write_json, obj=document.model_dump())),
-    )
+        (out / REPORT_NAME, lambda _: write_pages(out, profile, table, record)),
+    ]
     for path, write in writes[:1] if only_record else writes:
         try:
             write(path)
@@ -125,7 +131,7 @@ def _results_below(
         path, summary = known.get(folder, (None, None))
         summary = summary or read_summary(Path(name))
         if summary is not None:
-            done.append(ResultRow.of(path or Path(summary.input.path), folder, summary))
+            done.append(ResultRow.of(path or Path(summary.input.path), folder, summary, files))
     return done, unreadable[0] if unreadable else None
 
 

@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
+from sshr_deploy.runtime.pipeline.planning import plan_units
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
+from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks, check_slide
 from sshr_deploy.runtime.pipeline.slide_files import Written, write_slide_files
 from sshr_deploy.runtime.pipeline.stopping import TimeLimit
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
-from sshr_deploy.runtime.pipeline.units import FieldUnits, Output, TileUnits, Units
-from sshr_deploy.runtime.results.file_names import (
-    SLIDE_RESULTS,
-)
+from sshr_deploy.runtime.pipeline.units import Output, Units
+from sshr_deploy.runtime.results.file_names import SLIDE_RESULTS
 from sshr_deploy.runtime.results.findings import (
     MaskFacts,
     SlideFacts,
@@ -33,10 +34,9 @@ from sshr_deploy.runtime.results.findings import (
     Tiles,
 )
 from sshr_deploy.runtime.slides import SlideReader, open_slide
-from sshr_deploy.runtime.slides.fit import Fit, slide_fit
-from sshr_deploy.runtime.slides.plan import plan_fields, plan_tiles, survey_slide
+from sshr_deploy.runtime.slides.dicom_source import SlideIdentity, slide_identity
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
-from sshr_deploy.runtime.slides.stain import check_stain
+from sshr_deploy.runtime.slides.view import SlideView, read_view, thumbnail_view
 
 _T = TypeVar("_T")
 
@@ -60,7 +60,8 @@ class SlideWork(Closing):
         reader: SharedReader,
         store: UnitStore,
         facts: SlideFacts,
-        fit: Fit | None,
+        identity: SlideIdentity | None,
+        checks: SlideChecks,
         stages: Stages,
         ledger: Ledger,
         limit: TimeLimit,
@@ -71,7 +72,8 @@ class SlideWork(Closing):
         """Units that no earlier run computed."""
         self._folder, self._profile, self._outputs = folder, profile, outputs
         self._reader, self._store = reader, store
-        self._facts, self._fit, self._stages = facts, fit, stages
+        self._facts, self._identity = facts, identity
+        self._checks, self._stages = checks, stages
         self._written: Written | None = None
         self._files: dict[str, int] = {}
 
@@ -104,12 +106,15 @@ class SlideWork(Closing):
 
         Raises:
             OutputError: a result cannot be written.
+            InputError: one that is asked for cannot be made of this slide.
             SlowSlideError: it takes too long.
         """
         self.limit.go_on()
-        self._reader.close()
+        check = partial(self._check, check_stop)
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
-        self._write(partial(self._check, check_stop))
+        view = self._view(check)
+        self._reader.close()
+        self._write(view, check)
         self._files = file_sizes(self._folder, (*SLIDE_RESULTS, *self._outputs.on_request))
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
@@ -127,7 +132,8 @@ class SlideWork(Closing):
             ),
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
-            fit=self._fit,
+            fit=self._checks.fit,
+            warnings=written.warnings,
             tissue_area_mm2=round(sum(c.area_mm2 for c in written.classes), 9),
             classes=written.classes,
             regions=written.regions,
@@ -159,10 +165,27 @@ class SlideWork(Closing):
             "total": stages["total"],
         }
 
-    def _write(self, check_stop: Callable[[], None]) -> None:
+    def _view(self, check_stop: Callable[[], None]) -> SlideView:
+        plan = self.units.plan
+        try:
+            with self._reader.in_use() as reader:
+                return read_view(reader, plan, check_stop)
+        except InputError:  # what is computed needs the slide no more, which may be gone by now
+            return thumbnail_view(plan)
+
+    def _write(self, view: SlideView, check_stop: Callable[[], None]) -> None:
+        plan = self.units.plan
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._folder, self.path, self.units.plan, bands, self._profile, self._outputs
+            self._folder,
+            self.path,
+            self._identity,
+            plan,
+            view,
+            bands,
+            self._profile,
+            self._outputs,
+            self._checks,
         )
 
     def _check(self, check_stop: Callable[[], None]) -> None:
@@ -221,10 +244,12 @@ def begin_slide(
                 shared = undo.enter_context(SharedReader(reader))
             with stages.stage("tissue"):
                 units = shorten(plan_units(reader, path, context, place, check))
-                fit = slide_fit(context.bundle, reader, units.plan)
+                checks = check_slide(context.bundle, reader, units.plan)
         key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = slide_facts(reader)
+        asked = context.settings.outputs.dicom_seg
+        identity = slide_identity(path, fingerprint) if asked else None
         undo.pop_all()
     limit.pause()
     return SlideWork(
@@ -237,38 +262,12 @@ def begin_slide(
         shared,
         store,
         facts,
-        fit,
+        identity,
+        checks,
         stages,
         ledger,
         limit,
     )
-
-
-def plan_units(
-    reader: SlideReader,
-    path: Path,
-    context: Context,
-    place: Path | None,
-    check_stop: Callable[[], None] = lambda: None,
-) -> Units:
-    """Find the pixel size and the tissue of an open slide, and its tiles or fields.
-
-    For the arguments and what it raises see `begin_slide`.
-    """
-    profile, settings = context.profile, context.settings
-    session = context.sessions.of_slides(context.mode)
-    survey = survey_slide(
-        reader,
-        profile.mpp_um,
-        given=settings.mpp_of(place or Path(path.name)),
-        tissue=settings.tissue,
-        concern_of=partial(check_stain, path, any_stain=settings.any_stain),
-        check_stop=check_stop,
-    )
-    if session.geometry.is_patch:
-        return TileUnits(plan_tiles(survey), profile)
-    fields = plan_fields(survey, session.geometry, any_side=session.any_side)
-    return FieldUnits(fields, profile)
 
 
 def slide_facts(reader: SlideReader) -> SlideFacts:

@@ -272,3 +272,18 @@ class InputResult:
     def fit(self) -> Fit | None:
         """Of a slide whose look was measured."""
         return self.summary.fit if isinstance(self.summary, SlideSummary) else None
+
+    @property
+    def warnings(self) -> tuple[SlideWarning, ...]:
+        """Reasons to look at it."""
+        return () if self.summary is None else warnings_of(self.summary)
+
+
+def warnings_of(summary: Summary) -> tuple[SlideWarning, ...]:
+    """Reasons to look at an input, with its stain if `any_stain` let that pass."""
+    if isinstance(summary, OtherSummary):
+        return ()
+    warnings = summary.warnings if isinstance(summary, SlideSummary) else ()
+    if summary.stain_concern is None or any(w.code == "stain" for w in warnings):
+        return warnings
+    return (SlideWarning(code="stain", text=summary.stain_concern), *warnings)

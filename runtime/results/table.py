@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.results.findings import Kind, SlideSummary, StageSeconds, Summary
+from sshr_deploy.runtime.results.file_names import OVERLAY_NAME, REPORT_NAME, THUMBNAIL_NAME
+from sshr_deploy.runtime.results.findings import (
+    Kind,
+    OtherSummary,
+    SlideSummary,
+    SlideWarning,
+    StageSeconds,
+    Summary,
+    warnings_of,
+)
 from sshr_deploy.runtime.results.records import FailedInput, ResultsTable, TableInput
 from sshr_deploy.runtime.slides import Mpp
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Model, engine and mode of a result."""
+
+    engine: str
+    """With its precision, "onnx-cpu fp32"."""
+    library: str
+    device: str
+    mask_agreement: float | None
+    """Share of mask pixels equal to the reference's; None if unknown."""
+    unqualified: str | None
+    """Why it ran although nothing shows that it equals the reference."""
+    mode: str
+    bundle: str
+    """Name of its folder."""
+    manifest_sha256: str
+
+    @classmethod
+    def of(cls, summary: Summary) -> Origin | None:
+        """None for a result of another release of this package."""
+        if isinstance(summary, OtherSummary):
+            return None
+        engine = summary.engine
+        return cls(
+            engine=f"{engine.engine} {engine.precision}",
+            library=engine.library,
+            device=engine.device,
+            mask_agreement=engine.mask_agreement,
+            unqualified=engine.unqualified,
+            mode=str(summary.key.get("mode", "")),
+            bundle=Path(summary.bundle.path).name,
+            manifest_sha256=summary.bundle.manifest_sha256,
+        )
 
 
 @dataclass(frozen=True)
@@ -31,10 +75,19 @@ class ResultRow:
     seconds: StageSeconds
     fit: str | None
     """Verdict on a slide whose look was measured."""
+    warnings: tuple[SlideWarning, ...] = ()
+    """Reasons to look at it."""
+    origin: Origin | None = None
+    pictures: tuple[str, ...] = ()
+    """Names of the thumbnail and the overlay, where they are in the folder."""
+    has_page: bool = False
+    """The folder has its own `report.html`."""
 
     @classmethod
-    def of(cls, path: Path, folder: str, summary: Summary) -> ResultRow:
-        """Row of the input at `path`."""
+    def of(
+        cls, path: Path, folder: str, summary: Summary, files: Collection[str] = ()
+    ) -> ResultRow:
+        """Row of the input at `path`; `files` are the names in its folder."""
         return cls(
             path=path,
             kind=summary.input.kind,
@@ -47,6 +100,10 @@ class ResultRow:
             tissue_area_mm2=summary.tissue_area_mm2,
             seconds=summary.seconds,
             fit=summary.fit.verdict if isinstance(summary, SlideSummary) and summary.fit else None,
+            warnings=warnings_of(summary),
+            origin=Origin.of(summary),
+            pictures=tuple(name for name in (THUMBNAIL_NAME, OVERLAY_NAME) if name in files),
+            has_page=REPORT_NAME in files,
         )
 
 
@@ -74,13 +131,15 @@ def results_table(rows: Sequence[Row]) -> ResultsTable:
 
 
 def csv_rows(profile: Profile, rows: Sequence[Row]) -> list[dict[str, object]]:
-    """The table as `summary.csv` has it; area columns are named after the classes, in mm2.
-
-    The classes of `profile` come first, then those that other bundles left in the folder.
-    """
-    met = (name for row in rows if isinstance(row, ResultRow) for name in row.shares)
-    names = list(dict.fromkeys([*(tissue.name for tissue in profile.classes), *met]))
+    """The table as `summary.csv` has it; area columns are named after the classes, in mm2."""
+    names = class_names(profile, rows)
     return [_csv_row(names, row) for row in rows]
+
+
+def class_names(profile: Profile, rows: Sequence[Row]) -> list[str]:
+    """The classes of `profile`, then those that other bundles left in the folder."""
+    met = (name for row in rows if isinstance(row, ResultRow) for name in row.shares)
+    return list(dict.fromkeys([*profile.class_names, *met]))
 
 
 def _entry(row: Row) -> TableInput | FailedInput:
@@ -112,4 +171,5 @@ def _csv_row(names: Sequence[str], row: Row) -> dict[str, object]:
         "folder": done and done.folder,
         "profile": done and done.profile,
         "fit": done and done.fit,
+        "warnings": done and " ".join(warning.code for warning in done.warnings),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ LEVEL_TOLERANCE = 0.01
 """A level up to 1 % coarser than wanted is used as it is: scanners' 0.2520 um is meant as 0.25."""
 MAX_ENLARGEMENT = 2.0
 """Beyond this the cell detail the network was trained on is not in the slide."""
+_BLOCK_SOURCE_PX = 16 << 20
+"""Pixels of a level read at once (64 MiB as RGBA), which matters for single-level slides."""
 
 
 def read_area(
@@ -45,6 +48,41 @@ def read_area(
     x, columns = _span(l0_x / downsample, width_px * target_mpp_um / (mpp.x_um * downsample))
     y, rows = _span(l0_y / downsample, height_px * target_mpp_um / (mpp.y_um * downsample))
     return resample(reader.read_region(level, x, y, columns, rows), width_px, height_px)
+
+
+def read_in_blocks(
+    reader: SlideReader,
+    mpp: Mpp,
+    *,
+    target_mpp_um: float,
+    width_px: int,
+    height_px: int,
+    l0_x: float = 0.0,
+    l0_y: float = 0.0,
+    check_stop: Callable[[], None] = lambda: None,
+) -> NDArray[np.uint8]:
+    """`read_area` of a large area, in blocks so that memory stays small.
+
+    `check_stop` is called before each block; what it raises ends the reading.
+    """
+    out = np.empty((height_px, width_px, 3), np.uint8)
+    l0_per_px = (target_mpp_um / mpp.x_um, target_mpp_um / mpp.y_um)
+    downsample = reader.level_downsamples[choose_level(reader, mpp, target_mpp_um)]
+    step = max(16, int(math.sqrt(_BLOCK_SOURCE_PX) * downsample / max(l0_per_px)))
+    for y in range(0, height_px, step):
+        for x in range(0, width_px, step):
+            check_stop()
+            high, wide = min(step, height_px - y), min(step, width_px - x)
+            out[y : y + high, x : x + wide] = read_area(
+                reader,
+                mpp,
+                target_mpp_um=target_mpp_um,
+                l0_x=l0_x + x * l0_per_px[0],
+                l0_y=l0_y + y * l0_per_px[1],
+                width_px=wide,
+                height_px=high,
+            )
+    return out
 
 
 def choose_level(reader: SlideReader, mpp: Mpp, target_mpp_um: float) -> int:

@@ -115,10 +115,21 @@ def slide_fit(bundle: Bundle, reader: SlideReader, survey: SlideSurvey) -> Fit |
         BundleError: its first layer cannot be read.
         InputError: the file is damaged.
     """
+    if bundle.manifest.model.known_tissue is None:
+        return None
+    return patches_fit(bundle, sample_patches(reader, survey), survey.grid.mpp_um)
+
+
+def patches_fit(bundle: Bundle, patches: Sequence[NDArray[np.uint8]], mpp_um: float) -> Fit | None:
+    """`slide_fit` by patches of it, RGB [H, W, 3] with pixels of `mpp_um`.
+
+    Raises:
+        BundleError: its first layer cannot be read.
+    """
     known, first_layer = bundle.manifest.model.known_tissue, bundle.first_layer()
     if known is None or first_layer is None:
         return None
-    measured = measure_slide(reader, survey, first_layer)
+    measured = _measured(patches, first_layer, mpp_um)
     return None if measured is None else fit_of(known, measured)
 
 
@@ -127,14 +138,23 @@ def measure_slide(
     survey: SlideSurvey,
     first_layer: NDArray[np.float32],  # [C, 3, 3, 3], weights of conv1a
 ) -> Appearance | None:
-    """Appearance of 16 patches spread evenly over a slide's tissue; None where there is no tissue.
+    """Appearance of a slide's tissue; None where there is no tissue.
+
+    Raises:
+        InputError: the file is damaged there.
+    """
+    return _measured(sample_patches(reader, survey), first_layer, survey.grid.mpp_um)
+
+
+def sample_patches(reader: SlideReader, survey: SlideSurvey) -> list[NDArray[np.uint8]]:
+    """At most 16 patches spread evenly over a slide's tissue, RGB [224, 224, 3] each.
 
     Raises:
         InputError: the file is damaged there.
     """
     grid, tissue = survey.grid, survey.tissue_map
     half = [PATCH_PX / 2 * scale for scale in grid.l0_px_per_px]
-    patches = [
+    return [
         read_area(
             reader,
             survey.mpp,
@@ -146,10 +166,15 @@ def measure_slide(
         )
         for row, column in spread_over(tissue.mask, SLIDE_PATCHES)
     ]
+
+
+def _measured(
+    patches: Sequence[NDArray[np.uint8]], first_layer: NDArray[np.float32], mpp_um: float
+) -> Appearance | None:
     if not patches:
         return None
     try:
-        return appearance_of(np.stack(patches), first_layer, grid.mpp_um)
+        return appearance_of(np.stack(patches), first_layer, mpp_um)
     except InputError:  # ink or another stain, which was let pass as tissue
         return None
 

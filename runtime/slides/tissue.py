@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.slides.area import choose_level, read_area
+from sshr_deploy.runtime.slides.area import read_in_blocks
 from sshr_deploy.runtime.slides.mpp import Mpp
 from sshr_deploy.runtime.slides.reader import SlideReader
 
@@ -25,8 +25,6 @@ THUMBNAIL_MPP_UM = 2.0
 """Finest thumbnail: nuclei (6-10 um) still show, and finer would not move the tissue edge."""
 MAX_THUMBNAIL_PX = 4096
 """Longest side of a thumbnail: at most 48 MiB of RGB."""
-_BLOCK_SOURCE_PX = 16 << 20
-"""Pixels read at once for the thumbnail (64 MiB as RGBA), which matters for single-level slides."""
 
 _SMOOTHING_UM = 4.0
 """Gaussian sigma before colours are judged: half a nucleus, evens out JPEG noise."""
@@ -80,24 +78,10 @@ def thumbnail(
     extent_um = (width * mpp.x_um, height * mpp.y_um)
     mpp_um = max(THUMBNAIL_MPP_UM, max(extent_um) / MAX_THUMBNAIL_PX, mpp.x_um, mpp.y_um)
     columns, rows = (max(1, math.ceil(side / mpp_um - 0.01)) for side in extent_um)
-    out = np.empty((rows, columns, 3), np.uint8)
-    l0_per_px = (mpp_um / mpp.x_um, mpp_um / mpp.y_um)
-    downsample = reader.level_downsamples[choose_level(reader, mpp, mpp_um)]
-    step = max(16, int(math.sqrt(_BLOCK_SOURCE_PX) * downsample / max(l0_per_px)))
-    for y in range(0, rows, step):
-        for x in range(0, columns, step):
-            check_stop()
-            high, wide = min(step, rows - y), min(step, columns - x)
-            out[y : y + high, x : x + wide] = read_area(
-                reader,
-                mpp,
-                target_mpp_um=mpp_um,
-                l0_x=x * l0_per_px[0],
-                l0_y=y * l0_per_px[1],
-                width_px=wide,
-                height_px=high,
-            )
-    return out, mpp_um
+    picture = read_in_blocks(
+        reader, mpp, target_mpp_um=mpp_um, width_px=columns, height_px=rows, check_stop=check_stop
+    )
+    return picture, mpp_um
 
 
 def detect_tissue(rgb: NDArray[np.uint8], mpp_um: float) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""`summary.csv` of a watch: kept as those of runs are, read anew only where results changed."""
+"""`summary.csv` and `report.html` of a watch: as those of runs, read anew where results changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sshr_deploy.atomic import output_errors, write_csv
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.pipeline.pages import write_pages
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
 from sshr_deploy.runtime.results.file_names import SUMMARY_NAME, TABLE_NAME
 from sshr_deploy.runtime.results.table import FailedRow, ResultRow, csv_rows, sorted_rows
@@ -22,10 +23,10 @@ class SummaryTable:
         self._rows: dict[Path, tuple[tuple[int, int], ResultRow]] = {}
 
     def write(self, failed: Iterable[QueuedSlide]) -> None:
-        """Write it as it is now.
+        """Write it as it is now, with the pages.
 
         Raises:
-            OutputError: it cannot be written, or the folder not be read.
+            OutputError: one of them cannot be written, or the folder not be read.
         """
         with output_errors(self._out):
             self._rows = dict(self._results())
@@ -33,6 +34,7 @@ class SummaryTable:
         failures = [FailedRow(s.path, "slide", s.reason) for s in failed if s.path not in rows]
         table = sorted_rows([*failures, *(row for _, row in self._rows.values())])
         write_csv(self._out / TABLE_NAME, csv_rows(self._profile, table))
+        write_pages(self._out, self._profile, table)
 
     def _results(self) -> Iterable[tuple[Path, tuple[tuple[int, int], ResultRow]]]:
         for name, folders, files in os.walk(self._out, onerror=_raise):
@@ -49,7 +51,8 @@ class SummaryTable:
             summary = read_summary(folder)
             if summary is not None:
                 place = folder.relative_to(self._out).as_posix()
-                yield folder, (state, ResultRow.of(Path(summary.input.path), place, summary))
+                row = ResultRow.of(Path(summary.input.path), place, summary, files)
+                yield folder, (state, row)
 
 
 def _raise(error: OSError) -> None:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from sshr_deploy.runtime.slides.view import Box
 from sshr_deploy.runtime.writers.fonts import Font, Lettering, lettering_for
 
 _INK = (34, 34, 34)
 _PALE_INK = (120, 120, 120)
+_PAPER = (236, 236, 236)
+_WARNING = (178, 92, 0)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,19 @@ class LegendEntry:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Of a picture on its slide."""
+
+    box: Box
+    aspect: float
+    """Width of the slide over its height."""
+
+
+@dataclass(frozen=True)
 class _Layout:
     lettering: Lettering
     unit_px: int  # font size, the measure of all gaps
+    density: int
     columns: int
     column_px: int
     percent_px: int
@@ -52,6 +65,18 @@ class _Layout:
     def rows(self, count: int) -> int:
         return math.ceil(count / self.columns)
 
+    def wrapped(self, note: str) -> list[str]:
+        """A note in lines that fit beside its mark."""
+        room_px = self.width_px - 4 * self.unit_px
+        lines = [""]
+        for word in self.lettering.shown(note).split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and self.font.getlength(longer) > room_px:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        return [shorten(line, self.font, room_px) for line in lines]
+
 
 def draw_legend(
     entries: Sequence[LegendEntry],
@@ -60,6 +85,9 @@ def draw_legend(
     width_px: int,
     mpp_um: float | None,
     share_of: str = "tissue",
+    place: Place | None = None,
+    notes: Sequence[str] = (),
+    density: int = 1,
 ) -> Image.Image:
     """Draw the strip.
 
@@ -69,23 +97,34 @@ def draw_legend(
         width_px: wanted width; the strip is wider where the longest entry needs it.
         mpp_um: um per pixel of the picture above, for the scale bar; None leaves it out.
         share_of: what the shares are of, "tissue" or "image".
+        place: of the picture above on its slide, drawn as a small map; None draws none.
+        notes: sentences below the classes, broken into lines and each marked as a warning.
+        density: pixels of the strip along one of the screen it is meant for.
 
     Returns:
         RGB image, at least `width_px` wide.
     """
-    layout = _layout(entries, title, width_px)
+    layout = _layout(entries, title, notes, width_px, density)
     pad, row = layout.unit_px, layout.row_px
-    height = row * (layout.rows(len(entries)) + 1) + 2 * pad
+    lines = [layout.wrapped(note) for note in notes]
+    classes_end = pad + row * (layout.rows(len(entries)) + 1)
+    height = classes_end + row * sum(map(len, lines)) + pad
     image = Image.new("RGB", (layout.width_px, height), "white")
     draw = ImageDraw.Draw(image)
     middle_y, right = pad + row // 2, layout.width_px - pad
     if mpp_um is not None:
         right = _draw_scale_bar(draw, layout, width_px, mpp_um, middle_y) - pad
+    if place is not None:
+        right = _draw_place(draw, layout, place, right, middle_y) - pad
     _draw_title(draw, layout, title, f"% of {share_of} area", right, middle_y)
     for index, entry in enumerate(entries):
         line, column = divmod(index, layout.columns)
         left = pad + column * layout.column_px
         _draw_entry(draw, layout, entry, left, pad + row * (line + 1) + row // 2)
+    top = classes_end
+    for note in lines:
+        _draw_note(draw, layout, note, top)
+        top += row * len(note)
     return image
 
 
@@ -100,9 +139,11 @@ def length_text(length_um: float) -> str:
     return f"{length_um / 1000:g} mm" if length_um >= 100 else f"{length_um:g} um"
 
 
-def _layout(entries: Sequence[LegendEntry], title: str, width_px: int) -> _Layout:
-    unit = min(30, max(14, round(width_px / 50)))
-    lettering = lettering_for([title, *(e.name for e in entries)], unit)
+def _layout(
+    entries: Sequence[LegendEntry], title: str, notes: Sequence[str], width_px: int, density: int
+) -> _Layout:
+    unit = density * min(30, max(14, round(width_px / density / 50)))
+    lettering = lettering_for([title, *notes, *(e.name for e in entries)], unit)
     font = lettering.font
     name_px = max(math.ceil(font.getlength(lettering.shown(e.name))) for e in entries)
     percent_px = math.ceil(max(font.getlength(e.percent) for e in entries))
@@ -112,7 +153,7 @@ def _layout(entries: Sequence[LegendEntry], title: str, width_px: int) -> _Layou
     columns = min(len(entries), max(1, (room + 2 * unit) // column_px))
     columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # even rows
     width = max(width_px, 24 * unit, entry_px + 2 * unit)
-    return _Layout(lettering, unit, columns, column_px, percent_px, width)
+    return _Layout(lettering, unit, density, columns, column_px, percent_px, width)
 
 
 def _draw_title(
@@ -132,7 +173,7 @@ def _draw_entry(
     unit = layout.unit_px
     half = unit // 2
     swatch = (left, middle_y - half, left + round(1.4 * unit), middle_y + half)
-    draw.rectangle(swatch, fill=entry.rgb, outline=(0, 0, 0))
+    draw.rectangle(swatch, fill=entry.rgb, outline=(0, 0, 0), width=layout.density)
     name = layout.lettering.shown(entry.name)
     draw.text((left + 2 * unit, middle_y), name, _INK, layout.font, anchor="lm")
     right = left + layout.column_px - 2 * unit
@@ -155,6 +196,41 @@ def _draw_scale_bar(
         draw.rectangle((x, middle_y - unit // 3, x + thick - 1, middle_y + unit // 3), _INK)
     draw.text((right, middle_y), text, _INK, layout.font, anchor="rm")
     return bar_left
+
+
+def _draw_place(
+    draw: ImageDraw.ImageDraw, layout: _Layout, place: Place, right: int, middle_y: int
+) -> int:
+    """Draw the slide as a small frame with the picture's place in it; returns its left edge."""
+    high = round(1.4 * layout.unit_px)
+    wide = round(high * min(4.0, max(0.25, place.aspect)))
+    left, top = right - wide, middle_y - high // 2
+    frame = left, top, right, top + high
+    box = place.box
+    inner = (
+        *(left + round(box.left * wide), top + round(box.top * high)),
+        *(left + round(box.right * wide), top + round(box.bottom * high)),
+    )
+    draw.rectangle(frame, fill=_PAPER)
+    draw.rectangle(inner, fill=_PALE_INK)
+    draw.rectangle(frame, outline=_PALE_INK, width=layout.density)
+    return left
+
+
+def _draw_note(draw: ImageDraw.ImageDraw, layout: _Layout, lines: Sequence[str], top: int) -> None:
+    """Draw a triangle with an exclamation mark, and the lines beside it."""
+    unit, middle_y = layout.unit_px, top + layout.row_px // 2
+    left, half = unit, round(0.6 * unit)
+    bottom = middle_y + round(0.5 * unit)
+    peak = (left + half, bottom - round(1.1 * unit))
+    draw.polygon([peak, (left, bottom), (left + 2 * half, bottom)], _WARNING)
+    thick = max(1, unit // 14)
+    for start, stop in ((0.45, 0.75), (0.86, 0.94)):  # the two strokes of "!"
+        y0, y1 = (peak[1] + share * 1.1 * unit for share in (start, stop))
+        draw.rectangle((peak[0] - thick, y0, peak[0] + thick, y1), "white")
+    for index, line in enumerate(lines):
+        y = middle_y + index * layout.row_px
+        draw.text((left + 2 * unit, y), line, _INK, layout.font, anchor="lm")
 
 
 def shorten(text: str, font: Font, room_px: float) -> str:

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.writers.bands import bands_of, tissue_columns
+from sshr_deploy.runtime.writers.label_levels import label_levels
+from sshr_deploy.runtime.writers.tile_store import Place, TileStore
 
 TILE_PX = 512
-_SMALLEST_LEVEL_PX = 512
 _ID_NAMESPACE = uuid.UUID("0f0c3f1a-8a44-4a6e-9d0b-5b1f5a1c0b2d")
 # Classic TIFF ends at 4 GiB. Deflate hardly ever grows a tile, and the levels add a third.
 _CLASSIC_TIFF_PX = 2 << 30
-
-_deflate = tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE]
 
 
 class OmeTiffSink:
@@ -38,8 +37,9 @@ class OmeTiffSink:
         self._path = path
         self._background = background
         self._rows_to_come = size_px[1]
-        tiles = _TileStore(store, background)
-        self.levels = [_Level(size_px, factor, tiles) for factor in _factors(size_px)]
+        self._store = TileStore(store, np.full((TILE_PX, TILE_PX), background, np.uint8))
+        self.levels = label_levels(size_px, TILE_PX, background)
+        self._places: list[list[Place]] = [[] for _ in self.levels]
 
     def put(self, labels: NDArray[np.uint8]) -> None:
         """Take the next rows of the mask, uint8 [rows, width_px].
@@ -50,13 +50,17 @@ class OmeTiffSink:
         self._rows_to_come -= len(labels)
         tissue = tissue_columns(labels, self._background)
         with output_errors(self._path):
-            for level in self.levels:
-                level.put(labels, tissue)
+            for level, places in zip(self.levels, self._places, strict=True):
+                places += [self._store.add(tile.pixels) for tile in level.put(labels, tissue)]
+
+    def tiles(self, level: int) -> Iterator[bytes]:
+        """All compressed tiles of a level, row by row."""
+        return self._store.get(self._places[level])
 
     def content_id(self, metadata: dict[str, Any]) -> str:
         """A UUID of the labels, once all rows have come, and of what is said of them."""
         digest = hashlib.sha256(json.dumps([metadata, self.levels[0].shape]).encode())
-        for tile in self.levels[0].tiles():
+        for tile in self.tiles(0):
             digest.update(tile)
         return str(uuid.uuid5(_ID_NAMESPACE, digest.hexdigest()))
 
@@ -112,7 +116,7 @@ def ome_tiff_sink(
         ):
             for index, level in enumerate(sink.levels):
                 tiff.write(
-                    level.tiles(),
+                    sink.tiles(index),
                     shape=level.shape,
                     dtype=np.uint8,
                     photometric="palette",
@@ -141,91 +145,6 @@ def write_ome_tiff(
     with ome_tiff_sink(path, size_px, profile=profile, mask_mpp_um=mask_mpp_um, name=name) as sink:
         for band in bands_of(mask):
             sink.put(band.labels)
-
-
-class _TileStore:
-    """Compressed tiles in a file; those without tissue are alike and kept once."""
-
-    def __init__(self, file: BinaryIO, background: int) -> None:
-        self._file = file
-        self.background = background
-        self._blank: bytes = _deflate(np.full((TILE_PX, TILE_PX), background, np.uint8))
-
-    def add(self, tile: NDArray[np.uint8] | None) -> tuple[int, int]:
-        """Place and length of a tile, [512, 512], in the file; None is all background."""
-        if tile is None:
-            return 0, 0
-        compressed = _deflate(tile)
-        return self._file.tell(), self._file.write(compressed)
-
-    def get(self, place: int, length: int) -> bytes:
-        """What `add` kept there."""
-        if not length:
-            return self._blank
-        self._file.seek(place)
-        return self._file.read(length)
-
-
-class _Level:
-    """One level of the pyramid: each pixel the one nearest to its block's middle."""
-
-    def __init__(self, size_px: tuple[int, int], factor: int, store: _TileStore) -> None:
-        width, height = size_px
-        self.shape = max(1, height // factor), max(1, width // factor)
-        self._factor = factor
-        self._left = min(factor // 2, width - 1)
-        self._skip = min(factor // 2, height - 1)
-        """Rows of the mask before the next one that this level takes."""
-        self._rows = 0
-        self._store = store
-        self._open: dict[int, NDArray[np.uint8]] = {}
-        """Tiles with tissue in the row of tiles under way, by column."""
-        self._places: list[tuple[int, int]] = []
-
-    def put(self, labels: NDArray[np.uint8], tissue: slice) -> None:
-        """Take the next rows of the mask, of which the columns `tissue` are not background."""
-        height, width = self.shape
-        rows = labels[self._skip :: self._factor, self._left :: self._factor][:, :width]
-        rows = rows[: height - self._rows]
-        self._skip += len(rows) * self._factor - len(labels)
-        while len(rows):
-            room = TILE_PX - self._rows % TILE_PX
-            self._put_tiles(rows[:room], tissue)
-            rows = rows[room:]
-
-    def _put_tiles(self, rows: NDArray[np.uint8], tissue: slice) -> None:
-        """Take rows that lie in one row of tiles."""
-        top = self._rows % TILE_PX
-        self._rows += len(rows)
-        is_full = self._rows % TILE_PX == 0 or self._rows == self.shape[0]
-        for column in range(-(-self.shape[1] // TILE_PX)):
-            block = rows[:, column * TILE_PX : (column + 1) * TILE_PX]
-            tile = self._open.get(column)
-            if tile is None and self._has_tissue(block, column, tissue):
-                tile = np.full((TILE_PX, TILE_PX), self._store.background, np.uint8)
-                self._open[column] = tile
-            if tile is not None:
-                tile[top : top + len(block), : block.shape[1]] = block
-            if is_full:
-                self._places.append(self._store.add(self._open.pop(column, None)))
-
-    def _has_tissue(self, block: NDArray[np.uint8], column: int, tissue: slice) -> bool:
-        side = TILE_PX * self._factor
-        near = tissue.start < (column + 1) * side and tissue.stop > column * side
-        return near and bool((block != self._store.background).any())
-
-    def tiles(self) -> Iterator[bytes]:
-        """All compressed tiles, row by row."""
-        for place, length in self._places:
-            yield self._store.get(place, length)
-
-
-def _factors(size_px: tuple[int, int]) -> list[int]:
-    """Of the levels: 1, 2, 4, ..."""
-    factors = [1]
-    while max(1, max(size_px) // factors[-1]) > _SMALLEST_LEVEL_PX:
-        factors.append(2 * factors[-1])
-    return factors
 
 
 def _colormap(profile: Profile) -> NDArray[np.uint16]:  # [3, 256]

@@ -15,42 +15,47 @@ from sshr_deploy.cli import (
 )
 from sshr_deploy.cli.adapt import adapt
 from sshr_deploy.cli.benchmark import benchmark_app
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.doctor import doctor
 from sshr_deploy.cli.engines import engines_app
 from sshr_deploy.cli.evaluate import evaluate
 from sshr_deploy.cli.export import export
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.infer import infer
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.pack import pack
 from sshr_deploy.cli.queue import queue_app
 from sshr_deploy.cli.train import train
+from sshr_deploy.cli.view import view
 from sshr_deploy.cli.watch import watch
 from sshr_deploy.errors import ListedError, OutputError, SshrDeployError, UsageError, one_line
 from sshr_deploy.version import __version__
 
+_PROGRAM = "sshr-deploy"
 _INTERRUPTED = 130  # typer's exit code where Ctrl-C ends a command that does not take it
 
 app = typer.Typer(
-    name="sshr-deploy",
+    name=_PROGRAM,
     help="Take an SSHR tissue-segmentation network to the workstation beside a slide scanner.\n\n"
     "Research use only; not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",  # joins the lines of a paragraph
+    cls=Group,
+    rich_markup_mode=None,  # errors in lines, not in a box; for help see `help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 everything done; 1 some inputs failed, a run was interrupted or results "
     "could not be written, what is done is kept; 2 wrong usage or an unusable model; "
-    "130 interrupted, nothing kept.",
+    "130 interrupted, nothing kept. All of them: docs/command-line.md.",
 )
-app.command()(train)
-app.command()(adapt)
-app.command()(evaluate)
-app.command()(export)
-app.command()(infer)
-app.command()(watch)
-app.command()(doctor)
-app.command()(pack)
+command(app, config=True)(train)
+command(app, config=True)(adapt)
+command(app, config=True)(evaluate)
+command(app, config=True)(export)
+command(app, config=True)(infer)
+command(app, config=True)(watch)
+command(app)(view)
+command(app)(doctor)
+command(app, config=True)(pack)
 app.add_typer(benchmark_app)
 app.add_typer(engines_app)
 app.add_typer(queue_app)
@@ -84,7 +89,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            app(prog_name=_PROGRAM)
         finally:
             if sys.stdout is not None:  # closed by whoever started us
                 sys.stdout.flush()
@@ -93,7 +98,7 @@ def main() -> None:
             sys.stderr.write("sshr-deploy: interrupted\n")
         raise
     except SshrDeployError as error:
-        _fail(error, 1 if isinstance(error, OutputError) else 2)
+        _fail(error)
     except BrokenPipeError:  # whoever reads our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -102,14 +107,19 @@ def main() -> None:
             reason = (
                 f"{error.strerror or error}; check the space on the disk and the current folder"
             )
-            _fail(OutputError(reason), 1)
+            _fail(OutputError(reason))
         reason = f"{error.filename}: {error.strerror}; check the path and your rights to it"
-        _fail(UsageError(reason), 2)
+        _fail(UsageError(reason))
 
 
-def _fail(error: SshrDeployError, code: int) -> NoReturn:
+def exit_code_of(error: SshrDeployError) -> int:
+    """The exit code of a command that this error ends."""
+    return 1 if isinstance(error, OutputError) else 2
+
+
+def _fail(error: SshrDeployError) -> NoReturn:
     if isinstance(error, ListedError) and len(error.problems) > 1:
         for problem in error.problems:
             sys.stderr.write(as_options(one_line(problem)) + "\n")
     sys.stderr.write(f"sshr-deploy: error: {as_options(str(error))}\n")
-    raise SystemExit(code)
+    raise SystemExit(exit_code_of(error))

@@ -30,7 +30,7 @@ class _Balance(Choice):
 
 
 def adapt(
-    model: Annotated[
+    checkpoint: Annotated[
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
@@ -38,10 +38,11 @@ def adapt(
             "that was adapted before is adapted anew, from the statistics that training left.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write (.safetensors).")],
     slides: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Folder of unlabelled slides, or PNG and JPEG fields of them, of the scanner and "
             "stain to adapt to: at least 3, better of as many patients and with all classes.",
             show_default=False,
@@ -74,7 +75,7 @@ def adapt(
     training: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="FOLDER",
             help="The data set that the network was trained on, or a folder of its patches: for "
             "checkpoints that do not say how it looked to them.",
             show_default="what the checkpoint says",
@@ -91,6 +92,7 @@ def adapt(
     depth: Annotated[
         str | None,
         typer.Option(
+            metavar="STAGE",
             help="Deepest stage of the backbone whose batch norms are adapted, b2 to b7. Stain "
             "lives in the first ones, classes in the deep ones.",
             show_default="b3",
@@ -119,7 +121,7 @@ def adapt(
             show_default="0.1",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of patches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of patches.")] = 0,
     mpp: MppOption = None,
     force_mpp: ForceMppOption = False,
     any_stain: Annotated[
@@ -133,7 +135,7 @@ def adapt(
     json_file: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="File for what was done and all figures, as JSON.", show_default="none"
+            "--json", metavar="FILE", help="File for what was done and all figures, as JSON."
         ),
     ] = None,
     overwrite: Annotated[
@@ -143,8 +145,8 @@ def adapt(
 ) -> None:
     """Fit a network to a scanner or stain that it was not trained on, without labels.
 
-    Measures tissue of the slides and gives the first batch norms statistics with which it looks to
-    the network as that of the training set did. Weights stay as they are, and speed too. Takes
+    Measures the tissue of the slides, and gives the first batch norms statistics under which it
+    looks to the network as that of the training set did. Weights and speed stay as they are. Takes
     minutes on a CPU. Export what comes out: its bundle and every result say that it was adapted,
     and to what.
 
@@ -168,11 +170,11 @@ def adapt(
     from sshr_deploy.runtime.settings import InferSettings
 
     if undo:
-        _undo(model, out, slides, overwrite=overwrite, quiet=quiet)
+        _undo(checkpoint, out, slides, overwrite=overwrite, quiet=quiet)
         return
     if slides is None:
         raise UsageError("give --slides, the slides to adapt to (or --undo)")
-    refuse_bundle(model)
+    refuse_bundle(checkpoint)
     usual = Tuning()
     tuning = Tuning(
         usual.depth if depth is None else depth,
@@ -181,10 +183,10 @@ def adapt(
         usual.min_spread if min_spread is None else min_spread,
     )
     if json_file is not None:
-        _check_json(json_file, model, out)
-    loaded = read_profile(model) if profile is None else load_profile(profile)
+        _check_json(json_file, checkpoint, out)
+    loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
     job = AdaptJob(
-        checkpoint=model,
+        checkpoint=checkpoint,
         profile=loaded,
         slides=slides,
         out=out,
@@ -231,11 +233,12 @@ def _undo(model: Path, out: Path, slides: Path | None, *, overwrite: bool, quiet
 
 def _print(adaptation: Adaptation, names: tuple[str, ...]) -> None:
     """A table of the checks on stdout, and what they were made on."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console, checks = Console(highlight=False), adaptation.checks
+    from sshr_deploy.cli.tables import print_table, stdout_console
+
+    checks = adaptation.checks
     table = Table("on its patches", "before", "after")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -245,7 +248,7 @@ def _print(adaptation: Adaptation, names: tuple[str, ...]) -> None:
     table.add_row("entropy", f"{checks.entropy_before:.3f}", f"{checks.entropy_after:.3f}")
     if checks.mean_iou_before is not None:
         table.add_row("mean IoU", f"{checks.mean_iou_before:.4f}", f"{checks.mean_iou_after:.4f}")
-    console.print(table)
+    print_table(stdout_console(), table)
     if checks.mean_iou_gain_interval is not None:
         low, high = checks.mean_iou_gain_interval
         typer.echo(f"gain in mean IoU: {low:+.4f} to {high:+.4f} (95 % interval)")

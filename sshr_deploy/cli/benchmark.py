@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.benchmark_tables import print_kernels, print_training
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.engine import open_model
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BundleArgument,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.contract import Session
 
 benchmark_app = typer.Typer(
+    cls=Group,
     name="benchmark",
     help="Measure a bundle, training or the GPU kernels on this machine.",
     no_args_is_help=True,
@@ -32,9 +35,7 @@ benchmark_app = typer.Typer(
 
 JsonOption = Annotated[
     Path | None,
-    typer.Option(
-        "--json", help="File for raw samples, environment and figures.", show_default="none"
-    ),
+    typer.Option("--json", metavar="FILE", help="File for raw samples, environment and figures."),
 ]
 
 
@@ -43,17 +44,20 @@ def _group() -> None:
     """Measure a bundle, training or the GPU kernels on this machine."""
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def latency(
     bundle: BundleArgument,
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     batches: Annotated[
-        str, typer.Option(help="Batch sizes in patches, with commas between.")
+        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
     ] = "1,4,8",
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Measuring time for each batch size, in s.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=3600, help="Measuring time for each batch size, in s."
+        ),
     ] = 10.0,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
@@ -87,7 +91,7 @@ def latency(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def host(
     bundle: BundleArgument,
     slides: Annotated[
@@ -152,7 +156,7 @@ def host(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def training(
     width: WidthOption = 64,
     batch: Annotated[
@@ -213,14 +217,16 @@ def training(
         typer.echo(str(json_file))
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def kernels(
     batches: Annotated[
-        str, typer.Option(help="Batch sizes in patches, with commas between.")
+        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
     ] = "1,8,32,128",
     seconds: Annotated[
         float,
-        typer.Option(min=0.01, max=60, help="Measuring time for each form and size, in s."),
+        typer.Option(
+            metavar="SECONDS", min=0.01, max=60, help="Measuring time for each form and size, in s."
+        ),
     ] = 0.25,
     json_file: JsonOption = None,
 ) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import CheckpointProfileOption, RelabelOption, ThreadsOption
 from sshr_deploy.errors import MissingExtraError, UsageError
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def int8(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="SSHR weights, as for export.")
@@ -30,6 +31,7 @@ def int8(
     keep: Annotated[
         str,
         typer.Option(
+            metavar="LAYERS",
             help="Layers of the mix that stay FP32, with commas between: conv1a,b2.conv_branch2a.",
             show_default="none",
         ),
@@ -39,7 +41,10 @@ def int8(
         typer.Option(min=7, max=8, help="Bits of a weight; 7 where the processor has no VNNI."),
     ] = 8,
     ranges: Annotated[
-        str, typer.Option(help="How ranges are found: min-max, p99.9, p99.99, p99.999 or mse.")
+        str,
+        typer.Option(
+            metavar="METHOD", help="How ranges are found: min-max, p99.9, p99.99, p99.999 or mse."
+        ),
     ] = "mse",
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Timed patches of each way.")] = 15,
     threads: ThreadsOption = None,
@@ -55,7 +60,7 @@ def int8(
     allows, sshr-deploy export --precision int8 finds out.
     """
     try:
-        from sshr_deploy.benchmarks.int8 import measure_int8, print_int8
+        from sshr_deploy.benchmarks.int8 import measure_int8
         from sshr_deploy.export.int8.activation_ranges import RangeMethod
         from sshr_deploy.export.reference import (
             patches_from_folder,
@@ -65,6 +70,7 @@ def int8(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "export") from error
     from sshr_deploy.atomic import check_writable, write_json
+    from sshr_deploy.cli.benchmark_tables import print_int8
     from sshr_deploy.profiles import load_profile
 
     methods = [method.value for method in RangeMethod]

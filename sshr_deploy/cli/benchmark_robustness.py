@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
     BatchOption,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sshr_deploy.benchmarks.robustness import Subject
 
 
-@benchmark_app.command()
+@command(benchmark_app, config=True)
 def robustness(
     split: SplitArgument,
     model: Annotated[
@@ -66,7 +67,7 @@ def robustness(
     json_file: JsonOption = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="PNG file for the scores as a picture.", show_default="none"),
+        typer.Option(metavar="FILE", help="PNG file for the scores as a picture."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:

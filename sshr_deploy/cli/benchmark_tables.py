@@ -1,4 +1,4 @@
-"""Tables of `sshr-deploy benchmark latency`, `training` and `kernels`, on stdout."""
+"""Tables of `sshr-deploy benchmark`, on stdout; see `robustness_tables` too."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _LATENCY_HEADINGS = {
 
 def print_latency(report: dict[str, Any]) -> None:
     """The report as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.cli.tables import print_table, stdout_console
     from sshr_deploy.runtime.machine.spread import refusals, spread_of
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout_console()
     engine, cold = report["engine"], report["cold"]
     share_equal = engine["mask_agreement"]
     agreement = "unknown" if share_equal is None else f"{share_equal:.4%}"
@@ -65,17 +65,14 @@ def print_latency(report: dict[str, Any]) -> None:
         f"session {cold['open_session_s']:.2f} s, "
         f"first patch {cold['first_patch_s']:.3f} s"
     )
-    table = Table(
-        "batch", "calls", *_LATENCY_HEADINGS.values(), "agreement", box=None, pad_edge=False
-    )
+    table = Table("batch", "calls", *_LATENCY_HEADINGS.values(), "agreement")
     for column in table.columns:
         column.justify = "right"
-        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for row in report["rows"]:
         figures = [f"{row[key]:.1f}" if key in row else "-" for key in _LATENCY_HEADINGS]
         figures[1] += f"-{row['p75_ms']:.1f}"
         table.add_row(str(row["batch"]), str(len(row["samples_ms"])), *figures, agreement)
-    console.print(table)
+    print_table(console, table)
     console.print(
         "agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference "
         "patches, as found on this machine"
@@ -101,12 +98,11 @@ def _post_processing(report: dict[str, Any]) -> str:
 
 def print_host(report: dict[str, Any]) -> None:
     """A table of the ways, and the cores that the GPU would need."""
-    from rich.console import Console
-
     from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.cli.tables import stdout_console
     from sshr_deploy.errors import counted
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout_console()
     settings, slides = report["settings"], report["slides"]
     units = sum(slide["units"] for slide in slides)
     what = "patches" if settings["side_px"] == settings["core_px"] else "fields"
@@ -131,9 +127,9 @@ def print_host(report: dict[str, Any]) -> None:
 
 def print_kernels(report: dict[str, Any]) -> None:
     """A table by type and size, below what the device reached on copies and products."""
-    from rich.console import Console
+    from sshr_deploy.cli.tables import stdout_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout_console()
     ceilings = ", ".join(
         f"{dtype} products {ceiling['product_tflop_per_s']:.0f} TFLOP/s"
         for dtype, ceiling in report["ceilings"].items()
@@ -151,14 +147,52 @@ def print_kernels(report: dict[str, Any]) -> None:
         _print_table(console, size, ["form", *_KERNEL_HEADINGS.values()], rows)
 
 
-def print_training(report: dict[str, Any]) -> None:
-    """HFRM with its heads, whole steps, and how far each variant is from the published one."""
-    from rich.console import Console
+def print_int8(report: dict[str, Any]) -> None:
+    """The report as a table on stdout."""
+    from rich.table import Table
 
     from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.runtime.machine.spread import ratio_text, refusals
+
+    console = stdout_console()
+    console.print(
+        f"width {report['width']}, {report['scheme']}, ranges by {report['range_method']}, "
+        f"on {machine_text(report['environment'], report['cpu_threads'])}"
+    )
+    headings = ["network", "p50 ms", "p25-p75 ms", "x fp32", "x PyTorch", "agreement", "CAM error"]
+    with_truth = any(row["qualification"]["iou"] is not None for row in report["rows"])
+    table = Table(*headings, *["mean IoU"] * with_truth)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in report["rows"]:
+        found = row["qualification"]
+        table.add_row(
+            row["name"],
+            f"{row['median_ms']:.1f}",
+            f"{row['p25_ms']:.1f}-{row['p75_ms']:.1f}",
+            ratio_text(row["times_fp32"]),
+            ratio_text(row["times_pytorch"]),
+            f"{found['mask_agreement']:.3%}",
+            f"{max(found['cam_relative_error'].values()):.1e}",
+            *([f"{found['iou']['mean_iou']:.4f}"] if found["iou"] else [""] * with_truth),
+        )
+    print_table(console, table)
+    for reason in refusals(report["rows"]):
+        console.print(f"not reported: {reason}")
+    console.print(f"compared on {report['patches']} patches of {report['source']}", markup=False)
+    kept = ", ".join(report["kept"])
+    if kept:
+        console.print(f"int8 mix keeps {kept} in FP32", markup=False)
+
+
+def print_training(report: dict[str, Any]) -> None:
+    """HFRM with its heads, whole steps, and how far each variant is from the published one."""
+    from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.cli.tables import stdout_console
     from sshr_deploy.runtime.machine.spread import refusals
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout_console()
     settings, hfrm, steps = report["settings"], report["hfrm"], report["steps"]
     console.print(
         f"{report['device']}, {machine_text(report['environment'], report['cpu_threads'])}, "
@@ -198,13 +232,15 @@ def _print_table(
     """None stands for a ratio that is not reported."""
     from rich.table import Table
 
-    table = Table(*headings, box=None, pad_edge=False)
+    from sshr_deploy.cli.tables import print_table
+
+    table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
-        column.no_wrap = str(column.header).endswith("p75 ms")  # it would lose its end
     for name, *figures in rows:
         table.add_row(str(name), *map(_shown, figures))
-    console.print(title, table, sep="\n")
+    console.print(title)
+    print_table(console, table)
 
 
 def _shown(figure: str | float | None) -> str:

@@ -25,13 +25,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.tables import print_table, stdout_console
 from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.reporting import Reporter
     from sshr_deploy.runtime.pipeline.run import RunResult
     from sshr_deploy.runtime.results.findings import InputResult, Status
-    from sshr_deploy.runtime.slides.fit import Verdict
 
 _PLAIN_EVERY_S = 10.0
 _MAX_TABLE_INPUTS = 12
@@ -40,7 +40,6 @@ _STATUS_WORDS: dict[Status, str] = {
     "skipped": "done earlier",
     "failed": "failed",
 }
-_VERDICT_WORDS: dict[Verdict, str] = {"fits": "fits", "differs": "differs", "far": "far off"}
 
 
 def say(text: str) -> None:
@@ -111,12 +110,11 @@ class QuietReporter:
         if result.status == "failed":
             self.console.print(as_options(f"failed: {result.reason}"), markup=False)
 
-    def _say_misfit(self, result: InputResult) -> None:
-        """Warn of a slide that is far from those that the model knows; the table has the rest."""
-        fit = result.fit
-        if fit is not None and fit.verdict == "far":
-            line = f"warning: {result.path.name}: {fit.words}"
-            self.console.print(line, markup=False)
+    def _say_warnings(self, result: InputResult) -> None:
+        """Say why to look at a slide before its result is used."""
+        for warning in result.warnings:
+            line = f"warning: {result.path.name}: {warning.text}"
+            self.console.print(as_options(line), markup=False)
 
 
 @dataclass
@@ -186,7 +184,7 @@ class PlainReporter(QuietReporter):
         if summary.tiles is not None and summary.tiles.computed == 0:
             took += ", no tissue found (--tissue all computes every tile)"
         self.console.print(f"  {result.path}: {took}", markup=False)
-        self._say_misfit(result)
+        self._say_warnings(result)
 
 
 class _DoneColumn(ProgressColumn):
@@ -240,7 +238,7 @@ class BarReporter(QuietReporter):
     def input_finished(self, result: InputResult) -> None:
         """Move the first bar; the input's own stays as it is until another input takes it."""
         super().input_finished(result)
-        self._say_misfit(result)
+        self._say_warnings(result)
         self.progress.advance(self.run)
         if result.path in self._bars:
             self._idle.append(self._bars.pop(result.path))
@@ -251,10 +249,10 @@ class BarReporter(QuietReporter):
 
 def print_results(result: RunResult, out: Path) -> None:
     """Print a run's results by input and class (share, mm2) on stdout; then where the files are."""
-    console = Console(highlight=False)
+    console = stdout_console()
     shown = result.results[:_MAX_TABLE_INPUTS]
     if shown:
-        console.print(_results_table(shown))
+        print_table(console, _results_table(shown, named=not console.is_terminal), lead=2)
     if len(result.results) > len(shown):
         console.print(f"and {len(result.results) - len(shown)} more in summary.csv")
     counts = {s: sum(r.status == s for r in result.results) for s in _STATUS_WORDS}
@@ -269,8 +267,8 @@ def print_results(result: RunResult, out: Path) -> None:
         print(path)
 
 
-def _results_table(results: Sequence[InputResult]) -> Table:
-    """By base name, or by path where several have the same."""
+def _results_table(results: Sequence[InputResult], *, named: bool) -> Table:
+    """By base name, or by path where several have the same; `named` in each row."""
     table = Table("input", "status", "class", "share", "area mm²")
     for column in table.columns[3:]:
         column.justify = "right"
@@ -278,9 +276,10 @@ def _results_table(results: Sequence[InputResult]) -> Table:
     for result in results:
         once = names.count(result.path.name) == 1
         heading = [escape(result.path.name if once else str(result.path))]
-        fit = result.fit
-        misfit = "" if fit is None or fit.verdict == "fits" else f", {_VERDICT_WORDS[fit.verdict]}"
-        heading.append(_STATUS_WORDS[result.status] + misfit)
+        notes: list[str] = [warning.code for warning in result.warnings]
+        if result.fit is not None and result.fit.verdict == "differs":
+            notes.insert(0, "differs")
+        heading.append(", ".join([_STATUS_WORDS[result.status], *notes]))
         rows = [
             [
                 escape(entry.name),
@@ -291,7 +290,7 @@ def _results_table(results: Sequence[InputResult]) -> Table:
         ]
         for index, row in enumerate(rows or [[]]):
             last = index == max(len(rows) - 1, 0)
-            table.add_row(*(heading if index == 0 else ["", ""]), *row, end_section=last)
+            table.add_row(*(heading if index == 0 or named else ["", ""]), *row, end_section=last)
     return table
 
 

@@ -12,10 +12,10 @@ import typer
 
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import BUNDLE_HELP
-from sshr_deploy.runtime.engines.kinds import ENGINES
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.table import Table
 
     from sshr_deploy.runtime.doctor.report import (
         Ability,
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
         Report,
     )
 
-_NAME_WIDTH = max(map(len, ENGINES))
-_TABLE_WIDTH = 60  # columns of a terminal; narrower ones get lines without frames
+_TABLE_WIDTH = 60  # columns of a terminal; narrower ones, and files, get lines
 
 
 def doctor(
     model: Annotated[
         Path | None,
-        typer.Option("--model", help=f"{BUNDLE_HELP} Verified as well.", show_default=False),
+        typer.Option(
+            "--model", metavar="BUNDLE", help=f"{BUNDLE_HELP} Verified as well.", show_default=False
+        ),
     ] = None,
     slides: Annotated[
         Path | None,
@@ -71,12 +72,14 @@ def doctor(
 def _print(report: Report, console: Console) -> None:
     from rich.text import Text
 
+    from sshr_deploy.cli.tables import print_table
+
     console.print(_machine(report))
-    if console.width < _TABLE_WIDTH:
+    if not console.is_terminal or console.width < _TABLE_WIDTH:
         for line in _ability_lines(report):
             console.print(Text(as_options(line)))
     else:
-        console.print(_abilities(report))
+        print_table(console, _abilities(report))
     for look in report.slides:
         score = "" if look.score is None else f" (fit score {look.score:.2f})"
         console.print(Text(as_options(f"{look.path}: {look.words}{score}")))
@@ -97,7 +100,7 @@ def _print(report: Report, console: Console) -> None:
     console.print(Text(as_options(verdict)))
 
 
-def _machine(report: Report) -> RenderableType:
+def _machine(report: Report) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -155,13 +158,11 @@ def _gib(mib: int) -> str:
     return f"{mib / 1024:.1f} GiB"
 
 
-def _abilities(report: Report) -> RenderableType:
+def _abilities(report: Report) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("engine", "ready", "what it lacks, or what was tried", expand=False)
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = _NAME_WIDTH
+    table = Table("engine", "ready", "what it lacks, or what was tried")
     for group, abilities in (("engine", report.engines), ("command", report.commands)):
         if group == "command":
             table.add_section()

@@ -84,10 +84,10 @@ def _document(
 
 
 def _print(inputs: list[Preview], estimate: Estimate, open_s: float, free_bytes: int) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from sshr_deploy.cli.tables import print_table, stdout_console
     from sshr_deploy.errors import counted
 
     table = Table("input", "format", "size px", "um/px", "from", "mm²", "units", "time")
@@ -104,8 +104,8 @@ def _print(inputs: list[Preview], estimate: Estimate, open_s: float, free_bytes:
             "" if amount is None else str(amount.units),
             _WORDS[preview.fate] if seconds is None else _duration(seconds),
         )
-    console = Console(highlight=False)
-    console.print(table)
+    console = stdout_console()
+    print_table(console, table)
     for preview in inputs:
         notes = (preview.reason and f"refused: {preview.reason}", preview.concern, preview.misfit)
         for note in filter(None, notes):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.commands import command
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import one_line
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
     from sshr_deploy.runtime.engines.states import EngineState
 
 engines_app = typer.Typer(
+    cls=Group,
     name="engines",
-    help="What machines built from a bundle, and found out about it: list, verify, clean.",
+    help="Engines that machines built and qualified for a bundle: list, verify, clean.",
     no_args_is_help=True,
 )
 
 
-@engines_app.command("list")
+@command(engines_app, "list")
 def list_engines(
     bundle: BundleArgument,
     as_json: Annotated[
@@ -44,7 +47,7 @@ def list_engines(
         typer.echo("no engines yet: infer and export make and qualify what they need")
 
 
-@engines_app.command()
+@command(engines_app)
 def verify(bundle: BundleArgument) -> None:
     """Check every file of the bundle and of its engines against its hash.
 
@@ -62,7 +65,7 @@ def verify(bundle: BundleArgument) -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-@engines_app.command()
+@command(engines_app)
 def clean(
     bundle: BundleArgument,
     everything: Annotated[
@@ -117,9 +120,10 @@ def _document(state: EngineState) -> dict[str, object]:
 
 
 def _print_table(states: list[EngineState]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from sshr_deploy.cli.tables import print_table, stdout_console
 
     table = Table("engine", "precision", "for", "state", "agreement", "MB", "made")
     for column in (4, 5):
@@ -137,8 +141,8 @@ def _print_table(states: list[EngineState]) -> None:
             f"{size / 1e6:.1f}",
             record.created_utc[:10] if record else "",
         )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    console = stdout_console()
+    print_table(console, table)
     for item in states:
         if item.reason:
             line = as_options(one_line(f"{item.entry.path.name}: {item.reason}"))

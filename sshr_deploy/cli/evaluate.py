@@ -61,13 +61,13 @@ def evaluate(
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="File for all figures, as JSON.", show_default="none"),
+        typer.Option("--json", metavar="FILE", help="File for all figures, as JSON."),
     ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="PNG file for a few images, each beside its truth and prediction.",
-            show_default="none",
         ),
     ] = None,
     quiet: QuietOption = False,

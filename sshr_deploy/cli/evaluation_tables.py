@@ -22,11 +22,12 @@ _SCORE_NAMES = {
 
 def print_scores(document: dict[str, Any]) -> None:
     """Tables on stdout: by class, over all, confusion in percent of the true class's pixels."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from sshr_deploy.cli.tables import stdout_console
+
+    console = stdout_console()
     scored = {document["settings"]["mode"]: document}
     if "reference" in document:
         scored["reference"] = document["reference"]
@@ -72,6 +73,8 @@ def _confusion_table(names: list[str], pixels: list[list[int]]) -> Table:
 
 
 def _print_right_aligned(console: Console, table: Table) -> None:
+    from sshr_deploy.cli.tables import print_table
+
     for column in table.columns[1:]:
         column.justify = "right"
-    console.print(table)
+    print_table(console, table)

@@ -39,7 +39,7 @@ def export(
             help="SSHR weights: a .pth state dict with the authors' names, or .safetensors.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the bundle to write.")],
     profile: CheckpointProfileOption = None,
     relabel: RelabelOption = False,
     precision: Annotated[
@@ -124,6 +124,7 @@ def export(
     workspace_mib: Annotated[
         int | None,
         typer.Option(
+            metavar="MIB",
             min=1,
             help="Most GPU memory in MiB that a layer of a TensorRT engine may use as scratch.",
             show_default="all",

@@ -10,60 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.dry_run import dry_run
-from sshr_deploy.cli.engine import RayChoice, open_engines
-from sshr_deploy.cli.operating import (
-    LogJsonOption,
-    OnDoneOption,
-    OnDoneUrlOption,
-    ServeOption,
-    operating,
-)
+from sshr_deploy.cli.engine import open_engines
 from sshr_deploy.cli.option_names import as_options
-from sshr_deploy.cli.options import (
-    AllowUnqualifiedOption,
-    AnyStainOption,
-    BatchOption,
-    EngineOption,
-    ExcludeOption,
-    ForceMppOption,
-    IncludeOption,
-    LargeOption,
-    MaxSlideMinutesOption,
-    ModelOption,
-    ModeOption,
-    MppOption,
-    MppTableOption,
-    NoBuildOption,
-    PrecisionOption,
-    QuietOption,
-    RayCoresOption,
-    RayOption,
-    ReadersOption,
-    ThreadsOption,
-    TissueOption,
-)
-from sshr_deploy.cli.output_options import (
-    ClassesOption,
-    DicomSegOption,
-    MinRegionOption,
-    OmeZarrOption,
-    ProbabilitiesOption,
-    SimplifyOption,
-)
+from sshr_deploy.cli.options import LargeOption
+from sshr_deploy.cli.run_options import SharedOptions
 from sshr_deploy.cli.stopping import stop_on_sigterm
-from sshr_deploy.runtime.engines.kinds import AUTO
-from sshr_deploy.runtime.outputs import Outputs
-from sshr_deploy.runtime.pixel_sizes import read_mpp_table
-from sshr_deploy.runtime.settings import InferSettings, LargeImages, OpenOptions, TissueChoice
+from sshr_deploy.runtime.settings import LargeImages
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.results.records import RunEffort
 
 
 def infer(
-    model: ModelOption,
+    *,
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; each input gets a folder of its own name.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the results; each input gets a folder of its own name.",
+        ),
     ],
     inputs: Annotated[
         list[Path] | None,
@@ -82,31 +47,8 @@ def infer(
             "as INPUT they lie below it, and their results have the same places.",
         ),
     ] = None,
-    include: IncludeOption = None,
-    exclude: ExcludeOption = None,
-    mode: ModeOption = None,
-    mpp: MppOption = None,
-    mpp_table: MppTableOption = None,
-    force_mpp: ForceMppOption = False,
+    chosen: SharedOptions,
     large: LargeOption = LargeImages.TILES,
-    tissue: TissueOption = TissueChoice.AUTO,
-    any_stain: AnyStainOption = False,
-    engine: EngineOption = AUTO,
-    precision: PrecisionOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    readers: ReadersOption = None,
-    no_build: NoBuildOption = False,
-    allow_unqualified: AllowUnqualifiedOption = False,
-    max_slide_minutes: MaxSlideMinutesOption = None,
-    simplify_um: SimplifyOption = Outputs.simplify_um,
-    min_region_um2: MinRegionOption = Outputs.min_region_um2,
-    classes: ClassesOption = None,
-    dicom_seg: DicomSegOption = False,
-    ome_zarr: OmeZarrOption = False,
-    probabilities: ProbabilitiesOption = False,
-    ray: RayOption = None,
-    ray_cores: RayCoresOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what an earlier run finished.")
     ] = False,
@@ -121,62 +63,39 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json on stdout instead of the table.")
     ] = False,
-    log_json: LogJsonOption = None,
-    serve: ServeOption = None,
-    on_done: OnDoneOption = None,
-    on_done_url: OnDoneUrlOption = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Segment slides and images.
 
     Writes for each slide mask.ome.tif, overlay.png, regions.geojson (QuPath) and summary.json with
-    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json. summary.csv and
-    run.json cover all that the folder holds, runs/ keeps the record of each run. A second run with
-    the same settings does only what is left; two at once into one folder share the inputs, on
-    several machines too, if model and settings are the same.
+    areas in mm2; for each image (PNG, JPEG) mask.png, overlay.png and summary.json; for both the
+    page report.html. A report.html of all, summary.csv and run.json cover what the folder holds,
+    runs/ keeps the record of each run. A second run with the same settings does only what is left;
+    two at once into one folder share the inputs, on several machines too, if model and settings are
+    the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what is done
     from sshr_deploy.bundle import read_manifest
     from sshr_deploy.cli.console import make_reporter, print_results, say
     from sshr_deploy.cli.inputs import given_sources, notes_on
     from sshr_deploy.runtime.operation.reporting import EventReporter, started
-    from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.pipeline.stopping import StopRequest
     from sshr_deploy.runtime.pipeline.terms import terms_of
     from sshr_deploy.runtime.pipeline.work import prepare_run
 
-    settings = InferSettings(
-        mode,
-        mpp,
-        force_mpp,
-        tissue,
-        overwrite=overwrite,
-        large=large,
-        any_stain=any_stain,
-        readers=readers,
-        max_slide_minutes=max_slide_minutes,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
-        outputs=Outputs(
-            simplify_um, min_region_um2, tuple(classes or ()), dicom_seg, ome_zarr, probabilities
-        ),
-    )
-    stop = StopRequest()
-    options = OpenOptions(precision, batch, not no_build, allow_unqualified)
-    spec = RunSpec(model, settings, engine, options, threads)
-    operation = operating(
-        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
-    )
+    spec, quiet = chosen.spec(large=large, overwrite=overwrite), chosen.quiet
+    stop, settings = StopRequest(), spec.settings
     sources = given_sources(inputs, listed)
     if only_show:
         dry_run(sources, out, spec, as_json=as_json, quiet=quiet)
-    terms = terms_of(*read_manifest(model), settings)
-    with operation as (events, health), prepare_run(sources, out, settings, terms) as work:
+    terms = terms_of(*read_manifest(spec.bundle), settings)
+    with (
+        chosen.operating() as (events, health),
+        prepare_run(sources, out, settings, terms) as work,
+    ):
         for line in () if quiet else notes_on(work.found, settings):
             say(line)
         slides = any(item.kind == "slide" for item in work.found.inputs)
-        workers = None if ray is None else RayChoice(ray, ray_cores, out, (work.source,), events)
+        workers = chosen.workers(out, (work.source,), events)
         with open_engines(spec, workers, quiet=quiet, for_slides=slides) as opened:
             info = opened.info
             if not quiet and info.mask_agreement is not None:

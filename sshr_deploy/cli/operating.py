@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from sshr_deploy.cli.options import UNATTENDED
+
 if TYPE_CHECKING:
     from sshr_deploy.runtime.operation.events import Events
     from sshr_deploy.runtime.operation.health import Health
@@ -18,8 +20,10 @@ LogJsonOption = Annotated[
     Path | None,
     typer.Option(
         "--log-json",
+        metavar="FILE",
         help="Append events with stable codes to this file, one JSON object a line; - prints them "
         "on stdout.",
+        rich_help_panel=UNATTENDED,
     ),
 ]
 ServeOption = Annotated[
@@ -29,6 +33,7 @@ ServeOption = Annotated[
         metavar="[HOST:]PORT",
         help="Answer /healthz and /metrics (Prometheus) over HTTP; to this machine alone, unless "
         "a host is given.",
+        rich_help_panel=UNATTENDED,
     ),
 ]
 OnDoneOption = Annotated[
@@ -38,11 +43,17 @@ OnDoneOption = Annotated[
         metavar="COMMAND",
         help="Start this for each slide that is done or has failed; no shell. {slide}, {folder}, "
         "{status} and {reason} in it are replaced.",
+        rich_help_panel=UNATTENDED,
     ),
 ]
 OnDoneUrlOption = Annotated[
     str | None,
-    typer.Option("--on-done-url", metavar="URL", help="POST the same as JSON to this address."),
+    typer.Option(
+        "--on-done-url",
+        metavar="URL",
+        help="POST the same as JSON to this address.",
+        rich_help_panel=UNATTENDED,
+    ),
 ]
 
 

@@ -19,18 +19,24 @@ else:  # typer takes its choices from an enum
     EngineChoice = StrEnum("EngineChoice", {name: name for name in (AUTO, *ENGINES)})
     Target = StrEnum("Target", {name: name for name in TARGETS})
 
+SLIDES, FILES, ENGINE = "Slides and images", "Result files", "Engine"
+UNATTENDED = "Unattended"
+"""Panels of the help."""
+
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
-ModelOption = Annotated[Path, typer.Option("--model", help=BUNDLE_HELP)]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="BUNDLE", help=BUNDLE_HELP)]
 _PROFILE_CHOICES = "luad, bcss, wsss4luad, or the path of your own .toml file."
 ProfileOption = Annotated[
-    str, typer.Option("--profile", help=f"Classes and scale: {_PROFILE_CHOICES}")
+    str,
+    typer.Option("--profile", metavar="NAME|FILE", help=f"Classes and scale: {_PROFILE_CHOICES}"),
 ]
 CheckpointProfileOption = Annotated[
     str | None,
     typer.Option(
         "--profile",
+        metavar="NAME|FILE",
         help=f"Classes and scale of a checkpoint: {_PROFILE_CHOICES}",
         show_default="what the model carries",
     ),
@@ -58,6 +64,7 @@ PrecisionOption = Annotated[
         "--precision",
         help="Numbers the network computes in, among those that the bundle has.",
         show_default="the fastest for the engine",
+        rich_help_panel=ENGINE,
     ),
 ]
 NoBuildOption = Annotated[
@@ -65,6 +72,7 @@ NoBuildOption = Annotated[
     typer.Option(
         "--no-build",
         help="Refuse what this machine has not built and compared with the reference yet.",
+        rich_help_panel=ENGINE,
     ),
 ]
 AllowUnqualifiedOption = Annotated[
@@ -72,11 +80,16 @@ AllowUnqualifiedOption = Annotated[
     typer.Option(
         "--allow-unqualified",
         help="Run a network that is not shown to equal the reference here; every result says so.",
+        rich_help_panel=ENGINE,
     ),
 ]
 EngineOption = Annotated[
     EngineChoice,
-    typer.Option("--engine", help="What runs the network; auto: the fastest that works here."),
+    typer.Option(
+        "--engine",
+        help="What runs the network; auto: the fastest that works here.",
+        rich_help_panel=ENGINE,
+    ),
 ]
 BatchOption = Annotated[
     int | None,
@@ -87,6 +100,7 @@ BatchOption = Annotated[
         help="Patches in one call of the engine, or fields of as many pixels; TensorRT engines are "
         "built for it.",
         show_default="8 on a CPU, 32 on a GPU",
+        rich_help_panel=ENGINE,
     ),
 ]
 ThreadsOption = Annotated[
@@ -97,6 +111,7 @@ ThreadsOption = Annotated[
         max=1024,
         help="CPU threads.",
         show_default="OMP_NUM_THREADS, or by the network's width and the cores",
+        rich_help_panel=ENGINE,
     ),
 ]
 MaxSlideMinutesOption = Annotated[
@@ -106,6 +121,7 @@ MaxSlideMinutesOption = Annotated[
         metavar="MINUTES",
         help="A slide that takes longer fails; what is computed of it is kept for the next run.",
         show_default="no limit",
+        rich_help_panel=SLIDES,
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
@@ -113,11 +129,13 @@ MppOption = Annotated[
     float | None,
     typer.Option(
         "--mpp",
+        metavar="UM",
         help="Pixel size in um per level-0 pixel (0.05 to 80), for slides whose file states none "
         "(or an impossible one), and for all images (PNG, JPEG), which state none: with it they "
         "are brought to the model's pixel size and get areas in mm2; without it they are taken "
         "to have that size.",
         show_default="what the file states",
+        rich_help_panel=SLIDES,
     ),
 ]
 LargeOption = Annotated[
@@ -127,6 +145,7 @@ LargeOption = Annotated[
         help="Images (PNG, JPEG) with a side above 336 px; tiles: at their full size, in fields "
         "that show no borders or in reference mode cut evenly into parts of about 224 px; whole: "
         "shrunk to one patch of 224 px, as published.",
+        rich_help_panel=SLIDES,
     ),
 ]
 AnyStainOption = Annotated[
@@ -134,13 +153,15 @@ AnyStainOption = Annotated[
     typer.Option(
         "--any-stain",
         help="Segment what does not look like H&E as well, every tile of it; else it is refused.",
+        rich_help_panel=SLIDES,
     ),
 ]
 ForceMppOption = Annotated[
     bool,
     typer.Option(
         "--force-mpp",
-        help="Use --mpp or --mpp-table even where the slide states its own pixel size.",
+        help="Use the given pixel size even where the slide states its own.",
+        rich_help_panel=SLIDES,
     ),
 ]
 MppTableOption = Annotated[
@@ -150,10 +171,11 @@ MppTableOption = Annotated[
         metavar="FILE",
         help="Pixel sizes by slide, ahead of --mpp: a CSV file with the columns name or pattern "
         "(as in --include), and mpp in um.",
+        rich_help_panel=SLIDES,
     ),
 ]
 _PATTERN_HELP = (
-    "a name such as \\*.svs, or with a / the path below the folder, such as 2026-11/\\*; may be "
+    "a name such as *.svs, or with a / the path below the folder, such as 2026-11/*; may be "
     "given several times; upper and lower case are the same."
 )
 IncludeOption = Annotated[
@@ -171,7 +193,6 @@ ExcludeOption = Annotated[
         "--exclude",
         metavar="PATTERN",
         help="Leave out inputs of such a pattern; old/ is all that is below the folder old.",
-        show_default="none",
     ),
 ]
 RayOption = Annotated[
@@ -182,6 +203,7 @@ RayOption = Annotated[
         help="Do the slides in workers of a Ray cluster, one for each GPU or for each so many "
         "cores; auto: one that runs here, or else all GPUs of this machine. See docs/cluster.md; "
         "needs the extra [ray].",
+        rich_help_panel=ENGINE,
     ),
 ]
 RayCoresOption = Annotated[
@@ -191,6 +213,7 @@ RayCoresOption = Annotated[
         min=1,
         help="Cores of a worker without a GPU.",
         show_default="as many as the network has work for",
+        rich_help_panel=ENGINE,
     ),
 ]
 ModeOption = Annotated[
@@ -200,11 +223,16 @@ ModeOption = Annotated[
         help="seamless: large fields that share their context, so that no borders show; "
         "reference: tiles of 224 px, each alone, as published.",
         show_default="seamless, if the bundle has graphs for fields",
+        rich_help_panel=SLIDES,
     ),
 ]
 TissueOption = Annotated[
     TissueChoice,
-    typer.Option("--tissue", help="Tiles to compute; auto: those with tissue, all: every one."),
+    typer.Option(
+        "--tissue",
+        help="Tiles to compute; auto: those with tissue, all: every one.",
+        rich_help_panel=SLIDES,
+    ),
 ]
 ReadersOption = Annotated[
     int | None,
@@ -214,6 +242,7 @@ ReadersOption = Annotated[
         max=256,
         help="Threads that read slides.",
         show_default="as many as keep up with the engine, 2 to the number of cores",
+        rich_help_panel=ENGINE,
     ),
 ]
 QUEUE_NAME = "queue.sqlite"

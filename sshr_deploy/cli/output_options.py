@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from sshr_deploy.cli.options import FILES
+
 SimplifyOption = Annotated[
     float,
     typer.Option(
@@ -14,6 +16,7 @@ SimplifyOption = Annotated[
         min=0,
         help="Outlines in regions.geojson may lie so many um from the edges of the mask's pixels: "
         "from 0.7 pixels on, staircases are straightened; 0 follows every pixel.",
+        rich_help_panel=FILES,
     ),
 ]
 MinRegionOption = Annotated[
@@ -23,6 +26,7 @@ MinRegionOption = Annotated[
         metavar="UM2",
         min=0,
         help="Leave smaller regions, in square um, out of regions.geojson; the mask has them.",
+        rich_help_panel=FILES,
     ),
 ]
 ClassesOption = Annotated[
@@ -32,20 +36,23 @@ ClassesOption = Annotated[
         metavar="NAME",
         help="Take only regions of this class into regions.geojson; may be given several times.",
         show_default="all",
+        rich_help_panel=FILES,
     ),
 ]
 DicomSegOption = Annotated[
     bool,
     typer.Option(
         "--dicom-seg",
-        help="Write segmentation.dcm too, a DICOM Segmentation; needs the extra [dicom].",
+        help="Write segmentation.dcm too, a DICOM Segmentation.",
+        rich_help_panel=FILES,
     ),
 ]
 OmeZarrOption = Annotated[
     bool,
     typer.Option(
         "--ome-zarr",
-        help="Write mask.ome.zarr too, the mask as OME-Zarr labels; needs the extra [zarr].",
+        help="Write mask.ome.zarr too, a folder with the mask as OME-Zarr labels.",
+        rich_help_panel=FILES,
     ),
 ]
 ProbabilitiesOption = Annotated[
@@ -54,5 +61,6 @@ ProbabilitiesOption = Annotated[
         "--probabilities",
         help="Write probabilities.tif too: the probability of each class, float16, a pixel for "
         "each 8 x 8 of the mask.",
+        rich_help_panel=FILES,
     ),
 ]

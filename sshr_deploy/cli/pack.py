@@ -27,13 +27,19 @@ def _verify(folder: Path | None) -> None:
 def pack(
     target: Annotated[TargetName, typer.Option(help="The workstation and what it runs on.")],
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="Folder of the kit to write.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the kit to write.")],
     python: Annotated[
-        str, typer.Option(help="Version of the workstation's Python.", show_default="this one's")
+        str,
+        typer.Option(
+            metavar="VERSION",
+            help="Version of the workstation's Python.",
+            show_default="this one's",
+        ),
     ] = _THIS_PYTHON,
     max_part_mb: Annotated[
         int | None,
         typer.Option(
+            metavar="MB",
             min=1,
             help="Split files above this many MB (1e6 bytes), for media that hold no larger ones.",
             show_default="no limit",
@@ -41,7 +47,11 @@ def pack(
     ] = None,
     wheel: Annotated[
         Path | None,
-        typer.Option(help="Wheel of sshr-deploy itself.", show_default="built from this checkout"),
+        typer.Option(
+            metavar="FILE",
+            help="Wheel of sshr-deploy itself.",
+            show_default="built from this checkout",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the kit that is at --out.")

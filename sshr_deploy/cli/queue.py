@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sshr_deploy.cli.commands import command
+from sshr_deploy.cli.help import Group
 from sshr_deploy.cli.options import QUEUE_NAME
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.watch.queue import Queue, QueuedSlide, State, Watcher
 
 queue_app = typer.Typer(
+    cls=Group,
     name="queue",
     help="Slides of a watched folder, and how each fares: list, retry, skip, report.",
     no_args_is_help=True,
@@ -40,7 +43,7 @@ _JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of
 _DAYS = 14
 
 
-@queue_app.command("list")
+@command(queue_app, "list")
 def list_slides(
     out: _QueueArgument,
     everything: Annotated[
@@ -68,7 +71,7 @@ def list_slides(
             print_slides(queue.path, slides, watcher, everything=everything)
 
 
-@queue_app.command()
+@command(queue_app)
 def retry(out: _QueueArgument, patterns: _PatternsArgument) -> None:
     """Try slides again that failed, are in quarantine or were skipped; all with '*'."""
     from sshr_deploy.runtime.watch.queue import State
@@ -79,7 +82,7 @@ def retry(out: _QueueArgument, patterns: _PatternsArgument) -> None:
         _move(queue, patterns, from_states, State.WAITING, "will be tried again", **afresh)
 
 
-@queue_app.command()
+@command(queue_app)
 def skip(out: _QueueArgument, patterns: _PatternsArgument) -> None:
     """Leave slides out that are not done, until they are retried; all with '*'."""
     from sshr_deploy.runtime.watch.queue import State
@@ -89,10 +92,10 @@ def skip(out: _QueueArgument, patterns: _PatternsArgument) -> None:
         _move(queue, patterns, from_states, State.SKIPPED, "skipped")
 
 
-@queue_app.command()
+@command(queue_app)
 def report(
     out: _QueueArgument,
-    days: Annotated[int, typer.Option(min=1, help="Of the last days.")] = _DAYS,
+    days: Annotated[int, typer.Option(min=1, help="How many days to look back.")] = _DAYS,
     as_json: _JsonOption = False,
 ) -> None:
     """How long slides took, day by day, and why some failed.

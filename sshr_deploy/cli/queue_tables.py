@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.tables import print_table, stdout_console
 from sshr_deploy.cli.watch_view import STATE_STYLES, span, states_line
 from sshr_deploy.errors import one_line
 from sshr_deploy.runtime.watch.ownership import is_alive
@@ -31,10 +31,10 @@ def print_slides(
     path: Path, slides: Sequence[QueuedSlide], watcher: Watcher | None, *, everything: bool
 ) -> None:
     """Print who watches, how many slides there are in which state, and each of them."""
-    console, now_s = Console(highlight=False), time.time()
-    console.print(f"{path}: {_watched(watcher, now_s)}", markup=False, soft_wrap=True)
+    console, now_s = stdout_console(), time.time()
+    console.print(f"{path}: {_watched(watcher, now_s)}", markup=False)
     counts = Counter(slide.state for slide in slides)
-    console.print(states_line({state: counts[state] for state in _ORDER}), soft_wrap=True)
+    console.print(states_line({state: counts[state] for state in _ORDER}))
     done = sorted((s for s in slides if s.state is State.DONE), key=lambda s: s.ended_s or 0.0)
     hidden = 0 if everything else max(0, len(done) - _SHOWN_DONE)
     rest = sorted(
@@ -44,19 +44,19 @@ def print_slides(
     shown = [*rest, *done[hidden:]]
     if not shown:
         return
-    table = Table("state", "slide", "size", "when", "failed", "why")
+    table = Table("slide", "state", "size", "when", "failed", "why")
     for column in (table.columns[2], table.columns[4]):
         column.justify = "right"
     for slide in shown:
         table.add_row(
-            Text(slide.state.value, style=STATE_STYLES.get(slide.state, "")),
             escape(one_line(str(slide.relative))),
+            Text(slide.state.value, style=STATE_STYLES.get(slide.state, "")),
             _size(slide.bytes),
             _when(slide, now_s),
             f"{slide.attempts}×" if slide.attempts else "",
             escape(as_options(slide.reason.removeprefix(f"{slide.path} "))),
         )
-    console.print(table)
+    print_table(console, table)
     if hidden:
         console.print(f"and {hidden} more that are done; --all shows them")
 
@@ -65,8 +65,8 @@ def print_report(
     counts: Mapping[State, int], days: Sequence[Day], failures: Sequence[FailureCount]
 ) -> None:
     """Print slides by state, turnaround by day and failures by reason."""
-    console = Console(highlight=False)
-    console.print(states_line(counts), soft_wrap=True)
+    console = stdout_console()
+    console.print(states_line(counts))
     if not days:
         console.print("no slide has ended in this time")
         return
@@ -77,7 +77,7 @@ def print_report(
         took = (day.turnaround_p50_s, day.turnaround_p95_s, day.turnaround_max_s)
         spans = ["" if seconds is None else span(seconds) for seconds in took]
         table.add_row(day.day, str(day.done), str(day.failed), str(day.quarantined), *spans)
-    console.print(table)
+    print_table(console, table)
     console.print("p50, p95, longest: from the last change of a slide's file to its results")
     if failures:
         table = Table("failures", "attempts", "slides", "the last one")
@@ -86,7 +86,7 @@ def print_report(
         for failure in failures:
             reason = escape(as_options(failure.last_reason))
             table.add_row(failure.code, str(failure.attempts), str(failure.slides), reason)
-        console.print(table)
+        print_table(console, table)
 
 
 def _watched(watcher: Watcher | None, now_s: float) -> str:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 def print_robustness(report: dict[str, Any]) -> None:
     """Mean IoU by perturbation, all networks beside each other; then IoU by class of each."""
-    from rich.console import Console
     from rich.markup import escape
 
     from sshr_deploy.benchmarks.environment import machine_text
+    from sshr_deploy.cli.tables import stdout_console
     from sshr_deploy.errors import counted
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout_console()
     models = report["models"]
     images = counted(report["split"]["images"], "image")
     machine = machine_text(report["environment"], None)
@@ -78,11 +78,12 @@ def _print(
 ) -> None:
     from rich.table import Table
 
-    table = Table(*headings, box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
+    from sshr_deploy.cli.tables import print_table
+
+    table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
-        column.no_wrap = True
     for name, cells in zip(words, rows, strict=True):
         table.add_row(name, *cells)
-    console.print(title, table, sep="\n")
+    console.print(title)
+    print_table(console, table)

@@ -21,18 +21,20 @@ def train(
         ),
     ],
     profile: ProfileOption,
-    out: Annotated[Path, typer.Option(help="Folder of the run to write.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the run to write.")],
     recipe: Annotated[
         str,
         typer.Option(
+            metavar="NAME|FILE",
             help="How to train: paper (as published), fast (the same in mixed precision), scratch "
-            "(no initial weights), smoke (a try), or the path of your own .toml file."
+            "(no initial weights), smoke (a try), or the path of your own .toml file.",
         ),
     ],
     width: WidthOption = 64,
     init: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Initial weights: the ImageNet file of MXNet (.params), .pth or .safetensors.",
             show_default="random",
         ),

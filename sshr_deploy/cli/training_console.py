@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sshr_deploy.cli.tables import print_table, stdout_console
 from sshr_deploy.errors import counted
 from sshr_deploy.train.best import WINDOW, best_row, is_small, smoothed_iou, told_apart
 from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
@@ -215,7 +216,7 @@ def print_training_result(rows: Sequence[EpochRow], out: Path) -> None:
         table.add_row("best", *_cells(best))
     if rows:
         table.add_row("last", *_cells(rows[-1]))
-        Console(highlight=False).print(table)
+        print_table(stdout_console(), table)
         for line in _doubts(rows):
             print(line)
     for path in sorted(out.iterdir()):

@@ -10,52 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sshr_deploy.cli.engine import RayChoice, open_engines
-from sshr_deploy.cli.operating import (
-    LogJsonOption,
-    OnDoneOption,
-    OnDoneUrlOption,
-    Operating,
-    ServeOption,
-    operating,
-)
+from sshr_deploy.cli.operating import Operating
 from sshr_deploy.cli.option_names import as_options
-from sshr_deploy.cli.options import (
-    QUEUE_NAME,
-    AllowUnqualifiedOption,
-    AnyStainOption,
-    BatchOption,
-    EngineOption,
-    ExcludeOption,
-    ForceMppOption,
-    IncludeOption,
-    MaxSlideMinutesOption,
-    ModelOption,
-    ModeOption,
-    MppOption,
-    MppTableOption,
-    NoBuildOption,
-    PrecisionOption,
-    QueueOption,
-    QuietOption,
-    RayCoresOption,
-    RayOption,
-    ReadersOption,
-    ThreadsOption,
-    TissueOption,
-)
-from sshr_deploy.cli.output_options import (
-    ClassesOption,
-    DicomSegOption,
-    MinRegionOption,
-    OmeZarrOption,
-    ProbabilitiesOption,
-    SimplifyOption,
-)
+from sshr_deploy.cli.options import QUEUE_NAME, QueueOption
+from sshr_deploy.cli.run_options import SharedOptions
 from sshr_deploy.cli.stopping import stop_on_sigterm
-from sshr_deploy.runtime.engines.kinds import AUTO
-from sshr_deploy.runtime.outputs import Outputs
-from sshr_deploy.runtime.pixel_sizes import read_mpp_table
-from sshr_deploy.runtime.settings import InferSettings, OpenOptions, TissueChoice
 from sshr_deploy.runtime.watch.order import Order
 
 if TYPE_CHECKING:
@@ -64,26 +23,32 @@ if TYPE_CHECKING:
 
 
 def watch(
+    *,
     folders: Annotated[
         list[Path],
         typer.Argument(metavar="FOLDER", help="Folders where scanners put slides."),
     ],
-    model: ModelOption,
     out: Annotated[
         Path,
         typer.Option(
+            metavar="FOLDER",
             help="Folder for the results; each slide gets a folder by its path below FOLDER, of "
-            "several ones below the name of its own."
+            "several ones below the name of its own.",
         ),
     ],
     queue: QueueOption = None,
     settle: Annotated[
         float,
-        typer.Option(min=0, help="Seconds without a change after which a slide is complete."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Seconds without a change after which a slide is complete.",
+        ),
     ] = 60,
     poll: Annotated[
         float,
         typer.Option(
+            metavar="SECONDS",
             min=0.1,
             help="Seconds between looks at the folders; with the extra [watch] installed, the "
             "system tells of most changes at once.",
@@ -103,81 +68,37 @@ def watch(
     ] = 3,
     min_free_gib: Annotated[
         float,
-        typer.Option(min=0, help="Begin no slide with less free on the disk of the results."),
+        typer.Option(
+            metavar="GIB", min=0, help="Begin no slide with less free on the disk of the results."
+        ),
     ] = 5,
     once: Annotated[
         bool, typer.Option("--once", help="End when nothing is left that can be done.")
     ] = False,
-    include: IncludeOption = None,
-    exclude: ExcludeOption = None,
-    mode: ModeOption = None,
-    mpp: MppOption = None,
-    mpp_table: MppTableOption = None,
-    force_mpp: ForceMppOption = False,
-    tissue: TissueOption = TissueChoice.AUTO,
-    any_stain: AnyStainOption = False,
-    engine: EngineOption = AUTO,
-    precision: PrecisionOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    readers: ReadersOption = None,
-    no_build: NoBuildOption = False,
-    allow_unqualified: AllowUnqualifiedOption = False,
-    max_slide_minutes: MaxSlideMinutesOption = None,
-    simplify_um: SimplifyOption = Outputs.simplify_um,
-    min_region_um2: MinRegionOption = Outputs.min_region_um2,
-    classes: ClassesOption = None,
-    dicom_seg: DicomSegOption = False,
-    ome_zarr: OmeZarrOption = False,
-    probabilities: ProbabilitiesOption = False,
-    ray: RayOption = None,
-    ray_cores: RayCoresOption = None,
-    log_json: LogJsonOption = None,
-    serve: ServeOption = None,
-    on_done: OnDoneOption = None,
-    on_done_url: OnDoneUrlOption = None,
-    quiet: QuietOption = False,
+    chosen: SharedOptions,
 ) -> None:
     """Segment slides as a scanner writes them.
 
     Runs until it is ended (Ctrl-C, SIGTERM), for months. A slide is taken once it has not changed
     for a while, and is done as infer does it; images (PNG, JPEG) are left alone. Ended in whatever
     way, even by a power cut, it goes on where it was when it is started again. The queue command
-    shows the slides and how they fare, summary.csv the results.
+    shows the slides and how they fare, report.html and summary.csv the results.
 
     Exit codes: 0 ended as asked; 1 with --once, slides failed, or wait for a lost folder or for
     space on the disk; 1 or 2 it cannot go on, see its last line: a service manager starts it again.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from sshr_deploy.runtime.pipeline.spec import RunSpec
     from sshr_deploy.runtime.watch.service import WatchSettings
 
-    settings = InferSettings(
-        mode,
-        mpp,
-        force_mpp,
-        tissue,
-        any_stain=any_stain,
-        readers=readers,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        max_slide_minutes=max_slide_minutes,
-        mpp_table=None if mpp_table is None else read_mpp_table(mpp_table),
-        outputs=Outputs(
-            simplify_um, min_region_um2, tuple(classes or ()), dicom_seg, ome_zarr, probabilities
-        ),
-    )
-    options = OpenOptions(precision, batch, not no_build, allow_unqualified)
-    spec = RunSpec(model, settings, engine, options, threads)
+    spec = chosen.spec()
     watching = WatchSettings(
         settle, poll, order, attempts, min_free_bytes=int(min_free_gib * 2**30), once=once
     )
-    with operating(
-        log_json=log_json, serve=serve, on_done=on_done, on_done_url=on_done_url, quiet=quiet
-    ) as operation:
-        sources = tuple(folders)
-        workers = None if ray is None else RayChoice(ray, ray_cores, out, sources, operation.events)
-        failures = _watch(spec, folders, out, queue, watching, operation, workers, quiet=quiet)
+    with chosen.operating() as operation:
+        workers = chosen.workers(out, folders, operation.events)
+        failures = _watch(
+            spec, folders, out, queue, watching, operation, workers, quiet=chosen.quiet
+        )
     raise typer.Exit(1 if once and failures else 0)
 
 

@@ -16,6 +16,8 @@ from sshr_deploy.toml_file import read_named_toml, shipped_names
 
 _SHIPPED = resources.files("sshr_deploy.profiles")
 
+_CODE_TEXT = r"^[^\x00-\x1f\\]+$"
+
 Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 """RGB as "#rrggbb"."""
 
@@ -24,11 +26,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Code(_Frozen):
+    """Concept of a terminology, as DICOM states it."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16, pattern=_CODE_TEXT)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16, pattern=_CODE_TEXT)]
+    """Its short name in DICOM: "SCT" is SNOMED CT; those of one's own begin with "99"."""
+    meaning: Annotated[str, Field(min_length=1, max_length=64, pattern=_CODE_TEXT)]
+
+
 class TissueClass(_Frozen):
     """One class: the name that results carry and the colour of its pixels."""
 
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]+$")]
     color: Color
+    code: Code | None = None
+    """For DICOM Segmentations; None gives the class a code of this package's own."""
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -65,17 +78,23 @@ class Profile(_Frozen):
     """The meaning of a network's outputs: classes, scale, gate and label notation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    """Letters, digits, - and _; at most 40."""
     title: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+    """Shown to people: of the data set."""
     mpp_um: Annotated[float, Field(gt=0.05, lt=20)]
     """Pixel size, in um, of the patches the network was trained on."""
     gate_threshold: Annotated[float, Field(ge=0, le=1)]
     """Classes whose probability is not above this are switched off in a patch; the best stays."""
     cam_weights: CamWeights = CamWeights()
+    """Shares of the CAM levels."""
     seamless: SeamlessRule = SeamlessRule()
+    """What differs for slides that are computed as fields."""
     label_pattern: Annotated[str, Field(max_length=200)] = r"\[(?P<flags>[01](?:[ ,]*[01])*)\]"
     """Regular expression whose group `flags` holds one 0 or 1 a class in a training file's name."""
     classes: Annotated[tuple[TissueClass, ...], Field(min_length=1, max_length=16)]
+    """In the order of the labels."""
     background_color: Color = "#ffffff"
+    """Of pixels without tissue."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.benchmarks.int8 import print_int8, times_over
+from sshr_deploy.benchmarks.int8 import times_over
+from sshr_deploy.cli.benchmark_tables import print_int8
 from sshr_deploy.runtime.machine.spread import spread_of
 
 SAMPLES = {

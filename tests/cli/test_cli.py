@@ -16,6 +16,7 @@ import pytest
 from sshr_deploy import __version__
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.pipeline.run_lock import run_lock
+from sshr_deploy.runtime.results.file_names import REPORT_NAME, SLIDE_RESULTS, SUMMARY_NAME
 from tests.cli.command import LIMIT_S, SETTINGS, Done, run, run_here
 
 
@@ -243,7 +244,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(
     assert "Traceback" not in done.stderr
     left = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     computed = {name for name in left if name.endswith("/.unfinished")}  # for the next run
-    assert {name.split("/")[0] for name in left - computed} == {"run.json", "runs", "summary.csv"}
+    assert {name.split("/")[0] for name in left - computed} == {
+        "report.html", "run.json", "runs", "summary.csv",
+    }  # fmt: skip
     assert len(computed) <= 1
 
 
@@ -288,10 +291,10 @@ def test_of_two_runs_into_one_folder_the_second_is_told(
     _, stderr = first.communicate(timeout=60)
     assert (first.returncode, stderr) == (0, "")
     assert {p.name for p in out.iterdir()} == {
-        "0.svs", "1.svs", "2.svs", "run.json", "runs", "summary.csv",
+        "0.svs", "1.svs", "2.svs", "report.html", "run.json", "runs", "summary.csv",
     }  # fmt: skip
     names = {p.name for p in (out / "0.svs").iterdir()}
-    assert names == {"mask.ome.tif", "overlay.png", "regions.geojson", "summary.json"}
+    assert names == {*SLIDE_RESULTS, SUMMARY_NAME, REPORT_NAME}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

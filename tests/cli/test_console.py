@@ -11,21 +11,21 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sshr_deploy.cli.console import BarReporter, PlainReporter, _DoneColumn, _progress
-from sshr_deploy.runtime.results.findings import InputResult, SlideSummary, Tiles
-from sshr_deploy.runtime.slides.fit import Fit
+from sshr_deploy.runtime.results.findings import InputResult, SlideSummary, SlideWarning, Tiles
 
 A, B = Path("a.svs"), Path("deep/b.svs")
 
 
-FAR = Fit(
-    score=1.5, verdict="far", words="stained far lighter", darkness=0.4, haematoxylin=0.4,
-    eosin=0.4, tint=0.0, detail=1.0,
-)  # fmt: skip
+FAR = (SlideWarning(code="unlike", text="stained far lighter"),)
 
 
-def done(path: Path, tiles: int = 40, fit: Fit | None = None) -> InputResult:
+def done(path: Path, tiles: int = 40, warnings: tuple[SlideWarning, ...] = ()) -> InputResult:
     summary = SlideSummary.model_construct(
-        seconds={"total": 12.34}, tiles=Tiles(computed=tiles, total=50), fit=fit
+        seconds={"total": 12.34},
+        tiles=Tiles(computed=tiles, total=50),
+        stain_concern=None,
+        fit=None,
+        warnings=warnings,
     )
     return InputResult(path, "slide", "done", summary=summary)
 
@@ -146,14 +146,14 @@ def test_a_bar_shows_areas_of_slides_and_counts_of_inputs() -> None:
     assert texts == ["0/3", "2.50/10.00"]
 
 
-def test_a_slide_that_is_far_off_is_warned_of_by_name(plain: PlainReporter) -> None:
-    plain.run_started(3)
-    differs = FAR.model_copy(update={"verdict": "differs"})
-    for path, fit in ((A, FAR), (B, differs), (Path("c.svs"), None)):
+def test_a_slide_to_look_at_is_warned_of_by_name(plain: PlainReporter) -> None:
+    plain.run_started(2)
+    border = SlideWarning(code="border", text="tissue is cut off")
+    for path, found in ((A, (*FAR, border)), (Path("c.svs"), ())):
         plain.input_started(path, 40)
-        plain.input_finished(done(path, fit=fit))
+        plain.input_finished(done(path, warnings=found))
     warnings = [line for line in lines(plain) if "warning" in line]
-    assert warnings == ["warning: a.svs: stained far lighter"]
+    assert warnings == ["warning: a.svs: stained far lighter", "warning: a.svs: tissue is cut off"]
 
 
 def test_a_bar_warns_of_such_a_slide_too() -> None:
@@ -162,6 +162,6 @@ def test_a_bar_warns_of_such_a_slide_too() -> None:
         reporter = BarReporter(progress)
         reporter.run_started(1)
         reporter.input_started(A, 40)
-        reporter.input_finished(done(A, fit=FAR))
+        reporter.input_finished(done(A, warnings=FAR))
     assert isinstance(console.file, io.StringIO)
     assert "warning: a.svs: stained far lighter" in console.file.getvalue()

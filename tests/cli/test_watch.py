@@ -36,6 +36,8 @@ def test_a_night_beside_the_scanner(small_bundle_dir: Path, tmp_path: Path) -> N
         "whole.tif": "done",
         "cut.tif": "failed",
     }
+    assert "ends before image 1 does" in (out / "report.html").read_text("utf-8")
+    assert (out / "whole.tif" / "report.html").is_file()
 
     table = run_here("queue", "list", out)
     assert table.returncode == 0

@@ -99,7 +99,9 @@ def test_outputs_equal_those_of_one_process(
     assert result.document.effort is not None
     assert result.document.effort.readers >= 2
     left = {p.name for p in (tmp_path / "out").iterdir()}
-    assert left == {"a.svs", "b.svs", "c.svs", "run.json", "runs", "summary.csv"}
+    assert left == {
+        "a.svs", "b.svs", "c.svs", "report.html", "run.json", "runs", "summary.csv",
+    }  # fmt: skip
 
 
 class Killer(Recorder):

@@ -20,7 +20,12 @@ from sshr_deploy.runtime.pipeline.result_folders import write_summary
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
-from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.results.file_names import (
+    REPORT_NAME,
+    SLIDE_RESULTS,
+    SUMMARY_NAME,
+    UNFINISHED_NAME,
+)
 from sshr_deploy.runtime.writers.overlay import write_overlay
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, read_summary
@@ -51,9 +56,7 @@ def test_results_do_not_depend_on_how_units_are_grouped(
         one, other = (tmp_path / str(number) / name for number in range(2))
         assert np.array_equal(mask_of(tmp_path / "0", name), mask_of(tmp_path / "1", name))
         assert (one / "regions.geojson").read_bytes() == (other / "regions.geojson").read_bytes()
-        assert {path.name for path in one.iterdir()} == {
-            "mask.ome.tif", "overlay.png", "regions.geojson", "summary.json",
-        }  # fmt: skip
+        assert {path.name for path in one.iterdir()} == {*SLIDE_RESULTS, REPORT_NAME, SUMMARY_NAME}
         assert len(np.unique(mask_of(tmp_path / "0", name))) > 2
     assert recorders[0].tiles == recorders[0].announced == recorders[1].tiles > 3
 

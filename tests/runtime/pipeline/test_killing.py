@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME
+from sshr_deploy.runtime.results.file_names import REPORT_NAME, SLIDE_RESULTS, SUMMARY_NAME
 from tests.cli.command import SETTINGS
 
 KILLS = int(os.environ.get("SSHR_KILLS", "5"))
-RESULTS = ("mask.ome.tif", "overlay.png", "regions.geojson")
 LIMIT_S = 240
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
@@ -53,7 +53,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 def check_whole(out: Path, expected: Path) -> None:
     """Whatever has its final name is what an undisturbed run writes."""
     for path in out.rglob("*"):
-        if path.name in RESULTS:
+        if path.name in SLIDE_RESULTS:
             assert path.read_bytes() == (expected / path.relative_to(out)).read_bytes(), path
         elif path.name == "summary.json":
             json.loads(path.read_text("utf-8"))
@@ -70,7 +70,7 @@ def check_same(out: Path, expected: Path) -> None:
     assert table(out) == table(expected)
     for slide in expected.glob("*.svs"):
         names = {path.name for path in (out / slide.name).iterdir()}
-        assert names == {*RESULTS, "summary.json"}
+        assert names == {*SLIDE_RESULTS, REPORT_NAME, SUMMARY_NAME}
     assert not (out / SHARING_NAME).exists()
 
 

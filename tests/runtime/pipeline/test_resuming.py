@@ -28,7 +28,12 @@ from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.pipeline.work import prepare_run
-from sshr_deploy.runtime.results.file_names import UNFINISHED_NAME
+from sshr_deploy.runtime.results.file_names import (
+    REPORT_NAME,
+    SLIDE_RESULTS,
+    SUMMARY_NAME,
+    UNFINISHED_NAME,
+)
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, context_of, read_summary
 from tests.runtime.small_slides import small_slide
@@ -136,9 +141,12 @@ def test_what_a_kill_leaves_is_gone_on_from_batch_by_batch(
     kept = len(session.batches) - len(again.batches)
     assert kept > 0
     assert again.batches == session.batches[kept:]
-    names = ("mask.ome.tif", "overlay.png", "regions.geojson", "summary.json")
-    assert {path.name for path in (killed / "0.tif").iterdir()} == set(names)
-    for name in names[:3]:
+    assert {p.name for p in (killed / "0.tif").iterdir()} == {
+        *SLIDE_RESULTS,
+        REPORT_NAME,
+        SUMMARY_NAME,
+    }
+    for name in SLIDE_RESULTS:
         whole = (out / "0.tif" / name).read_bytes()
         assert (killed / "0.tif" / name).read_bytes() == whole
 

@@ -77,6 +77,7 @@ def test_the_table_covers_all_runs_and_each_run_has_its_record(
     assert set(result.files) == {
         out / "summary.csv",
         out / "run.json",
+        out / "report.html",
         max((out / "runs").iterdir()),
     }
 
@@ -157,7 +158,7 @@ def test_classes_of_other_bundles_get_columns(infer: Runner, inputs: Path, tmp_p
     assert columns[4:] == [
         "tissue_mm2", "tumour mm2", "stroma mm2", "normal mm2", "necrosis mm2",
         "tumour share", "stroma share", "normal share", "necrosis share",
-        "seconds", "folder", "profile", "fit",
+        "seconds", "folder", "profile", "fit", "warnings",
     ]  # fmt: skip
     rows = table(out)
     assert rows[str(inputs / "a" / "[0] patch.png")]["necrosis mm2"] == "0.25"
@@ -178,7 +179,7 @@ def test_a_summary_that_is_not_ours_is_no_result(
     assert statuses(out) == {"b/deep/[0] patch.png": "done"}
 
 
-@pytest.mark.parametrize("name", ["summary.csv", "run.json", "runs"])
+@pytest.mark.parametrize("name", ["summary.csv", "run.json", "report.html", "runs"])
 def test_what_could_not_be_written_is_not_named(
     infer: Runner, inputs: Path, tmp_path: Path, name: str
 ) -> None:
@@ -191,7 +192,7 @@ def test_what_could_not_be_written_is_not_named(
     result = infer(inputs / "b", out)
     assert result.exit_code == 1
     assert name in str(result.stopped_by)
-    assert len(result.files) == 2
+    assert len(result.files) == 3
     assert all(path.is_file() for path in result.files)
 
 
@@ -257,7 +258,7 @@ def test_failures_leave_no_empty_folders(
     assert not (out / "deep").exists()
 
 
-@pytest.mark.parametrize("name", ["mask.png", "overlay.png"])
+@pytest.mark.parametrize("name", ["mask.png", "overlay.png", "thumbnail.jpg"])
 def test_a_cut_result_is_computed_again(
     infer: Runner, inputs: Path, tmp_path: Path, name: str
 ) -> None:

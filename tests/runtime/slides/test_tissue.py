@@ -136,7 +136,7 @@ def test_a_thumbnail_in_blocks_equals_one_in_a_piece(monkeypatch: pytest.MonkeyP
     whole, mpp_um = thumbnail(reader, mpp)
     assert (mpp_um, len(reader.reads)) == (2.0, 1)
     assert whole.shape == (245, 301, 3)
-    monkeypatch.setattr("sshr_deploy.runtime.slides.tissue._BLOCK_SOURCE_PX", 128 * 128)
+    monkeypatch.setattr("sshr_deploy.runtime.slides.area._BLOCK_SOURCE_PX", 128 * 128)
     reader.reads.clear()
     blocks, _ = thumbnail(reader, mpp)
     assert max(w * h for _, _, _, w, h in reader.reads) <= 128 * 128

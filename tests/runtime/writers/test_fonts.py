@@ -115,7 +115,7 @@ def test_an_overlay_never_shows_question_marks(
         path = tmp_path / "o.png"
         write_overlay(
             path, np.full((60, 400, 3), 200, np.uint8), np.zeros((60, 400), np.uint8),
-            profile=profile, shares={}, title="a.svs", thumbnail_mpp_um=2.0,
+            profile=profile, shares={}, title="a.svs", mpp_um=2.0,
         )  # fmt: skip
         pictures.append(np.asarray(Image.open(path))[60:])
     assert pictures[0].shape == pictures[2].shape and (pictures[0] == pictures[2]).all()

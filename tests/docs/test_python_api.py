@@ -1,4 +1,4 @@
-"""The examples in `docs/` run as they stand, on the demo."""
+"""The examples in `docs/python-api.md` run as they stand, on the demo."""
 
 from __future__ import annotations
 

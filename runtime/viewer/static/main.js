@@ -1,0 +1,131 @@
+// The page: one input at a time, its place in the URL.
+
+import { ask, ServerGone } from "./api.js";
+import { listenToKeys } from "./keys.js";
+import { List } from "./list.js";
+import { Outlines } from "./outlines.js";
+import { Panel } from "./panel.js";
+import { Picture } from "./picture.js";
+import { readPlace, writePlace } from "./place.js";
+import { Readout } from "./readout.js";
+import { byId } from "./text.js";
+
+const REFRESH_MS = 10_000;
+const OPACITY = 45;
+
+const picture = new Picture(byId("picture"));
+const outlines = new Outlines(picture);
+const readout = new Readout(picture);
+const panel = new Panel(changed);
+const list = new List((input) => open(input, {}, { isNew: true }));
+outlines.shows = (label) => !panel.off.has(label);
+let current = null; // the input that is shown, or being opened
+
+async function open(input, place = {}, { isNew = false } = {}) {
+  current = input;
+  delete document.body.dataset.open;
+  list.mark(input.id);
+  byId("name").textContent = input.name;
+  byId("folder").textContent = input.folder;
+  document.title = `${input.name} – sshr-deploy view`;
+  outlines.close();
+  say("");
+  try {
+    const detail = await ask(`inputs/${input.id}`);
+    if (current !== input) return;
+    panel.open(detail);
+    await picture.open(detail, { shown: panel.shown, opacity: panel.opacity / 100 });
+    if (current !== input) return;
+    sayLacks(detail);
+    if (place.z) picture.go(place);
+    readout.open(detail);
+    outlines.isOn = panel.outlines;
+    outlines.open(detail);
+    keepPlace({ isNew });
+    document.body.dataset.open = input.id;
+  } catch (error) {
+    say(error.message, { isBad: true });
+  }
+}
+
+function sayLacks({ picture: pixels, mask, kind }) {
+  const what = kind === "patch" ? "image" : "slide";
+  if (mask.lack && pixels.lack) say(`Neither ${what} nor mask can be shown. ${pixels.lack}. ${mask.lack}.`, { isBad: true });
+  else if (pixels.lack) say(`The mask alone is shown: ${pixels.lack}.`);
+  else if (mask.lack) say(`The ${what} alone is shown: ${mask.lack}.`);
+  byId("stage").classList.toggle("bare", Boolean(pixels.lack));
+}
+
+function say(text, { isBad = false } = {}) {
+  const banner = byId("banner");
+  banner.textContent = text;
+  banner.hidden = !text;
+  banner.classList.toggle("bad", isBad);
+}
+
+function changed(what) {
+  if (!picture.detail) return;
+  if (what === "classes") picture.showClasses(panel.shown);
+  if (what === "opacity") picture.setOpacity(panel.opacity / 100);
+  outlines.isOn = panel.outlines;
+  outlines.update();
+  keepPlace();
+}
+
+function keepPlace(how) {
+  if (!picture.detail || current?.id !== picture.detail.id) return;
+  const { off, opacity, outlines: isOn } = panel;
+  writePlace({ slide: current.key, ...picture.place, off, opacity, outlines: isOn }, how);
+}
+
+function follow() {
+  const place = readPlace();
+  panel.off = place.off;
+  panel.opacity = place.opacity ?? OPACITY;
+  panel.outlines = place.outlines;
+  const input = list.byKey(place.slide) ?? list.inputs[0];
+  if (place.slide && !list.byKey(place.slide)) setTimeout(() => say("The link's input is not among these results."), 500);
+  if (input) open(input, place);
+}
+
+async function refresh() {
+  if (document.hidden) return;
+  try {
+    if (!list.fill(await ask("inputs"))) return;
+    const now = list.inputs.find((input) => input.id === current?.id);
+    if (now && now.version !== current.version) open(now, picture.place);
+  } catch (error) {
+    if (error instanceof ServerGone) say(error.message, { isBad: true });
+  }
+}
+
+picture.on("update-viewport", () => {
+  readout.drawScale();
+  outlines.draw();
+});
+picture.on("animation-finish", () => {
+  outlines.update();
+  keepPlace();
+});
+picture.on("resize", () => outlines.update());
+picture.on("tile-load-failed", () => say("Some of the picture cannot be read."));
+byId("copy").addEventListener("click", async () => {
+  keepPlace();
+  await navigator.clipboard.writeText(location.href);
+  byId("copy").textContent = "Copied";
+  setTimeout(() => (byId("copy").textContent = "Copy link"), 1500);
+});
+byId("list-toggle").addEventListener("click", () => {
+  const isHidden = document.body.classList.toggle("no-list");
+  byId("list-toggle").setAttribute("aria-expanded", String(!isHidden));
+});
+if (matchMedia("(max-width: 62rem)").matches) byId("list-toggle").click();
+window.addEventListener("popstate", follow);
+listenToKeys({ picture, panel, list });
+try {
+  list.fill(await ask("inputs"));
+  follow();
+} catch (error) {
+  say(error.message, { isBad: true });
+}
+setInterval(refresh, REFRESH_MS);

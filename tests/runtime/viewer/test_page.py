@@ -1,0 +1,252 @@
+"""The page in Chromium: what a person sees and presses."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import urllib.parse
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from sshr_deploy.runtime.viewer.serving import Server
+from tests.runtime.viewer.asking import listed
+from tests.runtime.viewer.conftest import EVIL
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
+)
+LIMIT_S = 30
+
+
+class Page:
+    """The viewer in a browser."""
+
+    def __init__(self, browser: webdriver.Chrome, server: Server) -> None:
+        self.browser, self.server = browser, server
+
+    def open(self, name: str | None = None, **place: object) -> None:
+        """At an input, and a place in the words of the URL."""
+        fields = dict(place)
+        if name is not None:
+            fields = {"slide": listed(self.server)[name]["key"], **fields}
+        fragment = urllib.parse.urlencode(fields)
+        if self.browser.current_url.startswith(self.server.url):  # as a link in the page
+            script = "delete document.body.dataset.open; location.hash = arguments[0]"
+            self.browser.execute_script(script, fragment)
+        else:
+            self.browser.get(f"{self.server.url}#{fragment}")
+        self.wait_for(lambda: self.title != "")
+        if name is not None:
+            self.loaded(name)
+
+    def loaded(self, name: str) -> None:
+        number = str(listed(self.server)[name]["id"])
+        self.wait_for(lambda: self["body"].get_attribute("data-open") == number)
+        self.wait_for(lambda: self["#picture"].get_attribute("data-loaded") == "true")
+
+    def __getitem__(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    @property
+    def title(self) -> str:
+        return self["#name"].text
+
+    @property
+    def place(self) -> dict[str, str]:
+        fragment = urllib.parse.urlsplit(self.browser.current_url).fragment
+        return dict(urllib.parse.parse_qsl(fragment))
+
+    def press(self, *keys: str) -> None:
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, LIMIT_S, poll_frequency=0.05).until(lambda _: condition())
+
+    def stage(self) -> NDArray[np.int64]:
+        """Middle of the picture, RGB."""
+        shot = Image.open(io.BytesIO(self["#stage"].screenshot_as_png)).convert("RGB")
+        w, h = shot.size
+        return np.asarray(shot.crop((w // 4, h // 4, 3 * w // 4, 3 * h // 4))).astype(int)
+
+    def errors(self) -> list[str]:
+        return [
+            entry["message"]
+            for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+            if entry["level"] == "SEVERE"
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # as root in a container
+        "--disable-dev-shm-usage",
+        "--window-size=1200,800",
+        "--force-prefers-reduced-motion",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, server: Server) -> Iterator[Page]:
+    page = Page(browser, server)
+    yield page
+    assert not page.errors()  # of scripts, of loading, and of the content security policy
+
+
+def test_first_input_opens_with_its_classes(page: Page) -> None:
+    page.open()
+    page.loaded(EVIL)  # the first by name
+    assert [row.text for row in page.all(".class .name")] == ["tumour", "stroma", "normal"]
+    assert page["#tissue"].text.endswith("mm²")
+    assert page["#list-note"].text == "5 inputs, 1 failed"
+    assert "It is empty (0 bytes)" in page["#list .failed"].text
+    assert len(np.unique(page.stage().reshape(-1, 3), axis=0)) > 100  # it shows a picture
+
+
+def test_markup_in_a_name_is_text(page: Page) -> None:
+    page.open(EVIL)
+    assert page.title == EVIL
+    assert page.browser.title.startswith(EVIL[:20])
+    assert not page.all("#list img, main script")
+
+
+def test_a_class_is_toggled(page: Page) -> None:
+    page.open("gone.tif", x=25, y=25, z=8, opacity=100, outlines=0)  # all of it tumour
+    assert np.abs(page.stage() - (0xC8, 0x10, 0x2E)).max() < 8
+    page["#classes input"].click()
+    page.wait_for(lambda: page.stage().min() > 240)
+    assert page.place["off"] == "0"
+    page.press("1")
+    page.wait_for(lambda: page.stage()[..., 1].max() < 40)
+    assert "off" not in page.place
+    page.press("m")
+    page.wait_for(lambda: page.stage().min() > 240)
+
+
+def test_opacity_by_key(page: Page) -> None:
+    page.open("a.tif", opacity=40)
+    page.press("]")
+    assert page["#opacity-text"].text == "50 %"
+    page.press("[", "[", "[")
+    assert page.place["opacity"] == "20"
+
+
+def test_zoom_and_move_by_key(page: Page) -> None:
+    page.open("a.tif", x=300, y=300, z=1)
+    page.press("+")
+    page.wait_for(lambda: float(page.place["z"]) == pytest.approx(1.5, rel=0.01))
+    page.press(Keys.ARROW_RIGHT)
+    page.wait_for(lambda: int(page.place["x"]) > 310)
+    assert page.place["y"] == "300"
+    page.press("0")
+    page.wait_for(lambda: float(page.place["z"]) < 1.4)
+
+
+def test_scale_bar_is_as_long_as_it_says(page: Page) -> None:
+    page.open("a.tif", x=300, y=300, z=2.5)  # pixels of 1 um
+    number, unit = page["#scale-text"].text.split()
+    assert unit == "µm"
+    assert page["#scale-bar"].rect["width"] == pytest.approx(2.5 * float(number), abs=0.6)
+
+
+def test_a_link_keeps_the_place(page: Page) -> None:
+    place = {"x": "350", "y": "280", "z": "2.500", "off": "1", "opacity": "30", "outlines": "0"}
+    page.open("a.tif", **place)
+    kept = page.place
+    assert kept.items() >= place.items()
+    assert not page.all("#classes input")[1].is_selected()
+    page.browser.refresh()
+    page.wait_for(lambda: page.title)
+    page.loaded("a.tif")
+    assert page.place == kept
+
+
+def test_outlines_come_with_zoom(page: Page) -> None:
+    page.open("huge.tif")
+    assert page["#outlines"].get_attribute("data-lines") == "0"
+    assert page["#outlines-note"].text == "Zoom in to see them."
+    page.open("huge.tif", x=16000, y=16000, z=0.4)
+    page.wait_for(lambda: int(page["#outlines"].get_attribute("data-lines") or 0) > 0)
+    page.press("o")
+    page.wait_for(lambda: page["#outlines"].get_attribute("data-lines") == "0")
+
+
+def test_huge_slide_at_three_zooms(page: Page) -> None:
+    for z in (0.005, 0.05, 1):
+        page.open("huge.tif", x=50_000, y=50_000, z=z, opacity=0)
+        wanted = np.array((190, 80, 140))
+        assert (np.abs(page.stage() - wanted).max(-1) < 8).any()
+
+
+def test_what_is_under_the_pointer(page: Page) -> None:
+    page.open("a.tif", x=75, y=25, z=8)
+    ActionChains(page.browser).move_to_element(page["#stage"]).perform()
+    page.wait_for(lambda: page["#point"].text == "stroma")
+    assert page["#place"].text.startswith("x 7")
+
+
+def test_next_previous_and_back(page: Page) -> None:
+    page.open("a.tif")
+    page.press("n")
+    page.loaded("gone.tif")
+    assert page["#count"].text == "3 of 5"
+    page.press("p")
+    page.loaded("a.tif")
+    page.browser.back()
+    page.loaded("gone.tif")
+    page["#next"].click()
+    page.loaded("huge.tif")
+
+
+def test_search(page: Page) -> None:
+    page.open("a.tif")
+    page.press("/")
+    page.press("image")
+    assert page["#list-note"].text == "1 found"
+    page.press(Keys.ENTER)
+    page.loaded("image.png")
+    assert page["#scale-text"].text.endswith(" px")  # an image states no pixel size
+    assert page["#tissue"].get_attribute("hidden") is not None
+
+
+def test_a_slide_that_is_gone(page: Page) -> None:
+    page.open("gone.tif")
+    assert page["#banner"].text.startswith("The mask alone is shown: ")
+    assert page["#banner"].text.endswith("gone.tif is not there any more.")
+    page.open("a.tif")
+    assert not page["#banner"].is_displayed()
+
+
+def test_keys_are_told(page: Page) -> None:
+    page.open("a.tif")
+    page.press("?")
+    assert "Show or hide a class" in page["#keys"].text
+    page.press(Keys.ESCAPE)
+    page.wait_for(lambda: not page["#keys"].is_displayed())
+
+
+def test_a_link_to_what_is_not_there(page: Page) -> None:
+    page.open(slide="0123456789abcdef")
+    page.wait_for(lambda: "not among these results" in page["#banner"].text)
