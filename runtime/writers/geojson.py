@@ -19,7 +19,6 @@ from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
-from sshr_deploy.runtime.writers.bands import bands_of
 from sshr_deploy.runtime.writers.chains import simplified
 from sshr_deploy.runtime.writers.rings import MAX_SIDE_PX, Outlines, Regions, joined, rings_of
 from sshr_deploy.runtime.writers.sleeves import MAX_SHIFT_PX
@@ -211,21 +210,6 @@ def regions_sink(
         sink = RegionsSink(path, file, scale, profile, outputs)
         yield sink
         sink.finish()
-
-
-def write_geojson(
-    path: Path,
-    mask: NDArray[np.uint8],  # [H, W]
-    *,
-    profile: Profile,
-    l0_px_per_mask_px: tuple[float, float],
-) -> int:
-    """Write the regions of a whole mask along its pixels' edges, at 1 um a pixel; their number."""
-    scale = MaskScale((mask.shape[1], mask.shape[0]), 1.0, l0_px_per_mask_px)
-    with regions_sink(path, scale, profile=profile, outputs=Outputs(simplify_um=0)) as sink:
-        for band in bands_of(mask):
-            sink.put(band.labels)
-    return sink.count
 
 
 def _decimals(l0_px_per_px: float) -> int:
