@@ -16,6 +16,7 @@ from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
     OVERLAY_NAME,
+    OVERLAY_SMALL_NAME,
     REGIONS_NAME,
     THUMBNAIL_NAME,
 )
@@ -95,6 +96,7 @@ def write_slide_files(
         box=view.box,
         notes=[warning.text for warning in warnings],
         path_2x=folder / OVERLAY_2X_NAME,
+        path_small=folder / OVERLAY_SMALL_NAME,
     )
     write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
     return Written(classes, regions.count, warnings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.results.file_names import OVERLAY_NAME, REPORT_NAME, THUMBNAIL_NAME
+from sshr_deploy.runtime.results.file_names import REPORT_NAME, SMALL_PICTURES
 from sshr_deploy.runtime.results.findings import (
     Kind,
     OtherSummary,
@@ -79,7 +79,7 @@ class ResultRow:
     """Reasons to look at it."""
     origin: Origin | None = None
     pictures: tuple[str, ...] = ()
-    """Names of the thumbnail and the overlay, where they are in the folder."""
+    """Names of the thumbnail and the small overlay, where they are in the folder."""
     has_page: bool = False
     """The folder has its own `report.html`."""
 
@@ -102,7 +102,7 @@ class ResultRow:
             fit=summary.fit.verdict if isinstance(summary, SlideSummary) and summary.fit else None,
             warnings=warnings_of(summary),
             origin=Origin.of(summary),
-            pictures=tuple(name for name in (THUMBNAIL_NAME, OVERLAY_NAME) if name in files),
+            pictures=tuple(name for name in SMALL_PICTURES if name in files),
             has_page=REPORT_NAME in files,
         )
 

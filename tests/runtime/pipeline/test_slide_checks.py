@@ -108,6 +108,7 @@ def test_the_pictures_are_of_the_tissue(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "a.tif"
     overlay, thumbnail = picture(folder / "overlay@2x.png"), picture(folder / "thumbnail.jpg")
     assert overlay.shape[1] < 700 and max(thumbnail.shape) <= 320
+    assert picture(folder / "overlay-small.jpg").shape == thumbnail.shape
     assert thumbnail[:, -3:].mean() > 235  # the margin
     assert (thumbnail.min(2) < 180).any()
 
