@@ -11,6 +11,7 @@ from sshr_deploy.runtime.report import folder as folder_module
 from sshr_deploy.runtime.report.folder import folder_page, write_folder_page
 from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
 from sshr_deploy.runtime.results.table import FailedRow, ResultRow, Row
+from sshr_deploy.runtime.slides.fit import Fit
 from tests.runtime.report.found import patch_summary, record, row_of, slide_summary
 from tests.runtime.report.reading import Page, table_rows
 
@@ -56,6 +57,19 @@ def test_pictures_that_are_there_are_shown(profile: Profile) -> None:
     assert shown("overlay.png", "overlay-small.jpg", "thumbnail.jpg") == both
     assert shown("overlay-small.jpg") == both[1:]
     assert not shown("overlay.png", "overlay@2x.png"), "they are too large for a table"
+
+
+def test_the_fit_of_a_slide_says_what_differs(profile: Profile) -> None:
+    fit = Fit(
+        score=0.5, verdict="differs", words="bluer than the slides", darkness=1.0, haematoxylin=1.0,
+        eosin=1.0, tint=0.0, detail=1.0,
+    )  # fmt: skip
+    rows = [row_of(slide_summary(fit=fit)), row_of(patch_summary())]
+    text = folder_page("R", profile, rows)
+    heading, slide, image = table_rows(text, "results")
+    assert [line[heading.index("Fit")] for line in (slide, image)] == ["differs", "–"]
+    (cell,) = (e for e in Page(text).all("td") if "bluer" in (e.attributes.get("title") or ""))
+    assert cell.text == "differs"
 
 
 def test_failures_have_their_reasons(profile: Profile) -> None:
