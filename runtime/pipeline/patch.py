@@ -19,6 +19,7 @@ from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.pixel_sizes import GivenMpp
 from sshr_deploy.runtime.results.file_names import (
     OVERLAY_NAME,
+    OVERLAY_SMALL_NAME,
     PATCH_MASK_NAME,
     PATCH_RESULTS,
     THUMBNAIL_NAME,
@@ -103,6 +104,7 @@ def finish_patch(
             title=job.path.name,
             mpp_um=mpp_um,
             share_of="image",
+            path_small=job.folder / OVERLAY_SMALL_NAME,
         )
     tissue_mm2 = None if mpp_um is None else round(sum(c.area_mm2 or 0.0 for c in classes), 9)
     return PatchResult(

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
-from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import Stages, Stopwatch
-from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.ledger import Ledger
 from sshr_deploy.runtime.pipeline.planning import plan_units
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
-from sshr_deploy.runtime.pipeline.slide_checks import SlideChecks, check_slide
-from sshr_deploy.runtime.pipeline.slide_files import Written, write_slide_files
+from sshr_deploy.runtime.pipeline.slide_checks import check_slide
+from sshr_deploy.runtime.pipeline.slide_files import SlideJob, Written, write_slide_files
 from sshr_deploy.runtime.pipeline.stopping import TimeLimit
 from sshr_deploy.runtime.pipeline.unit_store import Unit, UnitStore
 from sshr_deploy.runtime.pipeline.units import Output, Units
@@ -34,7 +32,7 @@ from sshr_deploy.runtime.results.findings import (
     Tiles,
 )
 from sshr_deploy.runtime.slides import SlideReader, open_slide
-from sshr_deploy.runtime.slides.dicom_source import SlideIdentity, slide_identity
+from sshr_deploy.runtime.slides.dicom_source import slide_identity
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
 from sshr_deploy.runtime.slides.view import SlideView, read_view, thumbnail_view
 
@@ -51,29 +49,24 @@ class SlideWork(Closing):
 
     def __init__(
         self,
-        path: Path,
-        folder: Path,
+        job: SlideJob,
         fingerprint: str,
-        profile: Profile,
-        outputs: Outputs,
+        context: Context,
         units: Units,
         reader: SharedReader,
         store: UnitStore,
         facts: SlideFacts,
-        identity: SlideIdentity | None,
-        checks: SlideChecks,
         stages: Stages,
         ledger: Ledger,
         limit: TimeLimit,
     ) -> None:
-        self.path, self.fingerprint = path, fingerprint
+        self.path, self.fingerprint = job.path, fingerprint
         self.units, self.ledger, self.limit = units, ledger, limit
         self.todo = [unit for unit in units.places if unit not in store]
         """Units that no earlier run computed."""
-        self._folder, self._profile, self._outputs = folder, profile, outputs
+        self._job, self._profile, self._outputs = job, context.profile, context.settings.outputs
         self._reader, self._store = reader, store
-        self._facts, self._identity = facts, identity
-        self._checks, self._stages = checks, stages
+        self._facts, self._stages = facts, stages
         self._written: Written | None = None
         self._files: dict[str, int] = {}
 
@@ -115,7 +108,7 @@ class SlideWork(Closing):
         view = self._view(check)
         self._reader.close()
         self._write(view, check)
-        self._files = file_sizes(self._folder, (*SLIDE_RESULTS, *self._outputs.on_request))
+        self._files = file_sizes(self._job.folder, (*SLIDE_RESULTS, *self._outputs.on_request))
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
     def result(self) -> SlideResult:
@@ -132,7 +125,7 @@ class SlideWork(Closing):
             ),
             tiles=Tiles(computed=len(self.units.places), total=self.units.total),
             stain_concern=plan.concern,
-            fit=self._checks.fit,
+            fit=self._job.checks.fit,
             warnings=written.warnings,
             tissue_area_mm2=round(sum(c.area_mm2 for c in written.classes), 9),
             classes=written.classes,
@@ -174,19 +167,8 @@ class SlideWork(Closing):
             return thumbnail_view(plan)
 
     def _write(self, view: SlideView, check_stop: Callable[[], None]) -> None:
-        plan = self.units.plan
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
-        self._written = write_slide_files(
-            self._folder,
-            self.path,
-            self._identity,
-            plan,
-            view,
-            bands,
-            self._profile,
-            self._outputs,
-            self._checks,
-        )
+        self._written = write_slide_files(self._job, view, bands, self._profile, self._outputs)
 
     def _check(self, check_stop: Callable[[], None]) -> None:
         check_stop()
@@ -229,7 +211,6 @@ def begin_slide(
             is plainly not H&E, or that alone takes too long (SlowSlideError).
         OutputError: nothing can be written into `folder`.
     """
-    profile = context.profile
     stages, ledger = Stages(), Ledger(run_ledger)
     limit = TimeLimit(path, context.settings.max_slide_minutes)
 
@@ -245,29 +226,16 @@ def begin_slide(
             with stages.stage("tissue"):
                 units = shorten(plan_units(reader, path, context, place, check))
                 checks = check_slide(context.bundle, reader, units.plan)
+        identity = None
+        if context.settings.outputs.dicom_seg:
+            identity = slide_identity(path, fingerprint)
         key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = slide_facts(reader)
-        asked = context.settings.outputs.dicom_seg
-        identity = slide_identity(path, fingerprint) if asked else None
         undo.pop_all()
     limit.pause()
-    return SlideWork(
-        path,
-        folder,
-        fingerprint,
-        profile,
-        context.settings.outputs,
-        units,
-        shared,
-        store,
-        facts,
-        identity,
-        checks,
-        stages,
-        ledger,
-        limit,
-    )
+    job = SlideJob(path, folder, identity, units.plan, checks)
+    return SlideWork(job, fingerprint, context, units, shared, store, facts, stages, ledger, limit)
 
 
 def slide_facts(reader: SlideReader) -> SlideFacts:

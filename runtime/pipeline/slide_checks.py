@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,10 @@ class SlideChecks:
         if self.concern is not None:
             yield SlideWarning(code="stain", text=f"this may be no H&E: {self.concern}")
         elif quality.green_od is not None and quality.green_od < PALE_OD:
-            text = f"hardly stained: optical density {quality.green_od:.2f}, H&E has 0.5 and more"
+            text = (
+                f"hardly stained: optical density {quality.green_od / math.log(10):.2f} in green, "
+                "H&E has 0.2 and more"
+            )
             yield SlideWarning(code="stain", text=text)
         if self.fit is not None and self.fit.verdict == "far":
             yield SlideWarning(code="unlike", text=self.fit.words)

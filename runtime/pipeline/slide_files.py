@@ -7,6 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
@@ -16,6 +19,7 @@ from sshr_deploy.runtime.results.file_names import (
     MASK_NAME,
     OVERLAY_2X_NAME,
     OVERLAY_NAME,
+    OVERLAY_SMALL_NAME,
     REGIONS_NAME,
     THUMBNAIL_NAME,
 )
@@ -30,6 +34,18 @@ from sshr_deploy.runtime.writers.overlay import LabelPicker, write_overlay, writ
 
 
 @dataclass(frozen=True)
+class SlideJob:
+    """A slide that is planned, and the folder of its results."""
+
+    path: Path
+    folder: Path
+    identity: SlideIdentity | None
+    """For its DICOM Segmentation; None where none is asked for."""
+    plan: SlideSurvey
+    checks: SlideChecks
+
+
+@dataclass(frozen=True)
 class Written:
     """What was counted while the files were written."""
 
@@ -40,61 +56,53 @@ class Written:
 
 
 def write_slide_files(
-    folder: Path,
-    slide: Path,
-    identity: SlideIdentity | None,
-    plan: SlideSurvey,
-    view: SlideView,
-    bands: Iterable[Band],
-    profile: Profile,
-    outputs: Outputs,
-    checks: SlideChecks,
+    job: SlideJob, view: SlideView, bands: Iterable[Band], profile: Profile, outputs: Outputs
 ) -> Written:
-    """Write all result files of a slide into `folder`, but for its summary.
+    """Write all result files of a slide into its folder, but for its summary.
 
-    Its pictures show what `view` does; its DICOM Segmentation needs `identity`.
+    Its pictures show what `view` does.
 
     Raises:
         OutputError: one of them cannot be written.
         InputError: one that is asked for cannot be made of this slide.
     """
-    grid = plan.grid
+    grid, name = job.plan.grid, job.path.name
     size_px = grid.width_px, grid.height_px
     counts = LabelCounts(background=profile.num_classes)
     picked = LabelPicker(size_px, view.rgb.shape[:2], view.box)
+    scale = MaskScale(size_px, grid.mpp_um, grid.l0_px_per_px)
+    outlines = regions_sink(job.folder / REGIONS_NAME, scale, profile=profile, outputs=outputs)
+    labels = ome_tiff_sink(
+        job.folder / MASK_NAME, size_px, profile=profile, mask_mpp_um=grid.mpp_um, name=name
+    )
     with ExitStack() as stack:
-        regions = stack.enter_context(
-            regions_sink(
-                folder / REGIONS_NAME,
-                MaskScale(size_px, grid.mpp_um, grid.l0_px_per_px),
-                profile=profile,
-                outputs=outputs,
-            )
-        )
-        mask = stack.enter_context(
-            ome_tiff_sink(
-                folder / MASK_NAME,
-                size_px,
-                profile=profile,
-                mask_mpp_um=grid.mpp_um,
-                name=slide.name,
-            )
-        )
-        requested = requested_sinks(stack, folder, slide.name, identity, grid, profile, outputs)
+        regions, mask = stack.enter_context(outlines), stack.enter_context(labels)
+        requested = requested_sinks(stack, job.folder, name, job.identity, grid, profile, outputs)
         feed(bands, [counts, picked, mask], [regions, *requested])
     classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
-    warnings = checks.warnings(classes)
+    written = Written(classes, regions.count, job.checks.warnings(classes))
+    _write_pictures(job, view, picked.labels, profile, written)
+    return written
+
+
+def _write_pictures(
+    job: SlideJob,
+    view: SlideView,
+    labels: NDArray[np.uint8],  # [h, w] of the view
+    profile: Profile,
+    written: Written,
+) -> None:
     write_overlay(
-        folder / OVERLAY_NAME,
+        job.folder / OVERLAY_NAME,
         view.rgb,
-        picked.labels,
+        labels,
         profile=profile,
-        shares={c.name: c.share for c in classes},
-        title=slide.name,
+        shares={c.name: c.share for c in written.classes},
+        title=job.path.name,
         mpp_um=view.mpp_um,
         box=view.box,
-        notes=[warning.text for warning in warnings],
-        path_2x=folder / OVERLAY_2X_NAME,
+        notes=[warning.text for warning in written.warnings],
+        path_2x=job.folder / OVERLAY_2X_NAME,
+        path_small=job.folder / OVERLAY_SMALL_NAME,
     )
-    write_thumbnail(folder / THUMBNAIL_NAME, view.rgb)
-    return Written(classes, regions.count, warnings)
+    write_thumbnail(job.folder / THUMBNAIL_NAME, view.rgb)

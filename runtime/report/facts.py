@@ -63,7 +63,7 @@ def input_facts(summary: SlideSummary | PatchSummary) -> Facts:
         facts.append(("Regions", f"{summary.regions:,}"))
         facts.append(("Read by", summary.slide.reader))
         if summary.fit is not None:
-            facts.append(("Look", f"{summary.fit.words} (score {summary.fit.score:.2f})"))
+            facts.append(("Fit", f"{summary.fit.words} (score {summary.fit.score:.2f})"))
         facts.append(("Limited by", summary.effort.limited_by))
     else:
         facts.append(("Parts", f"{tiles.total:,}"))

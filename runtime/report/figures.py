@@ -38,6 +38,11 @@ def share(part: float | None) -> str:
     return "< 0.1 %" if 0 < part < 0.0005 else f"{100 * part:.1f} %"
 
 
+def probability(value: float) -> str:
+    """A probability, 0 to 1, as the viewer shows it."""
+    return f"{value:.2f}"
+
+
 def agreement(part: float | None) -> str:
     """A share of pixels as percent, rounded down: 100 % is all of them."""
     if part is None:

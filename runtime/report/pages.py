@@ -27,6 +27,7 @@ _HERE = Path(__file__).parent
 _FILTERS = (
     figures.area,
     figures.share,
+    figures.probability,
     figures.agreement,
     figures.pixel_size,
     figures.seconds,

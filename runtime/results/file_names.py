@@ -10,6 +10,8 @@ MASK_NAME = "mask.ome.tif"
 PATCH_MASK_NAME = "mask.png"
 OVERLAY_NAME = "overlay.png"
 OVERLAY_2X_NAME = "overlay@2x.png"
+OVERLAY_SMALL_NAME = "overlay-small.jpg"
+"""Without its legend, as large as the thumbnail."""
 THUMBNAIL_NAME = "thumbnail.jpg"
 REGIONS_NAME = "regions.geojson"
 SUMMARY_NAME = "summary.json"
@@ -17,8 +19,10 @@ ERROR_NAME = "error.txt"
 REPORT_NAME = "report.html"
 """Of one input in its folder, and of all in the folder of the results."""
 
-SLIDE_RESULTS = (MASK_NAME, OVERLAY_NAME, OVERLAY_2X_NAME, THUMBNAIL_NAME, REGIONS_NAME)
-PATCH_RESULTS = (PATCH_MASK_NAME, OVERLAY_NAME, THUMBNAIL_NAME)
+SMALL_PICTURES = (THUMBNAIL_NAME, OVERLAY_SMALL_NAME)
+"""For pages that show many inputs."""
+SLIDE_RESULTS = (MASK_NAME, OVERLAY_NAME, OVERLAY_2X_NAME, *SMALL_PICTURES, REGIONS_NAME)
+PATCH_RESULTS = (PATCH_MASK_NAME, OVERLAY_NAME, *SMALL_PICTURES)
 RESULT_NAMES = (
     *SLIDE_RESULTS,
     *ON_REQUEST,

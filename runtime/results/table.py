@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.results.file_names import OVERLAY_NAME, REPORT_NAME, THUMBNAIL_NAME
+from sshr_deploy.runtime.results.file_names import REPORT_NAME, SMALL_PICTURES
 from sshr_deploy.runtime.results.findings import (
     Kind,
     OtherSummary,
@@ -75,11 +75,13 @@ class ResultRow:
     seconds: StageSeconds
     fit: str | None
     """Verdict on a slide whose look was measured."""
+    fit_words: str = ""
+    """The verdict as a sentence."""
     warnings: tuple[SlideWarning, ...] = ()
     """Reasons to look at it."""
     origin: Origin | None = None
     pictures: tuple[str, ...] = ()
-    """Names of the thumbnail and the overlay, where they are in the folder."""
+    """Names of the thumbnail and the small overlay, where they are in the folder."""
     has_page: bool = False
     """The folder has its own `report.html`."""
 
@@ -88,6 +90,7 @@ class ResultRow:
         cls, path: Path, folder: str, summary: Summary, files: Collection[str] = ()
     ) -> ResultRow:
         """Row of the input at `path`; `files` are the names in its folder."""
+        fit = summary.fit if isinstance(summary, SlideSummary) else None
         return cls(
             path=path,
             kind=summary.input.kind,
@@ -99,10 +102,11 @@ class ResultRow:
             shares={entry.name: entry.share for entry in summary.classes},
             tissue_area_mm2=summary.tissue_area_mm2,
             seconds=summary.seconds,
-            fit=summary.fit.verdict if isinstance(summary, SlideSummary) and summary.fit else None,
+            fit=None if fit is None else fit.verdict,
+            fit_words="" if fit is None else fit.words,
             warnings=warnings_of(summary),
             origin=Origin.of(summary),
-            pictures=tuple(name for name in (THUMBNAIL_NAME, OVERLAY_NAME) if name in files),
+            pictures=tuple(name for name in SMALL_PICTURES if name in files),
             has_page=REPORT_NAME in files,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 
@@ -37,6 +38,8 @@ _PROCESSED = Code(
     value="121322", scheme="DCM", meaning="Source image for image processing operation"
 )
 _OWN_SCHEME = "99SSHR"
+_SERIES_NUMBER = 9001
+"""Scanners count the series of a study from 1."""
 _SLICE_MM = 0.001
 """Thickness that is stated, as scanners do: DICOM wants one, and nobody knows it."""
 
@@ -127,7 +130,7 @@ def _add_image(
 ) -> None:
     header.SOPClassUID = SegmentationStorage
     header.ImageType = ["DERIVED", "PRIMARY"]
-    header.SeriesNumber = header.InstanceNumber = 1
+    header.SeriesNumber, header.InstanceNumber = _SERIES_NUMBER, 1
     header.SeriesDescription = _text(f"SSHR tissue classes, {profile.name}")
     header.ContentLabel, header.ContentDescription = "TISSUE", _text(slide.name)
     header.ContentCreatorName = ""
@@ -179,7 +182,6 @@ def _add_references(header: Dataset, shared: Dataset, source: DicomSource) -> No
 
 def _segment(number: int, tissue: TissueClass) -> Dataset:
     label = _text(tissue.name)
-    own = Code(value=f"CLASS{number}", scheme=_OWN_SCHEME, meaning=label)
     return _item(
         SegmentNumber=number,
         SegmentLabel=label,
@@ -192,10 +194,18 @@ def _segment(number: int, tissue: TissueClass) -> Dataset:
                 AlgorithmVersion=f"sshr-deploy {__version__}",
             )
         ],
-        SegmentedPropertyCategoryCodeSequence=[_code(_TISSUE)],
-        SegmentedPropertyTypeCodeSequence=[_code(tissue.code or own)],
+        SegmentedPropertyCategoryCodeSequence=[_code(tissue.category or _TISSUE)],
+        SegmentedPropertyTypeCodeSequence=[_code(tissue.code or _own_code(tissue.name))],
         RecommendedDisplayCIELabValue=_cielab(tissue.rgb),
     )
+
+
+def _own_code(name: str) -> Code:
+    """Code of a class by its name, so that it is another for another class in every profile."""
+    value = re.sub("[^A-Z0-9]+", "_", name.upper())
+    if len(value) > 16 or value.lower() != name:  # two names may have it
+        value = f"{value[:9]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return Code(value=value, scheme=_OWN_SCHEME, meaning=_text(name))
 
 
 def _cielab(rgb: tuple[int, int, int]) -> list[int]:

@@ -69,6 +69,7 @@ def write_overlay(
     box: Box | None = None,
     notes: Sequence[str] = (),
     path_2x: Path | None = None,
+    path_small: Path | None = None,
 ) -> None:
     """Write a PNG: a picture with the classes' colours over the tissue, a legend strip below.
 
@@ -92,6 +93,7 @@ def write_overlay(
         notes: sentences below the classes, each marked as a warning.
         path_2x: file for all of this at the size of `picture`; `path` gets half of it then, so
             that both are as sharp on their screens.
+        path_small: file for the coloured picture alone, a JPEG of at most 320 px.
 
     Raises:
         OutputError: the file cannot be written.
@@ -100,6 +102,8 @@ def write_overlay(
     density = 1 if path_2x is None else 2
     line_px = max(density, max(height, width) / _LINES_PER_SIDE)
     tinted = blend(picture, _resize_labels(mask, height, width), profile, line_px)
+    if path_small is not None:
+        write_thumbnail(path_small, tinted)
     entries = [LegendEntry(c.name, c.rgb, shares.get(c.name)) for c in profile.classes]
     place = None
     if box is not None and not box.is_whole:

@@ -42,6 +42,8 @@ class TissueClass(_Frozen):
     color: Color
     code: Code | None = None
     """For DICOM Segmentations; None gives the class a code of this package's own."""
+    category: Code | None = None
+    """The same, of the kind of thing that `code` is (DICOM CID 7150); None is tissue."""
 
     @property
     def rgb(self) -> tuple[int, int, int]:

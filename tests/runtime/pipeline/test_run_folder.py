@@ -258,7 +258,7 @@ def test_failures_leave_no_empty_folders(
     assert not (out / "deep").exists()
 
 
-@pytest.mark.parametrize("name", ["mask.png", "overlay.png", "thumbnail.jpg"])
+@pytest.mark.parametrize("name", ["mask.png", "overlay.png", "overlay-small.jpg", "thumbnail.jpg"])
 def test_a_cut_result_is_computed_again(
     infer: Runner, inputs: Path, tmp_path: Path, name: str
 ) -> None:

@@ -36,8 +36,8 @@ def test_a_slide_gives_all_its_files(slide_run: tuple[Path, RunResult, Recorder]
     assert result.exit_code == 0
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        "mask.ome.tif", "overlay.png", "overlay@2x.png", "thumbnail.jpg", "regions.geojson",
-        "report.html", "summary.json",
+        "mask.ome.tif", "overlay.png", "overlay@2x.png", "overlay-small.jpg", "thumbnail.jpg",
+        "regions.geojson", "report.html", "summary.json",
     }  # fmt: skip
     assert {p.name for p in folder.parent.iterdir()} == {
         folder.name, "report.html", "run.json", "runs", "summary.csv",

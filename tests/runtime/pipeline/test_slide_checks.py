@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,11 @@ def test_each_measure_has_its_warning(
 
 
 def test_the_texts_hold_the_figures() -> None:
-    checks = SlideChecks(None, FAR, Quality(16, 6, 0.123, 2340.0))
+    checks = SlideChecks(None, FAR, Quality(16, 6, 0.05 * math.log(10), 2340.0))
     texts = [warning.text for warning in checks.warnings(classes(0.003, 0.997))]
-    for text, figure in zip(
-        texts, ("0.12", FAR.words, "6 of 16", "c1 is 99.7%", "2.3 mm"), strict=True
-    ):
+    pale = "0.05 in green, H&E has 0.2 and more"
+    figures = (pale, FAR.words, "6 of 16", "c1 is 99.7%", "2.3 mm")
+    for text, figure in zip(texts, figures, strict=True):
         assert figure in text
 
 
@@ -108,6 +109,7 @@ def test_the_pictures_are_of_the_tissue(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "a.tif"
     overlay, thumbnail = picture(folder / "overlay@2x.png"), picture(folder / "thumbnail.jpg")
     assert overlay.shape[1] < 700 and max(thumbnail.shape) <= 320
+    assert picture(folder / "overlay-small.jpg").shape == thumbnail.shape
     assert thumbnail[:, -3:].mean() > 235  # the margin
     assert (thumbnail.min(2) < 180).any()
 

@@ -11,6 +11,7 @@ from sshr_deploy.runtime.report import folder as folder_module
 from sshr_deploy.runtime.report.folder import folder_page, write_folder_page
 from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
 from sshr_deploy.runtime.results.table import FailedRow, ResultRow, Row
+from sshr_deploy.runtime.slides.fit import Fit
 from tests.runtime.report.found import patch_summary, record, row_of, slide_summary
 from tests.runtime.report.reading import Page, table_rows
 
@@ -27,7 +28,7 @@ HOSTILE = [
 
 
 def test_a_result_is_a_row(profile: Profile) -> None:
-    rows = [row_of(slide_summary("2026/a.svs", warnings=(FOCUS,)), "overlay.png")]
+    rows = [row_of(slide_summary("2026/a.svs", warnings=(FOCUS,)), "overlay-small.jpg")]
     text = folder_page("R", profile, rows)
     heading, cells = table_rows(text, "results")
     assert heading[1:] == [
@@ -39,7 +40,7 @@ def test_a_result_is_a_row(profile: Profile) -> None:
     ]  # fmt: skip
     page = Page(text)
     assert FOCUS.text in [e.attributes.get("title") for e in page.elements]
-    assert {"2026/a.svs/report.html", "2026/a.svs/overlay.png"} <= set(page.addresses())
+    assert {"2026/a.svs/report.html", "2026/a.svs/overlay-small.jpg"} <= set(page.addresses())
     (picture,) = page.all("img")
     assert picture.attributes["loading"] == "lazy"
     assert [e.attributes["class"] for e in page.all("rect")] == ["k0", "k1", "k0", "k1"]
@@ -52,10 +53,23 @@ def test_pictures_that_are_there_are_shown(profile: Profile) -> None:
         page = Page(folder_page("R", profile, [row_of(slide_summary(), *files)]))
         return [picture.attributes["src"] for picture in page.all("img")]
 
-    both = ["1.svs/thumbnail.jpg", "1.svs/overlay.png"]
-    assert shown("mask.ome.tif", "overlay.png", "thumbnail.jpg") == both
-    assert shown("overlay.png") == both[1:]
-    assert not shown()
+    both = ["1.svs/thumbnail.jpg", "1.svs/overlay-small.jpg"]
+    assert shown("overlay.png", "overlay-small.jpg", "thumbnail.jpg") == both
+    assert shown("overlay-small.jpg") == both[1:]
+    assert not shown("overlay.png", "overlay@2x.png"), "they are too large for a table"
+
+
+def test_the_fit_of_a_slide_says_what_differs(profile: Profile) -> None:
+    fit = Fit(
+        score=0.5, verdict="differs", words="bluer than the slides", darkness=1.0, haematoxylin=1.0,
+        eosin=1.0, tint=0.0, detail=1.0,
+    )  # fmt: skip
+    rows = [row_of(slide_summary(fit=fit)), row_of(patch_summary())]
+    text = folder_page("R", profile, rows)
+    heading, slide, image = table_rows(text, "results")
+    assert [line[heading.index("Fit")] for line in (slide, image)] == ["differs", "–"]
+    (cell,) = (e for e in Page(text).all("td") if "bluer" in (e.attributes.get("title") or ""))
+    assert cell.text == "differs"
 
 
 def test_failures_have_their_reasons(profile: Profile) -> None:
@@ -118,10 +132,14 @@ def test_a_folder_without_results_has_a_page(profile: Profile) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_never_markup(profile: Profile, name: str, tmp_path: Path) -> None:
     summary = slide_summary(name, warnings=(SlideWarning(code="border", text=name),))
-    rows: list[Row] = [row_of(summary, "overlay.png"), FailedRow(Path("/in") / name, "slide", name)]
+    rows: list[Row] = [
+        row_of(summary, "overlay-small.jpg"),
+        FailedRow(Path("/in") / name, "slide", name),
+    ]
     plain: list[Row] = [
         row_of(
-            slide_summary("p/x.svs" if "/" in name else "x.svs", warnings=(FOCUS,)), "overlay.png"
+            slide_summary("p/x.svs" if "/" in name else "x.svs", warnings=(FOCUS,)),
+            "overlay-small.jpg",
         ),
         FailedRow(Path("/in/x.svs"), "slide", "x"),
     ]
@@ -140,7 +158,7 @@ def test_a_name_is_never_markup(profile: Profile, name: str, tmp_path: Path) -> 
 
 
 def test_nothing_but_the_page_itself_may_run_or_be_fetched(profile: Profile) -> None:
-    page = Page(folder_page("R", profile, [row_of(slide_summary(), "overlay.png")]))
+    page = Page(folder_page("R", profile, [row_of(slide_summary(), "overlay-small.jpg")]))
     parts = dict(part.split(" ", 1) for part in page.policy.split("; "))
     assert parts == {
         "default-src": "'none'",

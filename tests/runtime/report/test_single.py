@@ -49,9 +49,9 @@ def test_a_slide_has_its_classes_facts_files_and_times(profile: Profile) -> None
 def test_an_image_has_probabilities_and_perhaps_no_area(profile: Profile) -> None:
     text = input_page(patch_summary(), profile)
     assert table_rows(text, "classes")[1:] == [
-        ["tumour", "25.0 %", "25.0 %", "–"],
-        ["stroma", "75.0 %", "75.0 %", "–"],
-        ["normal", "0.0 %", "0.0 %", "–"],
+        ["tumour", "0.25", "25.0 %", "–"],
+        ["stroma", "0.75", "75.0 %", "–"],
+        ["normal", "0.00", "0.0 %", "–"],
     ]
     assert [row.attributes.get("class") for row in Page(text).all("tr")[1:4]] == [None, None, "off"]
     assert facts(text)["Pixel size"] == "not given, so that there are no areas"

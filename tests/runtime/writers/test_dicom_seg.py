@@ -15,10 +15,12 @@ import pytest
 from highdicom.color import CIELabColor
 from highdicom.spatial import PixelToReferenceTransformer, ReferenceToPixelTransformer
 from numpy.typing import NDArray
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sshr_deploy.errors import InputError
-from sshr_deploy.profiles import Profile, load_profile
+from sshr_deploy.profiles import Profile, TissueClass, load_profile, shipped_profiles
 from sshr_deploy.runtime.slides.dicom_source import slide_identity
 from sshr_deploy.runtime.slides.grid import TileGrid
 from sshr_deploy.runtime.writers import dicom_seg
@@ -130,9 +132,46 @@ def test_segments_have_codes_and_colours(tmp_path: Path, slide: Path) -> None:
     assert found == [
         ("tumour epithelium", "SCT", "108369006", PROFILE.classes[0].rgb),
         ("necrosis", "SCT", "6574001", PROFILE.classes[1].rgb),
-        ("lymphocyte", "99SSHR", "CLASS3", PROFILE.classes[2].rgb),
-        ("tumour-associated stroma", "99SSHR", "CLASS4", PROFILE.classes[3].rgb),
+        ("lymphocyte", "99SSHR", "LYMPHOCYTE", PROFILE.classes[2].rgb),
+        ("tumour-associated stroma", "99SSHR", "TUMOUR_AS_ada71e", PROFILE.classes[3].rgb),
     ]
+
+
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_the_kind_of_each_class_is_that_of_its_code(tmp_path: Path, slide: Path, name: str) -> None:
+    """By the tables of DICOM: CID 7194 is abnormal structures, CID 7150 the kinds."""
+    profile = load_profile(name)
+    mask = np.zeros((60, 50), np.uint8)
+    data = _write(tmp_path / "s.dcm", mask, slide, profile=profile)
+    for segment in data.SegmentSequence:
+        (kind,), (code,) = (
+            segment[f"SegmentedProperty{part}CodeSequence"].value for part in ("Category", "Type")
+        )
+        abnormal = _pydicom_code(code) in codes.cid7194.concepts.values()
+        expected = codes.cid7150.MorphologicallyAbnormalStructure
+        expected = expected if abnormal else codes.cid7150.Tissue
+        assert (_pydicom_code(kind), kind.CodeMeaning) == (expected, expected.meaning)
+        assert abnormal == (code.CodingSchemeDesignator == "SCT")
+
+
+def _pydicom_code(item: pydicom.Dataset) -> PydicomCode:
+    return PydicomCode(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)
+
+
+def test_codes_of_one_s_own_are_those_of_the_names(tmp_path: Path, slide: Path) -> None:
+    names = ["stroma", "Stroma", "a b", "a_b", "tumour-associated stroma", "tumour-associated fat"]
+    classes = [TissueClass(name=name, color="#102030") for name in names]
+    found: list[list[str]] = []
+    for these in (classes, classes[::-1]):
+        profile = PROFILE.model_copy(update={"classes": tuple(these)})
+        mask = np.zeros((60, 50), np.uint8)
+        data = _write(tmp_path / "s.dcm", mask, slide, profile=profile)
+        found.append(
+            [s.SegmentedPropertyTypeCodeSequence[0].CodeValue for s in data.SegmentSequence]
+        )
+    assert found[0] == found[1][::-1], "they do not go by the place"
+    assert found[0][0] == "STROMA" and len(set(found[0])) == len(names)
+    assert all(0 < len(value) <= 16 for value in found[0])
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -142,6 +181,7 @@ def test_a_dicom_slide_is_referenced(
     def patient(data: pydicom.Dataset) -> None:
         data.SpecificCharacterSet, data.PatientName = "ISO_IR 100", "Müller^Jörg"
         data.PatientID, data.ContentDate, data.ContentTime = "17", "20200102", "030405"
+        data.SeriesNumber = 1
 
     data = _write(tmp_path / "s.dcm", _mask((200, 300)), dicom_slide(parts, patient))
     seg = highdicom.seg.segread(tmp_path / "s.dcm")
@@ -153,6 +193,7 @@ def test_a_dicom_slide_is_referenced(
     assert (data.PatientName, data.PatientID) == ("Müller^Jörg", "17")
     assert (data.ContentDate, data.ContentTime) == ("20200102", "030405")
     assert "ImageComments" not in data
+    assert data.SeriesNumber != 1, "viewers list the series of a study by it"
 
 
 def test_a_dicom_slide_may_state_no_origin(
@@ -252,6 +293,8 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     data = _write(tmp_path / "s.dcm", _mask((60, 50)), slide, profile=profile)
     assert data.ContentDescription == data.ContainerIdentifier == "a?b??.svs"
     assert data.SegmentSequence[3].SegmentLabel == "ß?" * 32
+    code = data.SegmentSequence[3].SegmentedPropertyTypeCodeSequence[0]
+    assert code.CodeMeaning == "ß?" * 32 and code.CodeValue.isascii()
 
 
 def test_what_cannot_be_written_is_told(
