@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from sshr_deploy.cli.config import reason_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +44,14 @@ class Entry(NamedTuple):
 
 class Command(TyperCommand):
     """A command with this help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does it; a value that does not fit is told of without the validator's words."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = reason_of(error)
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Print it on stdout."""
