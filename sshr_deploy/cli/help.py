@@ -137,10 +137,11 @@ def _facts(param: TyperOption | TyperArgument, kind: str) -> Iterator[str]:
 
 
 def _print_help(command: TyperCommand | TyperGroup, ctx: Any) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from sshr_deploy.cli.terminal import Terminal
+
+    console = Terminal()
     console.width = min(console.width, _MAX_WIDTH)
     usage = " ".join(re.sub("[{}]", "", piece) for piece in command.collect_usage_pieces(ctx))
     _print_wrapped(console, Text.assemble(("Usage:", "bold"), f" {ctx.command_path} {usage}"))
