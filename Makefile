@@ -112,7 +112,7 @@ $(VENV)/.created:
 
 $(VENV)/.installed-demo: pyproject.toml setup.py $(VENV)/.created
 	@echo "installing what the demo needs; the first time this downloads torch"
-	$(PIP_INSTALL) --editable '.[export]'
+	$(PIP_INSTALL) --editable '.[export,view]'
 	@touch $@
 
 # Holds all that the demo needs, so the demo is not installed again after it.

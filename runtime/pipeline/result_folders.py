@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from sshr_deploy.atomic import output_errors, remove_abandoned, remove_path, write_json
 from sshr_deploy.errors import OutputError
+from sshr_deploy.runtime.outputs import OME_ZARR_NAME
 from sshr_deploy.runtime.results.file_names import (
     ERROR_NAME,
     RESULT_NAMES,
@@ -41,7 +42,7 @@ class ResultFolders:
             folder.mkdir(parents=True, exist_ok=True)
             for name in RESULT_NAMES:
                 with suppress(FileNotFoundError):
-                    remove_path(folder / name)
+                    _remove(folder / name)
                     ours = levels  # an earlier run made them
             remove_abandoned(folder)
         except OSError as error:
@@ -77,7 +78,7 @@ class ResultFolders:
         if relative in self._ours:
             for name in set(RESULT_NAMES) - {ERROR_NAME}:
                 with suppress(OSError):  # the input's own failure is what is told
-                    remove_path(self._out / relative / name)
+                    _remove(self._out / relative / name)
         self.remove_empty(relative)
 
     def end(self, *, discard: bool) -> None:
@@ -87,6 +88,14 @@ class ResultFolders:
                 self.discard(relative)
             else:
                 self.remove_empty(relative)
+
+
+def _remove(result: Path) -> None:
+    """Remove a result; a folder in the place of a file is somebody else's, and an error."""
+    if result.name == OME_ZARR_NAME:
+        remove_path(result)
+    else:
+        result.unlink()
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:

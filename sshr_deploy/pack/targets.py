@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sshr_deploy.runtime.engines.kinds import TENSORRT, TENSORRT_RTX
@@ -113,4 +113,6 @@ _ALL = (
         note=_UNTESTED,
     ),
 )
-TARGETS = {target.name: target for target in _ALL}
+_EVERYWHERE = ("view", "watch")
+"""Extras of every kit: small, and nobody can add them later without internet."""
+TARGETS = {target.name: replace(target, extras=(*target.extras, *_EVERYWHERE)) for target in _ALL}

@@ -72,7 +72,7 @@ def write_project(
     folder: Path,
     *,
     version: str = __version__,
-    extras: Sequence[str] = ("cpu", "gpu", "rtx", "tensorrt"),
+    extras: Sequence[str] = ("cpu", "gpu", "rtx", "tensorrt", "view", "watch"),
     files: Mapping[str, str | bytes] | None = None,
 ) -> Path:
     """The wheel of a stand-in for this project, whose program remembers what `doctor` got."""

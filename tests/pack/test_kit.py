@@ -48,7 +48,7 @@ def test_kit_json_says_what_it_is_for(packed: Path) -> None:
     assert kit["target"] == "linux-x86_64-cpu"
     assert (kit["python"], kit["system"], kit["machine"]) == ("3.11", "Linux", "x86_64")
     assert kit["glibc"] == "2.17"
-    assert kit["extras"] == ["cpu"]
+    assert kit["extras"] == ["cpu", "view", "watch"]
     found = [(package["name"], package["version"]) for package in kit["packages"]]
     assert found[0][0] == "sshr-deploy"
     assert found[1:] == [("deeper", "1.0"), ("engine-cpu", "1.0"), ("needed", "1.2")]

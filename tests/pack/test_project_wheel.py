@@ -53,7 +53,7 @@ def test_another_wheel_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_wheel_without_the_extra_is_refused(tmp_path: Path) -> None:
-    wheel = write_project(tmp_path, extras=["cpu"])
+    wheel = write_project(tmp_path, extras=["cpu", "view", "watch"])
     with pytest.raises(UsageError, match=r"has no extra \[rtx\]"):
         check_project_wheel(wheel, RTX)
 

@@ -121,3 +121,4 @@ def test_every_target_is_there() -> None:
         assert target.name is name
         assert target.has_gpu == ("cpu" not in name.value)
         assert not {"cpu", "gpu"} <= set(target.extras)  # they own the same module
+        assert {"view", "watch"} <= set(target.extras)  # of every page for the lab

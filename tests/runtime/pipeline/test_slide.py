@@ -40,7 +40,7 @@ def test_a_slide_gives_all_its_files(slide_run: tuple[Path, RunResult, Recorder]
         "report.html", "summary.json",
     }  # fmt: skip
     assert {p.name for p in folder.parent.iterdir()} == {
-        folder.name, "run.json", "runs", "summary.csv",
+        folder.name, "report.html", "run.json", "runs", "summary.csv",
     }  # fmt: skip
     assert recorder.tiles == recorder.announced == read_summary(folder)["tiles"]["computed"]
 
