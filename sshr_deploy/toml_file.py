@@ -53,7 +53,9 @@ def read_toml(path: Path, noun: str, error_type: type[SshrDeployError]) -> dict[
             raise error_type(f"{path} is larger than 1 MiB, which no {noun} is")
         return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise error_type(f"{path} is not UTF-8 text; save it as UTF-8") from error
+        raise error_type(
+            f"{path} cannot be read as a {noun}: it is not UTF-8 text; save it as UTF-8"
+        ) from error
     except OSError as error:
         raise error_type(f"{path} cannot be read as a {noun}: {error}") from error
     except (ValueError, RecursionError) as error:

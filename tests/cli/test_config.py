@@ -190,7 +190,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(
 def test_another_encoding_is_named(app: typer.Typer, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("batch = 4\n", encoding="utf-16")
-    with pytest.raises(UsageError, match="is not UTF-8 text; save it as UTF-8"):
+    with pytest.raises(UsageError, match="it is not UTF-8 text; save it as UTF-8"):
         invoke(app, path, "--out", "r")
 
 
