@@ -51,8 +51,12 @@ def read_toml(path: Path, noun: str, error_type: type[SshrDeployError]) -> dict[
             raise error_type(f"{path} is not a file; give the .toml file of a {noun}")
         if path.stat().st_size > _MAX_BYTES:
             raise error_type(f"{path} is larger than 1 MiB, which no {noun} is")
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise error_type(
+            f"{path} cannot be read as a {noun}: it is not UTF-8 text; save it as UTF-8"
+        ) from error
+    except OSError as error:
         raise error_type(f"{path} cannot be read as a {noun}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise error_type(f"{path} is not valid TOML: {error}") from error

@@ -236,7 +236,8 @@ def _print(adaptation: Adaptation, names: tuple[str, ...]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.cli.tables import print_table
+    from sshr_deploy.cli.terminal import stdout_console
 
     checks = adaptation.checks
     table = Table("on its patches", "before", "after")

@@ -46,7 +46,8 @@ def print_latency(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.cli.tables import print_table
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.runtime.machine.spread import refusals, spread_of
 
     console = stdout_console()
@@ -99,7 +100,7 @@ def _post_processing(report: dict[str, Any]) -> str:
 def print_host(report: dict[str, Any]) -> None:
     """A table of the ways, and the cores that the GPU would need."""
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.tables import stdout_console
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.errors import counted
 
     console = stdout_console()
@@ -127,7 +128,7 @@ def print_host(report: dict[str, Any]) -> None:
 
 def print_kernels(report: dict[str, Any]) -> None:
     """A table by type and size, below what the device reached on copies and products."""
-    from sshr_deploy.cli.tables import stdout_console
+    from sshr_deploy.cli.terminal import stdout_console
 
     console = stdout_console()
     ceilings = ", ".join(
@@ -152,7 +153,8 @@ def print_int8(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.cli.tables import print_table
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.runtime.machine.spread import ratio_text, refusals
 
     console = stdout_console()
@@ -189,7 +191,7 @@ def print_int8(report: dict[str, Any]) -> None:
 def print_training(report: dict[str, Any]) -> None:
     """HFRM with its heads, whole steps, and how far each variant is from the published one."""
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.tables import stdout_console
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.runtime.machine.spread import refusals
 
     console = stdout_console()

@@ -47,9 +47,10 @@ def command(
                 parameters += _fields(kind)
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        no_color = _option(_NO_COLOR, _NoColorOption, False)
         if config:
-            parameters.append(_option(_CONFIG, _config_option(parameters), None))
-        parameters.append(_option(_NO_COLOR, _NoColorOption, False))
+            parameters.append(_option(_CONFIG, _config_option([*parameters, no_color]), None))
+        parameters.append(no_color)
 
         @functools.wraps(function)
         def run(**values: Any) -> None:

@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.terminal import stderr_console
+from sshr_deploy.errors import one_line
 from sshr_deploy.runtime.machine.clock import Stopwatch
 
 if TYPE_CHECKING:
@@ -34,14 +36,13 @@ _PLAIN_EVERY_S = 10.0
 
 def say(text: str) -> None:
     """One line on stderr, settings named by their options."""
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(as_options(text))
+    stderr_console().print(as_options(text), markup=False)
 
 
 @contextmanager
 def make_reporter(*, quiet: bool) -> Iterator[Reporter]:
     """A progress bar on a terminal, plain lines elsewhere, failures only when quiet."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if quiet:
         yield QuietReporter(console)
     elif console.is_terminal:
@@ -57,7 +58,7 @@ def counting(total: int, unit: str, *, quiet: bool) -> Iterator[Callable[[], Non
 
     `unit` is the items' name in the plural.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if not quiet and console.is_terminal:
         with _progress(console) as progress:
             task = progress.add_task(unit, total=total, unit=unit)
@@ -216,7 +217,7 @@ class BarReporter(QuietReporter):
         self.progress.reset(
             bar,
             total=max(tiles, 1) * self._mm2[path],
-            description=escape(path.name),
+            description=escape(one_line(path.name)),
             visible=True,
             unit="tiles" if tile_mm2 is None else "mm2",
         )

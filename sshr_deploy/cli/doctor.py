@@ -53,19 +53,18 @@ def doctor(
     Tries what is installed, each part in a process of its own; nothing is changed. Exit code 0:
     infer can run here, with the bundle if one is named; 1: it cannot; 2: wrong usage.
     """
-    from rich.console import Console
-
+    from sshr_deploy.cli.terminal import Terminal
     from sshr_deploy.errors import UsageError
     from sshr_deploy.runtime.doctor.examine import examine
 
     if slides is not None and model is None:
         raise UsageError("--slides needs --model: slides are held against what a model knows")
-    with Console(stderr=True).status("trying what is installed"):
+    with Terminal(stderr=True).status("trying what is installed"):
         report = examine(model, slides)
     if as_json:
         typer.echo(as_options(json.dumps(report.document(), indent=2)))
     else:
-        _print(report, Console(highlight=False))
+        _print(report, Terminal())
     raise typer.Exit(0 if report.ready else 1)
 
 
@@ -82,7 +81,7 @@ def _print(report: Report, console: Console) -> None:
         print_table(console, _abilities(report))
     for look in report.slides:
         score = "" if look.score is None else f" (fit score {look.score:.2f})"
-        console.print(Text(as_options(f"{look.path}: {look.words}{score}")))
+        console.print(as_options(f"{look.path}: {look.words}{score}"), markup=False)
     for conflict in report.conflicts:
         stops = f" (stops {', '.join(conflict.breaks)})" if conflict.breaks else ""
         console.print(Text(as_options(f"conflict: {conflict.reason}{stops}")))

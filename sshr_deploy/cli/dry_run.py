@@ -87,7 +87,8 @@ def _print(inputs: list[Preview], estimate: Estimate, open_s: float, free_bytes:
     from rich.markup import escape
     from rich.table import Table
 
-    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.cli.tables import print_table
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.errors import counted
 
     table = Table("input", "format", "size px", "um/px", "from", "mm²", "units", "time")

@@ -123,7 +123,8 @@ def _print_table(states: list[EngineState]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sshr_deploy.cli.tables import print_table, stdout_console
+    from sshr_deploy.cli.tables import print_table
+    from sshr_deploy.cli.terminal import stdout_console
 
     table = Table("engine", "precision", "for", "state", "agreement", "MB", "made")
     for column in (4, 5):

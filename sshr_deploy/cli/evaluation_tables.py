@@ -25,7 +25,7 @@ def print_scores(document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sshr_deploy.cli.tables import stdout_console
+    from sshr_deploy.cli.terminal import stdout_console
 
     console = stdout_console()
     scored = {document["settings"]["mode"]: document}

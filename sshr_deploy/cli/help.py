@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from sshr_deploy.cli.config import reason_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +44,14 @@ class Entry(NamedTuple):
 
 class Command(TyperCommand):
     """A command with this help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does it; a value that does not fit is told of without the validator's words."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = reason_of(error)
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Print it on stdout."""
@@ -126,10 +137,11 @@ def _facts(param: TyperOption | TyperArgument, kind: str) -> Iterator[str]:
 
 
 def _print_help(command: TyperCommand | TyperGroup, ctx: Any) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from sshr_deploy.cli.terminal import Terminal
+
+    console = Terminal()
     console.width = min(console.width, _MAX_WIDTH)
     usage = " ".join(re.sub("[{}]", "", piece) for piece in command.collect_usage_pieces(ctx))
     _print_wrapped(console, Text.assemble(("Usage:", "bold"), f" {ctx.command_path} {usage}"))

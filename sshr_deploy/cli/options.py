@@ -23,6 +23,8 @@ SLIDES, FILES, ENGINE = "Slides and images", "Result files", "Engine"
 UNATTENDED = "Unattended"
 """Panels of the help."""
 
+NAME_OR_FILE = "NAME|FILE"
+"""Placeholder of what the package ships under a name, or a path that ends in .toml."""
 BUNDLE_HELP = "Bundle folder written by sshr-deploy export."
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
@@ -30,13 +32,13 @@ ModelOption = Annotated[Path, typer.Option("--model", metavar="BUNDLE", help=BUN
 _PROFILE_CHOICES = "luad, bcss, wsss4luad, or the path of your own .toml file."
 ProfileOption = Annotated[
     str,
-    typer.Option("--profile", metavar="NAME|FILE", help=f"Classes and scale: {_PROFILE_CHOICES}"),
+    typer.Option("--profile", metavar=NAME_OR_FILE, help=f"Classes and scale: {_PROFILE_CHOICES}"),
 ]
 CheckpointProfileOption = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        metavar="NAME|FILE",
+        metavar=NAME_OR_FILE,
         help=f"Classes and scale of a checkpoint: {_PROFILE_CHOICES}",
         show_default="what the model carries",
     ),

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
-from sshr_deploy.cli.tables import print_table, stdout_console
+from sshr_deploy.cli.tables import print_table
+from sshr_deploy.cli.terminal import stdout_console
 from sshr_deploy.cli.watch_view import STATE_STYLES, span, states_line
 from sshr_deploy.errors import one_line
 from sshr_deploy.runtime.watch.ownership import is_alive

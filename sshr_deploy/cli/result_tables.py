@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from sshr_deploy.cli.tables import print_table, stdout_console
+from sshr_deploy.cli.tables import print_table
+from sshr_deploy.cli.terminal import stdout_console
+from sshr_deploy.errors import one_line
 
 if TYPE_CHECKING:
     from sshr_deploy.runtime.pipeline.run import RunResult
@@ -36,12 +38,12 @@ def print_results(result: RunResult, out: Path) -> None:
     print(", ".join(f"{counts[s]} {words}" for s, words in _STATUS_WORDS.items()), file=sys.stdout)
     whole = result.document.folder
     if whole.done + whole.failed != len(result.results):
-        print(f"{out} now holds {whole.done} done, {whole.failed} failed")
+        print(one_line(f"{out} now holds {whole.done} done, {whole.failed} failed"))
     for summary in (r.summary for r in shown if r.summary):
         for name in summary.files:
-            print(out / summary.folder / name)
+            print(one_line(str(out / summary.folder / name)))
     for path in result.files:
-        print(path)
+        print(one_line(str(path)))
 
 
 def _results_table(results: Sequence[InputResult], *, named: bool) -> Table:

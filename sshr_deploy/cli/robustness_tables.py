@@ -14,7 +14,7 @@ def print_robustness(report: dict[str, Any]) -> None:
     from rich.markup import escape
 
     from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.tables import stdout_console
+    from sshr_deploy.cli.terminal import stdout_console
     from sshr_deploy.errors import counted
 
     console = stdout_console()

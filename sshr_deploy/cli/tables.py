@@ -18,13 +18,6 @@ _GAP = 3
 _Rows = list[list[Text]]
 
 
-def stdout_console() -> Console:
-    """Lines are wrapped at words on a terminal, and left whole elsewhere."""
-    console = Console(highlight=False)
-    console.soft_wrap = not console.is_terminal
-    return console
-
-
 def print_table(console: Console, table: Table, *, lead: int = 0) -> None:
     """Print it so that it can be read at any width, and searched where it goes to a file.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.options import ProfileOption, QuietOption, WidthOption
+from sshr_deploy.cli.options import NAME_OR_FILE, ProfileOption, QuietOption, WidthOption
 from sshr_deploy.errors import MissingExtraError
 
 
@@ -25,7 +25,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar=NAME_OR_FILE,
             help="How to train: paper (as published), fast (the same in mixed precision), scratch "
             "(no initial weights), smoke (a try), or the path of your own .toml file.",
         ),

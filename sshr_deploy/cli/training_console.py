@@ -17,7 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sshr_deploy.cli.tables import print_table, stdout_console
+from sshr_deploy.cli.tables import print_table
+from sshr_deploy.cli.terminal import stderr_console, stdout_console
 from sshr_deploy.errors import counted
 from sshr_deploy.train.best import WINDOW, best_row, is_small, smoothed_iou, told_apart
 from sshr_deploy.train.history import EpochRow, StepNews, TrainingReporter, ValScores
@@ -28,7 +29,7 @@ _LINE_EVERY_S = 10.0
 @contextmanager
 def make_training_reporter(*, quiet: bool) -> Iterator[TrainingReporter]:
     """A progress bar on a terminal, plain lines elsewhere, warnings only when quiet."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if quiet:
         yield QuietTrainingReporter(console)
     elif console.is_terminal:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sshr_deploy.cli.option_names import as_options
+from sshr_deploy.cli.terminal import stderr_console
 from sshr_deploy.errors import OutputError
 from sshr_deploy.runtime.operation.events import Code, Event
 
@@ -177,7 +178,7 @@ def watch_view(
     queue: Queue, folders: Sequence[WatchedFolder], out: Path, engine: SessionInfo, *, quiet: bool
 ) -> Iterator[WatchView]:
     """A picture on a terminal, lines elsewhere, trouble only when quiet."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if quiet or not console.is_terminal:
         yield WatchView(console, quiet=quiet)
         return

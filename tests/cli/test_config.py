@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from sshr_deploy.cli.commands import command
+from sshr_deploy.cli.options import NAME_OR_FILE
 from sshr_deploy.errors import UsageError
 from tests.cli.command import run_here
 
@@ -38,7 +40,8 @@ def app(got: dict[str, Any]) -> typer.Typer:
         batch: Annotated[int | None, typer.Option(min=1)] = None,
         mpp: float = 0.25,
         mode: Mode = Mode.FAST,
-        name: str = "",
+        name: Annotated[str, typer.Option(metavar=NAME_OR_FILE)] = "",
+        on_done: str = "",
         include: list[str] | None = None,
         quiet: Annotated[bool, typer.Option("--quiet")] = False,
     ) -> None:
@@ -65,7 +68,8 @@ def test_every_kind_of_option(app: typer.Typer, got: dict[str, Any], tmp_path: P
         mpp = 1
         mode = "slow"
         name = "mine.toml"
-        include = ["*.svs", "*.ndpi"]
+        on-done = "notify.toml"
+        include = ["*.svs", "*.toml"]
         quiet = true
     """)
     invoke(app, path)
@@ -78,7 +82,8 @@ def test_every_kind_of_option(app: typer.Typer, got: dict[str, Any], tmp_path: P
         "mpp": 1.0,
         "mode": Mode.SLOW,
         "name": str(tmp_path / "mine.toml"),
-        "include": ["*.svs", "*.ndpi"],
+        "on_done": "notify.toml",
+        "include": ["*.svs", "*.toml"],
         "quiet": True,
     }
 
@@ -131,7 +136,12 @@ def test_a_single_value_does_for_a_list(
         ("name = 3.10", "{path}: name: give a text in quotes, not 3.1"),
         ("name = 2026-11-28", "{path}: name: give a text or a number, not 2026-11-28"),
         ("include = ['*.svs', 3]", "{path}: include: give a text in quotes, not 3"),
-        ("mode = 'medium'", "{path}: mode: Value error, 'medium' is not one of"),
+        ("include = [['*.svs']]", "{path}: include: give one list, without lists in it"),
+        ("out = ''", "{path}: out: give a path; . is the folder of this file"),
+        ("inputs = ['a', '']", "{path}: inputs: give a path; . is the folder of this file"),
+        ("log_json = 'a'\nlog-json = 'b'", "{path}: log_json and log-json are the same option"),
+        ("[run]\nlog-json = 'a'\nlog_json = 'b'", "{path} [run]: log-json and log_json are"),
+        ("mode = 'medium'", "{path}: mode: 'medium' is not one of 'fast', 'slow'"),
         ("mpp", "{path} is not valid TOML"),
     ],
 )
@@ -141,6 +151,47 @@ def test_what_is_wrong_is_named(app: typer.Typer, tmp_path: Path, content: str, 
     with pytest.raises(UsageError) as raised:
         invoke(app, path, "--out", "r")
     assert str(raised.value).startswith(says.format(path=path))
+
+
+def test_all_names_that_are_near_are_offered(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("modle = 'x'")
+    done = run_here("infer", "--config", path)
+    assert done.stderr.endswith("infer has no option 'modle'; did you mean mode or model?\n")
+
+
+def test_a_value_that_does_not_fit_is_told_in_plain_words() -> None:
+    done = run_here("infer", "--mode", "seemless")
+    error = done.stderr.splitlines()[-1]
+    assert error == (
+        "Error: Invalid value for '--mode': 'seemless' is not one of 'seamless', 'reference'"
+    )
+
+
+def test_colours_can_be_turned_off(
+    app: typer.Typer, got: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+    path = tmp_path / "run.toml"
+    path.write_text("no-color = true\n")
+    invoke(app, path, "--out", "r")
+    assert os.environ["NO_COLOR"] == "1" and got["out"] == Path("r")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(
+    app: typer.Typer, got: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("batch = 4\n", encoding="utf-8-sig")
+    invoke(app, path, "--out", "r")
+    assert got["batch"] == 4
+
+
+def test_another_encoding_is_named(app: typer.Typer, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("batch = 4\n", encoding="utf-16")
+    with pytest.raises(UsageError, match="it is not UTF-8 text; save it as UTF-8"):
+        invoke(app, path, "--out", "r")
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -114,3 +114,18 @@ def test_all_that_is_wrong_with_a_table_is_listed(
     lines = done.stderr.splitlines()
     assert [line.split(":")[0] for line in lines] == ["line 2", "line 3", "sshr-deploy"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names are none there")
+def test_names_of_inputs_forge_no_lines(
+    small_bundle_dir: Path, folder: Path, tmp_path: Path
+) -> None:
+    name = "x\nfailed: y\x1b[2J.png"
+    (folder / "a" / "[0] patch.png").rename(folder / "a" / name)
+    (folder / "b" / name).write_bytes(b"no image")
+    done = run_here("infer", folder, "--model", small_bundle_dir, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len([line for line in lines if line.startswith("failed: ")]) == 1
+    assert not any("\x1b" in line or line.startswith("y") for line in lines)
+    assert str(tmp_path / "out" / "a" / r"x\nfailed: y\x1b[2J.png" / "mask.png") in lines

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sshr_deploy.cli.tables import print_table, stdout_console
+from sshr_deploy.cli.tables import print_table
+from sshr_deploy.cli.terminal import stdout_console
 
 NAME = "TCGA-44-2656-01Z-00-DX1.a1b2c3d4-aaaa-bbbb-cccc-0123456789ab.svs"
 WHY = "ends before image 1 does: 20000 of 1938955 bytes are there; copy it again"
