@@ -30,7 +30,10 @@ _CHUNK_POINTS = 1 << 16
 """Points made text at a time; a region may have millions."""
 
 _BATCH_CORNERS = 1 << 16
-"""Complete regions are written when they have so many corners: NumPy likes many at once."""
+"""Complete regions are written when they have so many corners: NumPy likes many at once.
+
+A region has four at least, so with those of one more strip they are never too many to number.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class RegionsSink:
             scale.size_px[0], profile.num_classes, junctions=self._simplifies
         )
         self._waiting: list[Outlines] = []
+        self._waiting_corners = 0
         file.write(b'{"type":"FeatureCollection","features":[')
 
     def put(self, labels: NDArray[np.uint8], prob: NDArray[np.float16] | None = None) -> None:
@@ -94,13 +98,16 @@ class RegionsSink:
         self._file.write(b"\n]}\n")
 
     def _take(self, outlines: Outlines) -> None:
+        if not outlines.corners.size:
+            return
         self._waiting.append(outlines)
-        if sum(len(outlines.corners) for outlines in self._waiting) >= _BATCH_CORNERS:
+        self._waiting_corners += len(outlines.corners)
+        if self._waiting_corners >= _BATCH_CORNERS:
             self._write()
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not any(outlines.corners.size for outlines in waiting):
+        waiting, self._waiting, self._waiting_corners = self._waiting, [], 0
+        if not waiting:
             return
         regions = rings_of(joined(waiting))
         kept = self._wanted[regions.labels] & (regions.areas_px2() >= self._min_px2)
