@@ -18,11 +18,11 @@ ON_REQUEST = (DICOM_SEG_NAME, OME_ZARR_NAME, PROBABILITIES_NAME)
 class Outputs:
     """Settings of the result files of slides."""
 
-    simplify_um: float = 1.0
-    """Outlines in regions.geojson may lie so far from the edges of the mask's pixels. From 0.7 mask
-    pixels on, staircases are straightened, within that distance whatever more is allowed; below,
-    outlines follow the edges exactly. The default does so for masks of up to 1.4 um a pixel, finer
-    than a cell."""
+    simplify_um: float = 2.0
+    """Outlines in regions.geojson lie at most so far from the edges of the mask's pixels, and never
+    more than 0.7 mask pixels. From 0.7 mask pixels on, most staircases are straightened; below,
+    outlines follow the edges exactly. The default straightens those of masks of up to 2.8 um a
+    pixel."""
     min_region_um2: float = 0.0
     """Smaller regions are left out of regions.geojson, and stay in the mask. By default none are,
     so that the file has all of the mask. 100, about a cell, leaves out 16 of the 54 regions of the

@@ -30,7 +30,10 @@ _CHUNK_POINTS = 1 << 16
 """Points made text at a time; a region may have millions."""
 
 _BATCH_CORNERS = 1 << 16
-"""Complete regions are written when they have so many corners: NumPy likes many at once."""
+"""Complete regions are written when they have so many corners: NumPy likes many at once.
+
+A region has four at least, so with those of one more strip they are never too many to number.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class RegionsSink:
             scale.size_px[0], profile.num_classes, junctions=self._simplifies
         )
         self._waiting: list[Outlines] = []
+        self._waiting_corners = 0
+        self._has_prob = False
         file.write(b'{"type":"FeatureCollection","features":[')
 
     def put(self, labels: NDArray[np.uint8], prob: NDArray[np.float16] | None = None) -> None:
@@ -80,6 +85,7 @@ class RegionsSink:
             OutputError: the file cannot be written.
         """
         self._rows_to_come -= len(labels)
+        self._has_prob |= prob is not None
         with output_errors(self._path):
             for outlines in self._tracer.put(labels, prob):
                 self._take(outlines)
@@ -94,13 +100,16 @@ class RegionsSink:
         self._file.write(b"\n]}\n")
 
     def _take(self, outlines: Outlines) -> None:
+        if not outlines.corners.size:
+            return
         self._waiting.append(outlines)
-        if sum(len(outlines.corners) for outlines in self._waiting) >= _BATCH_CORNERS:
+        self._waiting_corners += len(outlines.corners)
+        if self._waiting_corners >= _BATCH_CORNERS:
             self._write()
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not any(outlines.corners.size for outlines in waiting):
+        waiting, self._waiting, self._waiting_corners = self._waiting, [], 0
+        if not waiting:
             return
         regions = rings_of(joined(waiting))
         kept = self._wanted[regions.labels] & (regions.areas_px2() >= self._min_px2)
@@ -128,7 +137,7 @@ class RegionsSink:
         perimeters = np.round(regions.perimeters_px() * mpp_um, 3).tolist()
         means = np.round(regions.prob_sums * PROB_UNIT / areas_px2, 4).tolist()
         for area, perimeter, mean in zip(areas, perimeters, means, strict=True):
-            probability = f',"Mean probability":{mean}' if mean else ""
+            probability = f',"Mean probability":{mean}' if self._has_prob else ""
             yield f'"Area \u00b5m^2":{area},"Perimeter \u00b5m":{perimeter}{probability}'
 
     def _write_feature(self, label: int, measures: str, coordinates: list[bytes]) -> None:
@@ -181,8 +190,9 @@ def regions_sink(
     """Write every 4-connected region of one class as a polygon with holes, the background apart.
 
     Outlines follow the pixels' edges, or where `outputs.simplify_um` lets them lie 0.7 mask pixels
-    away, run straight through their staircases (see `chains`): polygons stay valid, neighbours
-    share their borders, and the area of a region changes by less than 1 %.
+    away, run straight through most of their staircases (see `chains`): polygons stay valid,
+    neighbours share their borders, and the area of a region of 10 px or more changes by less than
+    1 %. They never lie further away, whatever is allowed.
     Regions that `outputs` leaves out leave their places empty.
 
     Coordinates are level-0 pixels from the slide's top left corner, with two decimals. Each feature
@@ -213,8 +223,8 @@ def regions_sink(
 
 
 def _decimals(l0_px_per_px: float) -> int:
-    """Of coordinates: a rounding moves them by at most 0.01 mask pixels."""
-    return max(2, math.ceil(math.log10(50 / l0_px_per_px)))
+    """Of coordinates: a rounding moves them by at most 0.003 mask pixels."""
+    return max(2, math.ceil(math.log10(170 / l0_px_per_px)))
 
 
 def _properties(profile: Profile, label: int) -> str:

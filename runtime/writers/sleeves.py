@@ -16,9 +16,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-REACH_PX = 0.48
+REACH_PX = 0.494
 """How far lines pass from the middles of gates and squares at most, in x and in y: the rest, to
-the sides of the squares at 0.5, is more than the rounding of the written coordinates."""
+the sides of the squares at 0.5, is more than the rounding of the written coordinates. Steps of n px
+become straight only where it is less than 0.12 / n or so."""
 
 MAX_SHIFT_PX = 0.7
 """From the pixels' edges to a line at most: at a corner's outer side, half a square's diagonal."""

@@ -83,10 +83,15 @@ class RegionTracer:
         self._open = [pieces.pop(region) for region in still_open.tolist()]
         self._open_sums = sums[still_open]
 
-        complete = [corners[~np.isin(regions_of(corners), still_open)]]
+        is_complete = np.ones(len(labels), np.bool_)
+        is_complete[still_open] = False
+        number = np.cumsum(is_complete) - 1
+        region_of = regions_of(corners)
+        ended = is_complete[region_of]
+        complete = [corners[ended] + region_key((number[region_of] - region_of)[ended])]
         for region, earlier in pieces.items():
-            complete += [piece | region_key(region) for piece in earlier]
-        return Outlines(np.concatenate(complete), labels, sums)
+            complete += [piece | region_key(number[region]) for piece in earlier]
+        return Outlines(np.concatenate(complete), labels[is_complete], sums[is_complete])
 
     def _sums(
         self, runs: Runs, regions: Indices, count: int, cells: _Cells | None

@@ -14,8 +14,9 @@ SimplifyOption = Annotated[
         "--simplify-um",
         metavar="UM",
         min=0,
-        help="Outlines in regions.geojson may lie so many um from the edges of the mask's pixels: "
-        "from 0.7 pixels on, staircases are straightened; 0 follows every pixel.",
+        help="Outlines in regions.geojson lie at most so many um, and never more than 0.7 pixels, "
+        "from the edges of the mask's pixels. From 0.7 pixels on, staircases are straightened; "
+        "0 follows every pixel.",
         rich_help_panel=FILES,
     ),
 ]

@@ -204,7 +204,10 @@ def test_members_that_qupath_reads(tmp_path: Path) -> None:
     # needs both a name and a colour of three numbers.
     mask = np.array([[0, 0, 4], [2, 3, 0]], np.uint8)
     features = _write(tmp_path / "a.geojson", mask)
-    assert len({uuid.UUID(f["id"]) for f in features}) == 4
+    ids = {uuid.UUID(f["id"]) for f in features}
+    assert len(ids) == 4
+    # docs/qupath.md's script tells regions from QuPath's own annotations, of version 4, by it.
+    assert {region_id.version for region_id in ids} == {5}
     for feature in features:
         assert feature["type"] == "Feature" and feature["geometry"]["type"] == "Polygon"
         expected = {"name": NAMES[_label(feature)], "color": [*PROFILE.palette[_label(feature)]]}
