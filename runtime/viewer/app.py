@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -48,6 +49,15 @@ _STATUS: dict[Any, int] = {
 }
 
 
+class _ShortNumber(IntegerConvertor):
+    """Numbers in paths; Python refuses to read those of thousands of digits."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_url_convertor("number", _ShortNumber())
+
+
 class Viewer(Closing):
     """The pages and tiles of one results folder, as an ASGI application `app`."""
 
@@ -60,8 +70,8 @@ class Viewer(Closing):
         self._regions = Workers(_OTHER_THREADS, _WAITING)  # nor others for an index of regions
         self._others = Workers(_OTHER_THREADS, _WAITING)
         self._static = _static_files()
-        one = f"/{token}/inputs/{{id:int}}"
-        tile = "{level:int}/{column:int}_{row:int}"
+        one = f"/{token}/inputs/{{id:number}}"
+        tile = "{level:number}/{column:number}_{row:number}"
         routes = {
             f"/{token}/": self._page,
             f"/{token}/static/{{name}}": self._file,
