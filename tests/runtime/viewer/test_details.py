@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sshr_deploy.runtime.viewer import details
 from sshr_deploy.runtime.viewer.catalogue import Catalogue, Entry
@@ -30,7 +31,7 @@ def test_list_and_panel_count_the_same_warnings(tmp_path: Path) -> None:
 def test_a_stain_is_told_beside_other_warnings(tmp_path: Path) -> None:
     focus = {"code": "focus", "text": "out of focus"}
     source = tmp_path / "a.svs"
-    changes = {"stain_concern": "hardly stained", "warnings": [focus]}
+    changes: dict[str, Any] = {"stain_concern": "hardly stained", "warnings": [focus]}
     add_slide(tmp_path / "out", source, labels(60, 70), (70, 60), **changes)
     with OpenInput(only_entry(tmp_path / "out")) as opened:
         said = details.detail(opened)
