@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Callable, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -125,7 +127,7 @@ class Viewer(Closing):
             raise LookupError("there is no thumbnail")
         path = entry.folder / THUMBNAIL_NAME
         try:
-            body = await self._others.run(path.read_bytes, request.is_disconnected)
+            body = await self._others.run(lambda: _file_bytes(path), request.is_disconnected)
         except OSError as error:
             raise LookupError("there is no thumbnail any more") from error
         return Response(body, media_type="image/jpeg")
@@ -170,6 +172,13 @@ class Viewer(Closing):
     def close(self) -> None:
         """Close all files; requests have ended."""
         self._inputs.close()
+
+
+def _file_bytes(path: Path) -> bytes:
+    """Content of a file that lies there itself: a link may lead anywhere, a pipe never ends."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise LookupError("there is no such file")
+    return path.read_bytes()
 
 
 def _static_files() -> Mapping[str, bytes]:

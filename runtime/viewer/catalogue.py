@@ -156,6 +156,9 @@ class Catalogue:
         if isinstance(summary, SlideSummary):
             size_px = summary.slide.width_px, summary.slide.height_px
             mpp_um = summary.mask.mpp_um or summary.mpp.x_um
+            if min(mpp_um, summary.mpp.x_um, summary.mpp.y_um) <= 0:
+                reason = "its summary.json states no pixel size; run infer on it again"
+                return NotShown(summary.input.path, reason)
             scale = mpp_um / summary.mpp.x_um, mpp_um / summary.mpp.y_um
         digest = hashlib.sha256(relative.encode("utf-8", "surrogatepass")).hexdigest()
         return Entry(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.viewer.app import _file_bytes
 from sshr_deploy.runtime.viewer.opened import MAX_OPEN, OpenInput
 from sshr_deploy.runtime.viewer.serving import Server, private_link
 from tests.runtime.viewer.asking import ask, listed
@@ -238,6 +239,14 @@ def test_a_link_shows_the_token_to_its_user_alone(server: Server) -> None:
         assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
         assert server.url in page.read_text("utf-8")
     assert not page.exists()
+
+
+def test_a_thumbnail_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "thumbnail.jpg").symlink_to(tmp_path / "secret")
+    with pytest.raises(LookupError):
+        _file_bytes(tmp_path / "thumbnail.jpg")
+    assert _file_bytes(tmp_path / "secret") == b"secret"
 
 
 def test_a_port_that_is_taken(server: Server, results: Path) -> None:

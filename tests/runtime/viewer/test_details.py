@@ -60,3 +60,16 @@ def test_corners_are_sent_with_one_digit(tmp_path: Path) -> None:
     corners = [number for line in found["lines"] for number in line["corners"]]
     assert any(number % 1 for number in corners)
     assert all(len(str(number)) <= 4 for number in corners)
+
+
+def test_a_slide_that_may_not_be_looked_for(tmp_path: Path) -> None:
+    source = tmp_path / ("long" * 100)  # longer than a name may be
+    folder = add_slide(tmp_path / "out", tmp_path / "a.svs", labels(60, 70), (70, 60))
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text("utf-8"))
+    summary["input"]["path"] = str(source)
+    path.write_text(json.dumps(summary), "utf-8")
+    with OpenInput(only_entry(tmp_path / "out")) as opened:
+        said = details.detail(opened)
+    assert "cannot be read: File name too long" in said["picture"]["lack"]
+    assert said["mask"]["lack"] == ""
