@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,20 @@ def is_whole(folder: Path, summary: Summary) -> bool:
         return file_sizes(folder, sizes) == sizes
     except OutputError:
         return False
+
+
+def result_folders_below(
+    out: Path, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder below `out` with the results of an input, and the names of its files.
+
+    Hidden folders and the thousands of files of a `mask.ome.zarr` are not looked at. A folder that
+    cannot be listed is passed over once `on_error` has been called with why.
+    """
+    for name, folders, files in os.walk(out, onerror=on_error):
+        folders[:] = [one for one in folders if not one.startswith(".") and one != OME_ZARR_NAME]
+        if SUMMARY_NAME in files:
+            yield Path(name), files
 
 
 def write_summary(folder: Path, summary: SlideSummary | PatchSummary) -> None:

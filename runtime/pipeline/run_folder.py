@@ -10,7 +10,6 @@ read. `run.json` is the record of the latest run with one field more: `folder`, 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,12 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.machine.clock import stamp_utc
 from sshr_deploy.runtime.pipeline.discovery import Found
 from sshr_deploy.runtime.pipeline.pages import write_pages
-from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.pipeline.result_folders import read_summary, result_folders_below
 from sshr_deploy.runtime.results.file_names import (
     RECORD_NAME,
     RECORDS_NAME,
     REPORT_NAME,
     RUN_NAME,
-    SUMMARY_NAME,
     TABLE_NAME,
 )
 from sshr_deploy.runtime.results.findings import FileText, InputResult, Kind, Status
@@ -123,13 +121,10 @@ def _results_below(
         reason = f"{error.filename} cannot be read: {error.strerror}; the table lacks what is there"
         unreadable.append(OutputError(reason))
 
-    for name, folders, files in os.walk(out, onerror=note):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        if SUMMARY_NAME not in files:
-            continue
-        folder = Path(name).relative_to(out).as_posix()
+    for place, files in result_folders_below(out, note):
+        folder = place.relative_to(out).as_posix()
         path, summary = known.get(folder, (None, None))
-        summary = summary or read_summary(Path(name))
+        summary = summary or read_summary(place)
         if summary is not None:
             done.append(ResultRow.of(path or Path(summary.input.path), folder, summary, files))
     return done, unreadable[0] if unreadable else None

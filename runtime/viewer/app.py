@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Callable, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -48,6 +51,15 @@ _STATUS: dict[Any, int] = {
 }
 
 
+class _ShortNumber(IntegerConvertor):
+    """Numbers in paths; Python refuses to read those of thousands of digits."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_url_convertor("number", _ShortNumber())
+
+
 class Viewer(Closing):
     """The pages and tiles of one results folder, as an ASGI application `app`."""
 
@@ -60,8 +72,8 @@ class Viewer(Closing):
         self._regions = Workers(_OTHER_THREADS, _WAITING)  # nor others for an index of regions
         self._others = Workers(_OTHER_THREADS, _WAITING)
         self._static = _static_files()
-        one = f"/{token}/inputs/{{id:int}}"
-        tile = "{level:int}/{column:int}_{row:int}"
+        one = f"/{token}/inputs/{{id:number}}"
+        tile = "{level:number}/{column:number}_{row:number}"
         routes = {
             f"/{token}/": self._page,
             f"/{token}/static/{{name}}": self._file,
@@ -115,7 +127,7 @@ class Viewer(Closing):
             raise LookupError("there is no thumbnail")
         path = entry.folder / THUMBNAIL_NAME
         try:
-            body = await self._others.run(path.read_bytes, request.is_disconnected)
+            body = await self._others.run(lambda: _file_bytes(path), request.is_disconnected)
         except OSError as error:
             raise LookupError("there is no thumbnail any more") from error
         return Response(body, media_type="image/jpeg")
@@ -160,6 +172,13 @@ class Viewer(Closing):
     def close(self) -> None:
         """Close all files; requests have ended."""
         self._inputs.close()
+
+
+def _file_bytes(path: Path) -> bytes:
+    """Content of a file that lies there itself: a link may lead anywhere, a pipe never ends."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise LookupError("there is no such file")
+    return path.read_bytes()
 
 
 def _static_files() -> Mapping[str, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.pipeline.result_folders import read_summary, result_folders_below
 from sshr_deploy.runtime.results.file_names import RUN_NAME, SUMMARY_NAME
 from sshr_deploy.runtime.results.findings import (
     FileText,
@@ -23,6 +22,7 @@ from sshr_deploy.runtime.results.findings import (
     SlideClass,
     SlideSummary,
     Summary,
+    warnings_of,
 )
 
 _FRESH_S = 2.0
@@ -126,11 +126,7 @@ class Catalogue:
 
     def _search(self) -> None:
         found: dict[str, tuple[_Signature, Entry | NotShown]] = {}
-        for name, folders, files in os.walk(self._root):
-            folders[:] = [folder for folder in folders if not folder.startswith(".")]
-            if SUMMARY_NAME not in files:
-                continue
-            folder = Path(name)
+        for folder, _ in result_folders_below(self._root):
             relative = folder.relative_to(self._root).as_posix()
             try:
                 facts = (folder / SUMMARY_NAME).stat()
@@ -156,12 +152,14 @@ class Catalogue:
             reason = "made by another release of sshr-deploy; run infer on it again"
             return NotShown(summary.input.path, reason)
         mask_px = summary.mask.width_px, summary.mask.height_px
-        size_px, scale, warnings = mask_px, (1.0, 1.0), 0
+        size_px, scale = mask_px, (1.0, 1.0)
         if isinstance(summary, SlideSummary):
             size_px = summary.slide.width_px, summary.slide.height_px
             mpp_um = summary.mask.mpp_um or summary.mpp.x_um
+            if min(mpp_um, summary.mpp.x_um, summary.mpp.y_um) <= 0:
+                reason = "its summary.json states no pixel size; run infer on it again"
+                return NotShown(summary.input.path, reason)
             scale = mpp_um / summary.mpp.x_um, mpp_um / summary.mpp.y_um
-            warnings = len(summary.warnings)
         digest = hashlib.sha256(relative.encode("utf-8", "surrogatepass")).hexdigest()
         return Entry(
             id=self._ids.setdefault(relative, len(self._ids) + 1),
@@ -174,7 +172,7 @@ class Catalogue:
             l0_px_per_mask_px=scale,
             classes=summary.classes,
             tissue_area_mm2=summary.tissue_area_mm2,
-            warnings=warnings,
+            warnings=len(warnings_of(summary)),
             files=frozenset(summary.files),
         )
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from sshr_deploy.runtime.outputs import PROBABILITIES_NAME
 from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.report import figures
 from sshr_deploy.runtime.results.file_names import THUMBNAIL_NAME
-from sshr_deploy.runtime.results.findings import PatchSummary, SlideSummary
+from sshr_deploy.runtime.results.findings import PatchSummary, SlideSummary, warnings_of
 from sshr_deploy.runtime.viewer.catalogue import Catalogue, Entry
 from sshr_deploy.runtime.viewer.opened import OpenInput
 from sshr_deploy.runtime.viewer.outlines import Box
@@ -82,7 +85,7 @@ def detail(opened: OpenInput) -> Document:
         "classes": classes,
         "regions": summary.regions if isinstance(summary, SlideSummary) else None,
         "has_probabilities": PROBABILITIES_NAME in entry.files,
-        "warnings_text": _warnings(summary),
+        "warnings_text": [warning.text for warning in warnings_of(summary)],
         "facts": _facts(summary),
     }
 
@@ -94,11 +97,17 @@ def lines(opened: OpenInput, box: Box) -> Document:
         LookupError: an image has none.
         InputError: they cannot be read.
     """
-    found, is_all = opened.outlines().lines(box)
+    outlines = opened.outlines()
+    found, is_all = outlines.lines(box)
     return {
         "complete": is_all,
+        "left_out": outlines.left_out,
         "lines": [
-            {"label": line.label, "corners": line.corners.round(1).ravel().tolist()}
+            {
+                "label": line.label,
+                # rounded in float64: a float32 has no 0.1, and its digits would all be sent
+                "corners": line.corners.astype(np.float64).round(1).ravel().tolist(),
+            }
             for line in found
         ],
     }
@@ -130,26 +139,23 @@ def _measurement(measured: Mapping[str, float], name: str) -> float | None:
     return next((value for key, value in measured.items() if key.lower() == name), None)
 
 
-def _warnings(summary: SlideSummary | PatchSummary) -> list[str]:
-    texts = [w.text for w in summary.warnings] if isinstance(summary, SlideSummary) else []
-    concern = summary.stain_concern
-    return [*texts, *([concern] if concern and not texts else [])]
-
-
 def _facts(summary: SlideSummary | PatchSummary) -> list[tuple[str, str]]:
     """Names and texts, in the order of the page."""
-    engine = summary.engine
-    facts = [("Engine", f"{engine.engine} {engine.precision}")]
+    engine, facts = summary.engine, []
+    if summary.mpp is not None:
+        facts += [
+            ("Pixel size", figures.pixel_size(summary.mpp)),
+            ("Pixel size from", summary.mpp.source),
+        ]
+    facts.append(("Engine", f"{engine.engine} {engine.precision}"))
     if engine.mask_agreement is not None:
-        facts.append(("Agreement", f"{100 * engine.mask_agreement:.3f} % of pixels"))
+        facts.append(("Agreement", f"{figures.agreement(engine.mask_agreement)} of pixels"))
     if engine.unqualified is not None:
         facts.append(("Not qualified", engine.unqualified))
     facts.append(("Profile", summary.profile))
-    if summary.mpp is not None:
-        facts.append(("Pixel size from", summary.mpp.source))
     if isinstance(summary, SlideSummary):
         facts.append(("Read by", summary.slide.reader))
-    facts.append(("Finished", f"{summary.finished_utc[:16].replace('T', ' ')} UTC"))
+    facts.append(("Finished", figures.moment(summary.finished_utc)))
     return facts
 
 

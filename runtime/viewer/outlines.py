@@ -1,7 +1,7 @@
 """Outlines of regions, by place: an index of `regions.geojson` in bounded memory.
 
 The file may hold a million regions. The index knows where each lies on the slide and in the file,
-some 40 bytes a region; corners are read when they are looked at, and the latest are kept.
+40 bytes a region; corners are read when they are looked at, and the latest are kept.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,25 +73,39 @@ class Outlines:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, _Region] = OrderedDict()
         self._kept_corners = 0
-        boxes: list[NDArray[np.float32]] = []
-        places: list[tuple[int, int, int]] = []  # offset, bytes, label
+        self.left_out = 0
+        """Regions of more than 64 MB in the file, which are not drawn."""
+        boxes = array("f")  # x0, y0, x1, y1; arrays, as objects take ten times the memory
+        places = array("q")  # offset, bytes, label
         fix, label_of = "run infer on the input again", _labels(labels)
         with mapped_read_errors(path, "cannot be read", fix), path.open("rb") as file:
-            offset = 0
-            for line in file:
-                if line.startswith(b'{"type":"Feature"') and len(line) < _MAX_REGION_BYTES:
-                    start, end = _coordinates(line)
-                    outer = _ring(line[start : line.index(b"]]", start, end)])
-                    boxes.append(np.concatenate([outer.min(0), outer.max(0)]))
-                    places.append((offset, len(line), label_of(line[end:])))
-                offset += len(line)
-                if len(places) > MAX_REGIONS:
+            for offset, line in self._features(file):
+                start, end = _coordinates(line)
+                outer = _ring(line[start : line.index(b"]]", start, end)])
+                boxes.extend([*outer.min(0).tolist(), *outer.max(0).tolist()])
+                places.extend([offset, len(line), label_of(line[end:])])
+                if len(boxes) > 4 * MAX_REGIONS:
                     raise InputError(f"{path} has more than {MAX_REGIONS:,} regions")
-        self._boxes = np.array(boxes, np.float32).reshape(-1, 4)
-        self._places = np.array(places, np.int64).reshape(-1, 3)
+        self._boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        self._places = np.asarray(places, np.int64).reshape(-1, 3)
+
+    def _features(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        """Lines with a region, each with its offset; those that are too long are left out."""
+        offset = 0
+        while line := file.readline(_MAX_REGION_BYTES):
+            start, is_feature = offset, line.startswith(b'{"type":"Feature"')
+            offset += len(line)
+            if len(line) == _MAX_REGION_BYTES and not line.endswith(b"\n"):
+                self.left_out += is_feature
+                while rest := file.readline(_MAX_REGION_BYTES):
+                    offset += len(rest)
+                    if rest.endswith(b"\n"):
+                        break
+            elif is_feature:
+                yield start, line
 
     def lines(self, box: Box) -> tuple[list[Line], bool]:
-        """The stretches of outlines in a box, and whether these are all.
+        """The stretches of outlines in a box, and whether these are all but of `left_out`.
 
         Raises:
             InputError: the file is damaged there.

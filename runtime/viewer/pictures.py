@@ -13,6 +13,7 @@ from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.patches import read_image
 from sshr_deploy.runtime.slides import Mpp, SlideReader, open_slide
 from sshr_deploy.runtime.slides.area import read_in_blocks, resample
+from sshr_deploy.runtime.slides.reader import mapped_read_errors
 from sshr_deploy.runtime.viewer.pyramid import Pyramid, TileBox
 
 _MAX_SHRINK = 8
@@ -93,7 +94,9 @@ def open_picture(path: Path, kind: str, size_px: tuple[int, int]) -> Picture:
         InputError: it is not there, cannot be read, or does not have `size_px` (width, height),
             as another file that took its place.
     """
-    if not path.exists():
+    with mapped_read_errors(path, "cannot be read", "see that you may read it and its folder"):
+        is_there = path.exists()
+    if not is_there:
         raise InputError(f"{path} is not there any more")
     if kind == "patch":
         rgb = read_image(path)

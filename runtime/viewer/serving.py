@@ -55,6 +55,7 @@ class Server(Closing):
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
+                log_level="error",  # anybody can send what is no HTTP; it would fill the terminal
                 access_log=False,  # it would have the token
                 server_header=False,
                 proxy_headers=False,
@@ -79,19 +80,41 @@ class Server(Closing):
 
 
 class _FewConnections(H11Protocol):
-    """Ends connections beyond the limit at once, so that slides can always be opened."""
+    """Keeps connections few, so that slides can always be opened and the user always be answered.
+
+    At the limit a new connection takes the place of the one that has waited longest without a whole
+    request. Without the token a connection ends with its first answer (`Guard`), so that nobody
+    else can hold a place for long.
+    """
+
+    _is_taken = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or end it."""
-        if len(self.connections) < _MAX_CONNECTIONS:
-            super().connection_made(transport)
-        else:
+        """Take a connection, or end it where all others are the user's."""
+        if len(self.connections) >= _MAX_CONNECTIONS and not self._end_idle():
             transport.abort()
+            return
+        self._is_taken = True
+        self._made_s = self.loop.time()
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that was taken."""
-        if self in self.connections:
+        if self._is_taken:
             super().connection_lost(exc)
+
+    def _end_idle(self) -> bool:
+        idle = [
+            one
+            for one in self.connections
+            if isinstance(one, _FewConnections) and one.cycle is None
+        ]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda one: one._made_s)
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
 
 
 @contextmanager

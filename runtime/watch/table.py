@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from sshr_deploy.atomic import output_errors, write_csv
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.pipeline.pages import write_pages
-from sshr_deploy.runtime.pipeline.result_folders import read_summary
+from sshr_deploy.runtime.pipeline.result_folders import read_summary, result_folders_below
 from sshr_deploy.runtime.results.file_names import SUMMARY_NAME, TABLE_NAME
 from sshr_deploy.runtime.results.table import FailedRow, ResultRow, csv_rows, sorted_rows
 from sshr_deploy.runtime.watch.queue import QueuedSlide
@@ -37,11 +36,7 @@ class SummaryTable:
         write_pages(self._out, self._profile, table)
 
     def _results(self) -> Iterable[tuple[Path, tuple[tuple[int, int], ResultRow]]]:
-        for name, folders, files in os.walk(self._out, onerror=_raise):
-            folders[:] = [folder for folder in folders if not folder.startswith(".")]
-            if SUMMARY_NAME not in files:
-                continue
-            folder = Path(name)
+        for folder, files in result_folders_below(self._out, _raise):
             facts = (folder / SUMMARY_NAME).stat()
             state = facts.st_mtime_ns, facts.st_size
             known = self._rows.get(folder)

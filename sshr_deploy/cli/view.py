@@ -51,6 +51,7 @@ def view(
             import webbrowser
 
             webbrowser.open(link)
+            say("if no page opens, or one that says that a file is not there, open that address")
         try:
             server.run()
         except KeyboardInterrupt:  # the way to end it

@@ -78,7 +78,7 @@ export class List {
       row.item.hidden = !matches;
       if (matches) found += 1;
     }
-    const failed = this.notShown.length ? `, ${this.notShown.length} failed` : "";
+    const failed = this.notShown.length ? `, ${this.notShown.length} not shown` : "";
     const all = this.inputs.length === 1 ? "1 input" : `${this.inputs.length} inputs`;
     byId("list-note").textContent = words.length ? `${found} found` : `${all}${failed}`;
   }

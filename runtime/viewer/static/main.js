@@ -27,7 +27,6 @@ async function open(input, place = {}, { isNew = false } = {}) {
   list.mark(input.id);
   byId("name").textContent = input.name;
   byId("folder").textContent = input.folder;
-  document.title = `${input.name} – sshr-deploy view`;
   outlines.close();
   say("");
   try {
@@ -44,7 +43,7 @@ async function open(input, place = {}, { isNew = false } = {}) {
     keepPlace({ isNew });
     document.body.dataset.open = input.id;
   } catch (error) {
-    say(error.message, { isBad: true });
+    if (current === input) say(error.message, { isBad: true });
   }
 }
 
@@ -111,7 +110,12 @@ picture.on("resize", () => outlines.update());
 picture.on("tile-load-failed", () => say("Some of the picture cannot be read."));
 byId("copy").addEventListener("click", async () => {
   keepPlace();
-  await navigator.clipboard.writeText(location.href);
+  try {
+    await navigator.clipboard.writeText(location.href);
+  } catch {
+    say("The browser does not let the link be copied: copy it from the address bar.");
+    return;
+  }
   byId("copy").textContent = "Copied";
   setTimeout(() => (byId("copy").textContent = "Copy link"), 1500);
 });

@@ -50,7 +50,7 @@ export class Outlines {
       const answer = await ask(`inputs/${this.detail.id}/regions?${query}`);
       if (asked !== this.asked) return;
       this.lines = answer.lines.map(({ label, corners }) => ({ label, path: pathOf(corners) }));
-      this.note.textContent = answer.complete ? "" : "Too many to show all: zoom in further.";
+      this.note.textContent = noteOf(answer);
       this.draw();
     } catch (error) {
       if (asked !== this.asked) return;
@@ -88,6 +88,12 @@ export class Outlines {
       }
     }
   }
+}
+
+function noteOf({ complete, left_out: leftOut }) {
+  if (!complete) return "Too many to show all: zoom in further.";
+  if (!leftOut) return "";
+  return leftOut === 1 ? "One region is too large to be drawn." : `${leftOut} regions are too large to be drawn.`;
 }
 
 function contains(outer, inner) {

@@ -1,6 +1,6 @@
 // Classes with their shares and areas, the mask's settings, warnings and facts.
 
-import { area, byId, digits, element, lengths, percent } from "./text.js";
+import { area, byId, element, lengths, percent } from "./text.js";
 
 export class Panel {
   constructor(changed) {
@@ -47,7 +47,7 @@ export class Panel {
     const facts = [["Size", `${w.toLocaleString("en")} × ${h.toLocaleString("en")} px`]];
     if (detail.mpp_um) {
       const [x, y] = detail.mpp_um;
-      facts.push(["", lengths(w * x, h * y)], ["Pixel size", `${digits(x)} µm`]);
+      facts.push(["", lengths(w * x, h * y)]);
     }
     byId("show-outlines").closest("label").hidden = detail.regions === null;
     if (detail.regions !== null) facts.push(["Regions", detail.regions.toLocaleString("en")]);

@@ -1,5 +1,6 @@
 // What a link keeps, in the fragment of the URL: it never reaches the server's log or another site.
-// Inputs are named by a key made of their folder, so that no name of a slide is in the history.
+// Inputs are named by a key made of their folder, and the title of the page is
+// always the same, so that no name of a slide is in the history.
 
 const NUMBERS = ["x", "y", "z", "opacity"];
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +18,9 @@ from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.report.folder import write_folder_page
 from sshr_deploy.runtime.results.findings import SlideClass, SlideWarning
 from sshr_deploy.runtime.results.table import FailedRow, Row
+from tests.browser import chromium
 from tests.runtime.report.found import SHARES, row_of, slide_summary
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
-)
 NAMES = ("slide 10.svs", "slide 9.svs", "<img src=x onerror=document.title='run'>.svs")
 AREAS_MM2 = (0.5, 30.0, 4.0)
 FOCUS = SlideWarning(code="focus", text="it is out of focus")
@@ -51,23 +47,16 @@ def out(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"):
-        options.add_argument(option)
-    options.binary_location = CHROMIUM or ""
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+def browser() -> Iterator[webdriver.Chrome]:
+    with chromium(1400, 900) as browser:
+        yield browser
 
 
 @pytest.fixture
-def page(chromium: webdriver.Chrome, out: Path) -> webdriver.Chrome:
-    chromium.get_log("browser")  # type: ignore[no-untyped-call]
-    chromium.get((out / "report.html").as_uri())
-    return chromium
+def page(browser: webdriver.Chrome, out: Path) -> webdriver.Chrome:
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get((out / "report.html").as_uri())
+    return browser
 
 
 def names(page: webdriver.Chrome) -> list[str]:

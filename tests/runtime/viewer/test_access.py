@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 import stat
+import threading
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sshr_deploy.errors import UsageError
+from sshr_deploy.runtime.viewer.app import _file_bytes
+from sshr_deploy.runtime.viewer.opened import MAX_OPEN, OpenInput
 from sshr_deploy.runtime.viewer.serving import Server, private_link
 from tests.runtime.viewer.asking import ask, listed
+from tests.runtime.viewer.conftest import EVIL
 
 REFUSED = b"403: open the address that sshr-deploy view has printed\n"
 
@@ -97,6 +104,8 @@ def test_nothing_can_be_changed(server: Server, method: str) -> None:
         "inputs/1/picture/8/..%2f0_0",
         "inputs/1/thumbnail/../../summary.json",
         "inputs/99999999999999999999999999",
+        f"inputs/{'9' * 5000}",
+        f"inputs/1/picture/8/{'9' * 5000}_0",
     ],
 )
 def test_paths_lead_nowhere(server: Server, path: str) -> None:
@@ -141,18 +150,86 @@ def test_every_answer_is_guarded(server: Server, path: str) -> None:
     assert "set-cookie" not in headers
 
 
-def test_many_tiles_at_once_are_answered_or_told_to_come_again(server: Server) -> None:
-    number = listed(server)["a.tif"]["id"]
-    with ThreadPoolExecutor(60) as pool:
-        paths = [f"inputs/{number}/picture/10/{i % 2}_{i // 2 % 2}" for i in range(300)]
-        statuses = list(pool.map(lambda path: ask(server, path).status, paths))
+def test_a_thousand_tiles_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are read at once, few wait; the others are told to come again."""
+    viewer, lock, now = server._viewer, threading.Lock(), 0
+    most = {"read": 0, "held": 0}
+    read_tile = OpenInput.picture_tile
+
+    def counted(one: OpenInput, *place: int) -> bytes:
+        nonlocal now
+        with lock:
+            now += 1
+            seen = {
+                "read": now,
+                "held": viewer._pictures._held,
+            }
+            most.update({name: max(most[name], number) for name, number in seen.items()})
+        try:
+            return read_tile(one, *place)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(OpenInput, "picture_tile", counted)
+    numbers = [listed(server)[name]["id"] for name in ("a.tif", EVIL)]
+    url = urllib.parse.urlsplit(server.url)
+
+    def ask_ten_times(number: int) -> list[int]:
+        statuses = []
+        with closing(HTTPConnection(url.netloc, timeout=30)) as connection:
+            for _ in range(10):
+                connection.request("GET", f"{url.path}inputs/{number}/picture/8/0_0")
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+        return statuses
+
+    with ThreadPoolExecutor(100) as pool:
+        asked = pool.map(ask_ten_times, numbers * 50)
+        statuses = [status for ten in asked for status in ten]
+    assert len(statuses) == 1000
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 60
+    assert most["read"] <= 4
+    assert most["held"] <= 4 + 64
+    assert len(viewer._inputs._slots) <= MAX_OPEN
     assert ask(server, "inputs").status == 200
 
 
 def test_this_machine_alone_is_listened_to(server: Server) -> None:
-    assert server.url.startswith("http://127.0.0.1:")
+    port = urllib.parse.urlsplit(server.url).port
+    assert server._socket.getsockname() == ("127.0.0.1", port)
+    with pytest.raises(OSError):  # an address of this machine that is not listened on
+        socket.create_connection(("127.0.0.2", port), timeout=2).close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo"])
+def test_silent_connections_shut_nobody_out(server: Server, said: bytes) -> None:
+    place = ("127.0.0.1", urllib.parse.urlsplit(server.url).port)
+    with ExitStack() as stack:
+        for _ in range(150):
+            silent = stack.enter_context(socket.create_connection(place, timeout=10))
+            silent.sendall(said)
+        for _ in range(3):
+            assert ask(server, "inputs").status == 200
+
+
+def test_a_connection_without_the_token_ends_with_its_answer(server: Server) -> None:
+    place = ("127.0.0.1", urllib.parse.urlsplit(server.url).port)
+    with socket.create_connection(place, timeout=10) as other:
+        other.sendall(b"GET /inputs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        with other.makefile("rb") as answer:
+            assert answer.read().endswith(REFUSED)  # up to the end of the connection
+
+
+def test_nobody_can_write_on_the_terminal(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    place = ("127.0.0.1", urllib.parse.urlsplit(server.url).port)
+    for garbage in (b"\x16\x03\x01\n\n", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"):
+        with socket.create_connection(place, timeout=10) as other:
+            other.sendall(garbage)
+            assert other.recv(100).startswith(b"HTTP/1.1 400")
+    assert not caplog.records
 
 
 def test_a_link_shows_the_token_to_its_user_alone(server: Server) -> None:
@@ -162,6 +239,14 @@ def test_a_link_shows_the_token_to_its_user_alone(server: Server) -> None:
         assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
         assert server.url in page.read_text("utf-8")
     assert not page.exists()
+
+
+def test_a_thumbnail_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "thumbnail.jpg").symlink_to(tmp_path / "secret")
+    with pytest.raises(LookupError):
+        _file_bytes(tmp_path / "thumbnail.jpg")
+    assert _file_bytes(tmp_path / "secret") == b"secret"
 
 
 def test_a_port_that_is_taken(server: Server, results: Path) -> None:

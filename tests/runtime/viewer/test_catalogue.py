@@ -86,6 +86,18 @@ def test_results_of_another_release(tmp_path: Path) -> None:
     assert "another release" in catalogue.not_shown()[0].reason
 
 
+@pytest.mark.parametrize("um", [0, -1])
+def test_one_that_is_wrong_does_not_hide_the_others(tmp_path: Path, um: float) -> None:
+    add(tmp_path, "a.svs")
+    path = add(tmp_path, "b.svs") / "summary.json"
+    summary = json.loads(path.read_text("utf-8"))
+    summary["mpp"]["x_um"] = um
+    path.write_text(json.dumps(summary), "utf-8")
+    catalogue = Catalogue(tmp_path)
+    assert list(names(catalogue)) == ["a.svs"]
+    assert "states no pixel size" in catalogue.not_shown()[0].reason
+
+
 def test_damaged_files_are_passed_over(tmp_path: Path) -> None:
     (add(tmp_path, "a.svs") / "summary.json").write_text("{", "utf-8")
     (tmp_path / "run.json").write_text("[1", "utf-8")

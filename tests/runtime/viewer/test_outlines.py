@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,38 @@ def test_few_corners_are_kept(regions: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     assert outlines._kept_corners <= 100 or len(outlines._kept) == 1
     assert [line.corners.tolist() for line in outlines.lines(everything)[0]] == first
+
+
+def test_a_region_that_is_too_long_is_told(
+    regions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sshr_deploy.runtime.viewer.outlines._MAX_REGION_BYTES", 4000)
+    long = '{"type":"Feature","geometry":' + "[" * 9000 + "\n"
+    head, *rest = regions.read_text().splitlines(keepends=True)
+    path = tmp_path / "regions.geojson"
+    path.write_text(head + long + "".join(rest))
+    everything = Box(0, 0, 480, 400)
+    outlines, others = Outlines(path, LABELS), Outlines(regions, LABELS)
+    assert (outlines.left_out, others.left_out) == (1, 0)
+    wanted = [line.corners.tolist() for line in others.lines(everything)[0]]
+    assert [line.corners.tolist() for line in outlines.lines(everything)[0]] == wanted
+
+
+def test_the_index_is_small_while_it_is_made(tmp_path: Path) -> None:
+    one = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]},
+        "properties": {"classification": {"name": PROFILE.classes[0].name}},
+    }
+    path = tmp_path / "regions.geojson"
+    path.write_text((json.dumps(one, separators=(",", ":")) + ",\n") * 5000)
+    tracemalloc.start()
+    try:
+        Outlines(path, LABELS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 5000 + 200_000  # 40 bytes a region, more while the arrays grow
 
 
 def measured(regions: Path, to: Path, *, as_list: bool = False) -> Path:

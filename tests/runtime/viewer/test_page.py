@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator
 
@@ -19,13 +18,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from sshr_deploy.runtime.viewer.serving import Server, private_link
+from tests.browser import chromium
 from tests.runtime.viewer.asking import listed
 from tests.runtime.viewer.conftest import EVIL
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
-)
 LIMIT_S = 30
 
 
@@ -92,20 +88,8 @@ class Page:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # as root in a container
-        "--disable-dev-shm-usage",
-        "--window-size=1200,800",
-        "--force-prefers-reduced-motion",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield browser
-    browser.quit()
+    with chromium(1200, 800) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -120,7 +104,7 @@ def test_first_input_opens_with_its_classes(page: Page) -> None:
     page.loaded(EVIL)  # the first by name
     assert [row.text for row in page.all(".class .name")] == ["tumour", "stroma", "normal"]
     assert page["#tissue"].text.endswith("mm²")
-    assert page["#list-note"].text == "5 inputs, 1 failed"
+    assert page["#list-note"].text == "5 inputs, 1 not shown"
     assert "It is empty (0 bytes)" in page["#list .failed"].text
     assert len(np.unique(page.stage().reshape(-1, 3), axis=0)) > 100  # it shows a picture
 
@@ -128,7 +112,7 @@ def test_first_input_opens_with_its_classes(page: Page) -> None:
 def test_markup_in_a_name_is_text(page: Page) -> None:
     page.open(EVIL)
     assert page.title == EVIL
-    assert page.browser.title.startswith(EVIL[:20])
+    assert page.browser.title == "sshr-deploy view"  # it goes into the history
     assert not page.all("#list img, main script")
 
 
@@ -245,6 +229,35 @@ def test_keys_are_told(page: Page) -> None:
     assert "Show or hide a class" in page["#keys"].text
     page.press(Keys.ESCAPE)
     page.wait_for(lambda: not page["#keys"].is_displayed())
+
+
+def test_a_link_that_may_not_be_copied(page: Page) -> None:
+    page.open("a.tif")
+    refuse = "navigator.clipboard.writeText = () => Promise.reject(new Error('denied'))"
+    page.browser.execute_script(refuse)
+    page["#copy"].click()
+    page.wait_for(lambda: "copy it from the address bar" in page["#banner"].text)
+    page.browser.refresh()
+
+
+def test_a_late_error_is_not_told_of_another_input(page: Page) -> None:
+    page.open("a.tif")
+    number = listed(page.server)["gone.tif"]["id"]
+    page.browser.execute_script(
+        """const real = fetch;
+        window.fetch = (path) => String(path).endsWith(`inputs/${arguments[0]}`)
+            ? new Promise((_, refuse) => { window.failLate = () => refuse(new Error("late")); })
+            : real(path);""",
+        number,
+    )
+    page.press("n")  # gone.tif, which does not answer
+    page.wait_for(lambda: page.browser.execute_script("return Boolean(window.failLate)"))
+    page.press("p")
+    page.loaded("a.tif")
+    page.browser.execute_script("window.failLate()")
+    page.browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert not page["#banner"].is_displayed()
+    page.browser.refresh()
 
 
 def test_a_link_to_what_is_not_there(page: Page) -> None:
