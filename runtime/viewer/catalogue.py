@@ -43,6 +43,8 @@ class Entry:
     """The same in every run of the viewer: links name it, not the slide."""
     source: Path
     """The file that was segmented."""
+    fingerprint: str | None
+    """Of that file, see `fingerprint_of`; None where the summary has none."""
     kind: Kind
     folder: Path
     """Of its results."""
@@ -160,11 +162,13 @@ class Catalogue:
                 reason = "its summary.json states no pixel size; run infer on it again"
                 return NotShown(summary.input.path, reason)
             scale = mpp_um / summary.mpp.x_um, mpp_um / summary.mpp.y_um
+        fingerprint = summary.key.get("input_fingerprint")
         digest = hashlib.sha256(relative.encode("utf-8", "surrogatepass")).hexdigest()
         return Entry(
             id=self._ids.setdefault(relative, len(self._ids) + 1),
             key=digest[:_KEY_DIGITS],
             source=Path(summary.input.path),
+            fingerprint=fingerprint if isinstance(fingerprint, str) else None,
             kind=summary.input.kind,
             folder=folder,
             version="-".join(map(str, signature)),

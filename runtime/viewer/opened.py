@@ -42,7 +42,7 @@ class OpenInput(Closing):
         self._outlines: Outlines | InputError | None = None
         self._probabilities: TiffPages | None = None
         try:
-            self.picture = open_picture(entry.source, entry.kind, entry.size_px)
+            self.picture = open_picture(entry.source, entry.kind, entry.size_px, entry.fingerprint)
         except InputError as error:
             self.picture_lack = str(error)
         try:

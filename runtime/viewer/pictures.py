@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from sshr_deploy.closing import Closing
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.patches import read_image
+from sshr_deploy.runtime.pipeline.discovery import fingerprint_of
 from sshr_deploy.runtime.slides import Mpp, SlideReader, open_slide
 from sshr_deploy.runtime.slides.area import read_in_blocks, resample
+from sshr_deploy.runtime.slides.opening import companions
 from sshr_deploy.runtime.slides.reader import mapped_read_errors
 from sshr_deploy.runtime.viewer.pyramid import Pyramid, TileBox
 
@@ -87,17 +89,22 @@ class ImagePicture(Closing):
         """Nothing is open."""
 
 
-def open_picture(path: Path, kind: str, size_px: tuple[int, int]) -> Picture:
+def open_picture(
+    path: Path, kind: str, size_px: tuple[int, int], fingerprint: str | None = None
+) -> Picture:
     """Pixels of the input at `path`.
 
     Raises:
-        InputError: it is not there, cannot be read, or does not have `size_px` (width, height),
-            as another file that took its place.
+        InputError: it is not there, cannot be read, or another file took its place: it does not
+            have `size_px` (width, height), or another `fingerprint`.
     """
     with mapped_read_errors(path, "cannot be read", "see that you may read it and its folder"):
         is_there = path.exists()
     if not is_there:
         raise InputError(f"{path} is not there any more")
+    # That of a slide with files beside it changes with their times, so also where it was copied.
+    if fingerprint is not None and not companions(path) and fingerprint_of(path) != fingerprint:
+        raise InputError(f"{path} is not the file that was segmented; run infer on it again")
     if kind == "patch":
         rgb = read_image(path)
         _check_size(path, (rgb.shape[1], rgb.shape[0]), size_px)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sshr_deploy.atomic import write_json
 from sshr_deploy.profiles import load_profile
 from sshr_deploy.runtime.outputs import Outputs
+from sshr_deploy.runtime.pipeline.discovery import fingerprint_of
 from sshr_deploy.runtime.pipeline.result_folders import file_sizes
 from sshr_deploy.runtime.writers.bands import bands_of
 from sshr_deploy.runtime.writers.geojson import MaskScale, regions_sink
@@ -146,6 +147,7 @@ def _head(out: Path, folder: Path, source: Path, kind: str) -> dict[str, Any]:
         "input": {"path": str(source), "kind": kind},
         "finished_utc": "2026-11-28T10:00:00+00:00",
         "folder": folder.relative_to(out).as_posix(),
+        "key": {"input_fingerprint": fingerprint_of(source)} if source.is_file() else {},
     }
 
 
@@ -188,5 +190,4 @@ def _tail(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
             "checkpoint_sha256": _SHA,
             "model_metadata": {},
         },
-        "key": {},
     }

@@ -11,9 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.pipeline.discovery import fingerprint_of
+from sshr_deploy.runtime.viewer.pictures import open_picture
 from sshr_deploy.runtime.viewer.pyramid import OVERLAP_PX, TILE_PX, Pyramid
 from sshr_deploy.runtime.viewer.serving import Server
-from tests.runtime.small_slides import small_picture
+from tests.runtime.small_slides import small_picture, small_slide
 from tests.runtime.viewer.asking import ask, listed
 from tests.runtime.viewer.conftest import EVIL
 from tests.runtime.viewer.results import PROFILE, labels
@@ -131,6 +134,15 @@ def test_a_slide_that_is_gone_says_so(server: Server, results: Path) -> None:
     assert detail["picture"]["lack"] == f"{gone} is not there any more"
     assert detail["mask"]["last_level"] == LAST
     assert ask(server, f"inputs/{number}/picture/{LAST}/0_0").status == 404
+
+
+def test_another_slide_of_the_same_size_in_its_place_is_not_shown(tmp_path: Path) -> None:
+    path = small_slide(tmp_path / "a.tif", seed=1)
+    entry = path, "slide", (700, 600), fingerprint_of(path)
+    open_picture(*entry).close()
+    small_slide(path, seed=2)
+    with pytest.raises(InputError, match="is not the file that was segmented; run infer on it"):
+        open_picture(*entry)
 
 
 def test_point_names_the_class(server: Server) -> None:
