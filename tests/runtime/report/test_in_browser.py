@@ -75,7 +75,7 @@ def press(page: webdriver.Chrome, *keys: str) -> None:
 
 def test_pictures_show_and_a_name_does_not_run(page: webdriver.Chrome) -> None:
     widths = "return [...document.images].map((image) => image.naturalWidth)"
-    WebDriverWait(page, 10).until(lambda d: d.execute_script(widths) == [120] * 3)
+    WebDriverWait(page, 60).until(lambda d: d.execute_script(widths) == [120] * 3)
     assert page.title == "out – results"
     assert names(page) == list(NAMES)
     assert page.get_log("browser") == []  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ from tests.browser import chromium
 from tests.runtime.viewer.asking import listed
 from tests.runtime.viewer.conftest import EVIL
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 
 class Page:
