@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sshr_deploy.errors import UsageError
@@ -67,16 +67,3 @@ class Outputs:
                     f"`classes` names {name!r}, which the model does not have; "
                     f"it has {', '.join(names)}"
                 )
-
-
-def class_names(value: object) -> tuple[str, ...]:
-    """Names as a user gives them, one or several.
-
-    Raises:
-        UsageError: it is anything else.
-    """
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
-        raise UsageError(f"`classes` is {value!r}; give a list of class names")
-    return tuple(value)

@@ -11,7 +11,7 @@ from sshr_deploy.choice import Choice
 from sshr_deploy.errors import UsageError, check_count
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime import name_patterns
-from sshr_deploy.runtime.outputs import Outputs, class_names
+from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pixel_sizes import FROM_TABLE, GivenMpp, MppTable, read_mpp_table
 
 
@@ -49,6 +49,7 @@ reads 225 MB of FP16 weights a call, and few patches do not fill its units."""
 
 
 MAX_READERS = 256
+_PATTERNS = "patterns such as *.svs"
 
 
 class RunOptions(TypedDict, total=False):
@@ -161,8 +162,8 @@ class InferSettings:
             max_slide_minutes=_number(
                 "max_slide_minutes", options.get("max_slide_minutes", self.max_slide_minutes)
             ),
-            include=_patterns("include", options.get("include", self.include)),
-            exclude=_patterns("exclude", options.get("exclude", self.exclude)),
+            include=_names("include", options.get("include", self.include), _PATTERNS),
+            exclude=_names("exclude", options.get("exclude", self.exclude), _PATTERNS),
             outputs=_outputs(self.outputs, options),
         )
 
@@ -210,7 +211,7 @@ def _outputs(outputs: Outputs, options: RunOptions) -> Outputs:
     return Outputs(
         outputs.simplify_um if simplify_um is None else simplify_um,
         outputs.min_region_um2 if least_um2 is None else least_um2,
-        class_names(options.get("classes", outputs.classes)),
+        _names("classes", options.get("classes", outputs.classes), "class names"),
         _flag("dicom_seg", options.get("dicom_seg", outputs.dicom_seg)),
         _flag("ome_zarr", options.get("ome_zarr", outputs.ome_zarr)),
         _flag("probabilities", options.get("probabilities", outputs.probabilities)),
@@ -225,11 +226,11 @@ def _table(value: object) -> MppTable | None:
     raise UsageError(f"`mpp_table` is {value!r}; give the path of a CSV file")
 
 
-def _patterns(name: str, value: object) -> tuple[str, ...]:
+def _names(setting: str, value: object, what: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
-    if not isinstance(value, Sequence) or not all(isinstance(pattern, str) for pattern in value):
-        raise UsageError(f"`{name}` is {value!r}; give a list of patterns such as *.svs")
+    if not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"`{setting}` is {value!r}; give a list of {what}")
     return tuple(value)
 
 

@@ -129,21 +129,8 @@ def patches_fit(bundle: Bundle, patches: Sequence[NDArray[np.uint8]], mpp_um: fl
     known, first_layer = bundle.manifest.model.known_tissue, bundle.first_layer()
     if known is None or first_layer is None:
         return None
-    measured = _measured(patches, first_layer, mpp_um)
+    measured = measure_patches(patches, first_layer, mpp_um)
     return None if measured is None else fit_of(known, measured)
-
-
-def measure_slide(
-    reader: SlideReader,
-    survey: SlideSurvey,
-    first_layer: NDArray[np.float32],  # [C, 3, 3, 3], weights of conv1a
-) -> Appearance | None:
-    """Appearance of a slide's tissue; None where there is no tissue.
-
-    Raises:
-        InputError: the file is damaged there.
-    """
-    return _measured(sample_patches(reader, survey), first_layer, survey.grid.mpp_um)
 
 
 def sample_patches(reader: SlideReader, survey: SlideSurvey) -> list[NDArray[np.uint8]]:
@@ -168,9 +155,12 @@ def sample_patches(reader: SlideReader, survey: SlideSurvey) -> list[NDArray[np.
     ]
 
 
-def _measured(
-    patches: Sequence[NDArray[np.uint8]], first_layer: NDArray[np.float32], mpp_um: float
+def measure_patches(
+    patches: Sequence[NDArray[np.uint8]],
+    first_layer: NDArray[np.float32],  # [C, 3, 3, 3], weights of conv1a
+    mpp_um: float,
 ) -> Appearance | None:
+    """Appearance of patches RGB [H, W, 3]; None where there are none, or no tissue in them."""
     if not patches:
         return None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sshr_deploy.runtime.viewer.catalogue import Catalogue, Entry
 from sshr_deploy.runtime.viewer.opened import OpenInput
 from sshr_deploy.runtime.viewer.outlines import Box
 from sshr_deploy.runtime.viewer.pyramid import OVERLAP_PX, TILE_PX
+from sshr_deploy.runtime.writers.geojson import MEAN_PROBABILITY
 
 Document = dict[str, Any]
 
@@ -129,14 +129,10 @@ def point(opened: OpenInput, l0_x: float, l0_y: float) -> Document:
     probability = opened.probability_at(l0_x, l0_y, label)
     if probability is not None:
         return {**said, "probability": probability, "of": "here"}
-    measured = opened.measurements_at(l0_x, l0_y, label)
-    if (mean := _measurement(measured, "mean probability")) is not None:
+    mean = opened.measurements_at(l0_x, l0_y, label).get(MEAN_PROBABILITY)
+    if mean is not None:
         return {**said, "probability": mean, "of": "region"}
     return said
-
-
-def _measurement(measured: Mapping[str, float], name: str) -> float | None:
-    return next((value for key, value in measured.items() if key.lower() == name), None)
 
 
 def _facts(summary: SlideSummary | PatchSummary) -> list[tuple[str, str]]:

@@ -63,6 +63,22 @@ def tissue_columns(labels: NDArray[np.uint8], background: int) -> slice:
     return slice(int(columns[0]), int(columns[-1]) + 1) if columns.size else slice(0, 0)
 
 
+class RowsToCome:
+    """Rows of a mask that a sink still waits for."""
+
+    def __init__(self, height_px: int) -> None:
+        self._count = height_px
+
+    def take(self, labels: NDArray[np.uint8]) -> None:
+        """The next rows have come."""
+        self._count -= len(labels)
+
+    def check(self) -> None:
+        """Raise ValueError if rows are missing."""
+        if self._count:
+            raise ValueError(f"{self._count} rows of the mask did not come")
+
+
 class LabelCounts:
     """Pixels of each label, counted as the bands pass."""
 

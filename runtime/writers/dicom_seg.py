@@ -23,7 +23,7 @@ from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.slides.dicom_source import SlideIdentity
 from sshr_deploy.runtime.slides.grid import TileGrid
-from sshr_deploy.runtime.writers.bands import tissue_columns
+from sshr_deploy.runtime.writers.bands import RowsToCome, tissue_columns
 from sshr_deploy.runtime.writers.dicom_header import FRAME_PX, new_uid, seg_header
 from sshr_deploy.runtime.writers.dicom_place import MaskPlace, mask_place
 from sshr_deploy.runtime.writers.tile_rows import TileRows
@@ -44,7 +44,7 @@ class DicomSegSink:
         self._background = classes
         shape = grid.height_px, grid.width_px
         self._tiles = TileRows(shape, FRAME_PX, np.uint8(classes))
-        self._rows_to_come = grid.height_px
+        self._rows = RowsToCome(grid.height_px)
         self.frames: list[_Frame] = []
         self._digest = hashlib.sha256()
 
@@ -55,7 +55,7 @@ class DicomSegSink:
             OutputError: the frames cannot be kept.
             InputError: there are too many of them.
         """
-        self._rows_to_come -= len(labels)
+        self._rows.take(labels)
         for tile in self._tiles.put(labels, tissue_columns(labels, self._background)):
             if tile.pixels is not None:
                 found = np.unique(tile.pixels)
@@ -80,8 +80,7 @@ class DicomSegSink:
         Raises:
             ValueError: rows are missing.
         """
-        if self._rows_to_come:
-            raise ValueError(f"{self._rows_to_come} rows of the mask did not come")
+        self._rows.check()
         if not self.frames:
             self._add((0, 0, 1), np.zeros((FRAME_PX, FRAME_PX), np.bool_))
 

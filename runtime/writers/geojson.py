@@ -19,11 +19,14 @@ from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.errors import InputError
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.outputs import Outputs
+from sshr_deploy.runtime.writers.bands import RowsToCome
 from sshr_deploy.runtime.writers.chains import simplified
 from sshr_deploy.runtime.writers.rings import MAX_SIDE_PX, Outlines, Regions, joined, rings_of
 from sshr_deploy.runtime.writers.sleeves import MAX_SHIFT_PX
 from sshr_deploy.runtime.writers.tracing import PROB_UNIT, RegionTracer
 
+MEAN_PROBABILITY = "Mean probability"
+"""Name of the measurement in QuPath."""
 _ID_NAMESPACE = uuid.UUID("6f1d3c52-5a0e-4c53-9f0b-0d4f6a7c1e88")
 
 _CHUNK_POINTS = 1 << 16
@@ -69,7 +72,7 @@ class RegionsSink:
         self._wanted = np.array([name in wanted for name in profile.class_names])
         self._min_px2 = outputs.min_region_um2 / scale.mpp_um**2
         self._simplifies = outputs.simplify_um >= MAX_SHIFT_PX * scale.mpp_um
-        self._rows_to_come = scale.size_px[1]
+        self._rows = RowsToCome(scale.size_px[1])
         self._tracer = RegionTracer(
             scale.size_px[0], profile.num_classes, junctions=self._simplifies
         )
@@ -84,7 +87,7 @@ class RegionsSink:
         Raises:
             OutputError: the file cannot be written.
         """
-        self._rows_to_come -= len(labels)
+        self._rows.take(labels)
         self._has_prob |= prob is not None
         with output_errors(self._path):
             for outlines in self._tracer.put(labels, prob):
@@ -92,8 +95,7 @@ class RegionsSink:
 
     def finish(self) -> None:
         """Write the regions that end with the mask."""
-        if self._rows_to_come:
-            raise ValueError(f"{self._rows_to_come} rows of the mask did not come")
+        self._rows.check()
         for outlines in self._tracer.finish():
             self._take(outlines)
         self._write()
@@ -137,7 +139,7 @@ class RegionsSink:
         perimeters = np.round(regions.perimeters_px() * mpp_um, 3).tolist()
         means = np.round(regions.prob_sums * PROB_UNIT / areas_px2, 4).tolist()
         for area, perimeter, mean in zip(areas, perimeters, means, strict=True):
-            probability = f',"Mean probability":{mean}' if self._has_prob else ""
+            probability = f',"{MEAN_PROBABILITY}":{mean}' if self._has_prob else ""
             yield f'"Area \u00b5m^2":{area},"Perimeter \u00b5m":{perimeter}{probability}'
 
     def _write_feature(self, label: int, measures: str, coordinates: list[bytes]) -> None:

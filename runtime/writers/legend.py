@@ -51,7 +51,6 @@ class _Layout:
     density: int
     columns: int
     column_px: int
-    percent_px: int
     width_px: int
 
     @property
@@ -153,7 +152,7 @@ def _layout(
     columns = min(len(entries), max(1, (room + 2 * unit) // column_px))
     columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # even rows
     width = max(width_px, 24 * unit, entry_px + 2 * unit)
-    return _Layout(lettering, unit, density, columns, column_px, percent_px, width)
+    return _Layout(lettering, unit, density, columns, column_px, width)
 
 
 def _draw_title(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.atomic import atomic_path, output_errors
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.writers.bands import bands_of, tissue_columns
+from sshr_deploy.runtime.writers.bands import RowsToCome, bands_of, tissue_columns
 from sshr_deploy.runtime.writers.label_levels import label_levels
 from sshr_deploy.runtime.writers.tile_store import Place, TileStore
 
@@ -36,7 +36,7 @@ class OmeTiffSink:
     ) -> None:
         self._path = path
         self._background = background
-        self._rows_to_come = size_px[1]
+        self.rows = RowsToCome(size_px[1])
         self._store = TileStore(store, np.full((TILE_PX, TILE_PX), background, np.uint8))
         self.levels = label_levels(size_px, TILE_PX, background)
         self._places: list[list[Place]] = [[] for _ in self.levels]
@@ -47,7 +47,7 @@ class OmeTiffSink:
         Raises:
             OutputError: the tiles cannot be kept.
         """
-        self._rows_to_come -= len(labels)
+        self.rows.take(labels)
         tissue = tissue_columns(labels, self._background)
         with output_errors(self._path):
             for level, places in zip(self.levels, self._places, strict=True):
@@ -63,11 +63,6 @@ class OmeTiffSink:
         for tile in self.tiles(0):
             digest.update(tile)
         return str(uuid.uuid5(_ID_NAMESPACE, digest.hexdigest()))
-
-    def check_complete(self) -> None:
-        """Raise ValueError if rows are missing."""
-        if self._rows_to_come:
-            raise ValueError(f"{self._rows_to_come} rows of the mask did not come")
 
 
 @contextmanager
@@ -106,7 +101,7 @@ def ome_tiff_sink(
     with atomic_path(path) as partial, tempfile.TemporaryFile(dir=path.parent) as store:
         sink = OmeTiffSink(path, store, size_px, profile.num_classes)
         yield sink
-        sink.check_complete()
+        sink.rows.check()
         metadata = _ome_metadata(profile, mask_mpp_um, name)
         metadata["UUID"] = sink.content_id(metadata)
         bigtiff = size_px[0] * size_px[1] > _CLASSIC_TIFF_PX

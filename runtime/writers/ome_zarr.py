@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.atomic import output_errors, partial_folder, replace_folder, write_json
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.writers.bands import tissue_columns
+from sshr_deploy.runtime.writers.bands import RowsToCome, tissue_columns
 from sshr_deploy.runtime.writers.label_levels import LabelLevel, label_levels
 from sshr_deploy.runtime.writers.tile_rows import Tile
 
@@ -27,7 +27,7 @@ class OmeZarrSink:
     def __init__(self, path: Path, folder: Path, size_px: tuple[int, int], background: int) -> None:
         self._path, self._folder = path, folder
         self._background = background
-        self._rows_to_come = size_px[1]
+        self.rows = RowsToCome(size_px[1])
         self.levels = label_levels(size_px, CHUNK_PX, background)
         self._values = np.append(np.arange(1, background + 1, dtype=np.uint8), np.uint8(0))
         """By label."""
@@ -38,7 +38,7 @@ class OmeZarrSink:
         Raises:
             OutputError: the chunks cannot be written.
         """
-        self._rows_to_come -= len(labels)
+        self.rows.take(labels)
         tissue = tissue_columns(labels, self._background)
         with output_errors(self._path):
             for index, level in enumerate(self.levels):
@@ -52,11 +52,6 @@ class OmeZarrSink:
         chunk.parent.mkdir(parents=True, exist_ok=True)
         values = self._values[tile.pixels]
         chunk.write_bytes(gzip.compress(values.tobytes(), _GZIP_LEVEL, mtime=0))
-
-    def check_complete(self) -> None:
-        """Raise ValueError if rows are missing."""
-        if self._rows_to_come:
-            raise ValueError(f"{self._rows_to_come} rows of the mask did not come")
 
 
 @contextmanager
@@ -84,7 +79,7 @@ def ome_zarr_sink(
     with output_errors(path), partial_folder(path) as folder:
         sink = OmeZarrSink(path, folder, size_px, profile.num_classes)
         yield sink
-        sink.check_complete()
+        sink.rows.check()
         for index, level in enumerate(sink.levels):
             write_json(folder / str(index) / "zarr.json", _array(level.shape))
         write_json(folder / "zarr.json", _group(sink.levels, profile, mask_mpp_um, name))

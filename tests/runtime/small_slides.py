@@ -9,6 +9,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from sshr_deploy.known_tissue import Appearance
+from sshr_deploy.runtime.slides import SlideReader
+from sshr_deploy.runtime.slides.fit import measure_patches, sample_patches
+from sshr_deploy.runtime.slides.plan import SlideSurvey
+
 _COLOURS = np.array([(176, 96, 160), (120, 60, 150), (205, 120, 170), (190, 80, 120)], np.uint8)
 
 
@@ -37,3 +42,10 @@ def small_slide(path: Path, picture: NDArray[np.uint8] | None = None, seed: int 
         resolutionunit="CENTIMETER",
     )
     return path
+
+
+def measure_slide(
+    reader: SlideReader, survey: SlideSurvey, first_layer: NDArray[np.float32]
+) -> Appearance | None:
+    """Appearance of a slide's tissue."""
+    return measure_patches(sample_patches(reader, survey), first_layer, survey.grid.mpp_um)

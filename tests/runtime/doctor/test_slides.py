@@ -9,10 +9,9 @@ from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.doctor.slides import look_at_slides
 from sshr_deploy.runtime.slides import open_slide
-from sshr_deploy.runtime.slides.fit import measure_slide
 from sshr_deploy.runtime.slides.plan import survey_slide
 from tests.bundles import copy_that_knows
-from tests.runtime.small_slides import small_picture, small_slide
+from tests.runtime.small_slides import measure_slide, small_picture, small_slide
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import pytest
 
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.runtime.slides import open_slide
-from sshr_deploy.runtime.slides.fit import measure_slide
 from sshr_deploy.runtime.slides.plan import survey_slide
 from tests.bundles import copy_that_knows
 from tests.runtime.running import Runner, read_summary
-from tests.runtime.small_slides import small_picture, small_slide
+from tests.runtime.small_slides import measure_slide, small_picture, small_slide
 
 FIRST_LAYER = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
 

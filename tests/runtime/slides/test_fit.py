@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sshr_deploy.known_tissue import Appearance, KnownTissue
 from sshr_deploy.runtime.slides import open_slide
 from sshr_deploy.runtime.slides.appearance import appearance_of
-from sshr_deploy.runtime.slides.fit import fit_of, measure_slide, spread_over
+from sshr_deploy.runtime.slides.fit import fit_of, spread_over
 from sshr_deploy.runtime.slides.plan import read_tile, survey_slide
-from tests.runtime.small_slides import small_picture, small_slide
+from tests.runtime.small_slides import measure_slide, small_picture, small_slide
 
 FIRST_LAYER = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
