@@ -27,8 +27,8 @@ EPYC): ONNX Runtime 0.97 at width 2, 1.36 at width 8; a training step 0.6 and 1.
 
 _NARROW = 8
 """Widest network whose calls run beside each other; see `choose_streams`. Two calls of one thread
-over one of two, ONNX Runtime at width 8 on 2 cores (AMD EPYC): a patch 26 ms instead of 31.5, with 8
-to 14 % less processor time; a field of 896 px gains nothing."""
+over one of two, ONNX Runtime at width 8 on 2 cores (AMD EPYC): a patch 26 ms instead of 31.5, with
+8 to 14 % less processor time; a field of 896 px gains nothing."""
 
 _CGROUP_QUOTAS = (
     Path("/sys/fs/cgroup/cpu.max"),  # version 2: "200000 100000" or "max 100000"
