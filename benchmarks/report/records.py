@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sshr_deploy.manifest import Sha256, Share
 from sshr_deploy.runtime.results.findings import Document
@@ -127,6 +127,14 @@ class BenchmarkDocument(Document):
     """Beside the rows: ceilings, cold start, plans."""
     notes: tuple[str, ...] = ()
     """For readers: what was left out, and why."""
+
+    @field_validator("rows")
+    @classmethod
+    def _names_are_unique(cls, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        names = [row.name for row in rows]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two rows have the name {min(twice)!r}")
+        return rows
 
     def row(self, name: str) -> Row:
         """The row of that name.
