@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.benchmark_document import shown
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.engine import open_model
 from sshr_deploy.cli.option_names import as_options
@@ -91,13 +92,7 @@ def pipeline(
             "mode": context.mode.value, "batch": context.settings.batch, "readers": readers,
         }  # fmt: skip
         recorder = Recorder("pipeline", subject_of(model.bundle), given, json_file)
-        try:
-            with recorder:
-                measure_pipeline(
-                    context, slide, recorder, rounds=rounds, slides_a_day=plan, on_step=say
-                )
-        finally:
-            if recorder.document.rows:
-                print_pipeline(recorder.document)
-                if json_file is not None:
-                    typer.echo(str(json_file))
+        with shown(recorder, print_pipeline, json_file):
+            measure_pipeline(
+                context, slide, recorder, rounds=rounds, slides_a_day=plan, on_step=say
+            )

@@ -39,20 +39,16 @@ def print_pipeline(document: BenchmarkDocument) -> None:
 
 
 def _head(document: BenchmarkDocument, run: Row) -> list[str]:
+    from sshr_deploy.benchmarks.report.machine import machine_line
     from sshr_deploy.errors import counted
 
-    facts, machine, load = run.facts, document.environment, document.load
-    threads = facts["threads"]
-    text = [machine.processor, counted(machine.cores, "core")]
-    text += [] if threads is None else [counted(threads, "thread")]
-    text += [] if load.before is None else [f"load {load.before:.1f}"]
-    text += [] if load.other_work is None else [f"other work {load.other_work:.0%}"]
+    facts, mode = run.facts, document.settings["mode"]
+    units = counted(facts["units"], "tile" if mode == "reference" else "field")
     return [
-        f"{facts['engine']} {facts['precision']} ({facts['library']}), {document.settings['mode']} "
-        f"mode, on {', '.join(text)}",
-        f"{counted(facts['slides'], 'slide')}, {facts['units']} "
-        f"{'tiles' if document.settings['mode'] == 'reference' else 'fields'}, "
-        f"{facts['tissue_mm2']:.1f} mm2 of tissue, {counted(facts['readers'], 'reading thread')}",
+        f"{facts['engine']} {facts['precision']} ({facts['library']}), {mode} mode, on "
+        f"{machine_line(document, facts['threads'])}",
+        f"{counted(facts['slides'], 'slide')}, {units}, {facts['tissue_mm2']:.1f} mm2 of tissue, "
+        f"{counted(facts['readers'], 'reading thread')}",
     ]
 
 
