@@ -92,7 +92,7 @@ build: kernels
 # Tests and measurements within eight minutes, by .venv or, without one, a python3 with PyTorch and
 # Triton; OUT=folder gets the JSON file.
 gpu-check:
-	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu_check
+	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu.check
 
 clean:
 	rm -rf $(VENV) .venv-edge $(TRITON) build dist *.egg-info demo/out .coverage runtime/kernels/cubins
