@@ -1,4 +1,4 @@
-"""The part of `gpu_check` with two streams, on a GPU that is none; see `fake_gpu`."""
+"""The part of `gpu.check` with two streams, on a GPU that is none; see `fake_gpu`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.benchmarks import mask_streams
-from sshr_deploy.benchmarks.gpu_child import PartOutput
+from sshr_deploy.benchmarks.gpu import mask_streams
+from sshr_deploy.benchmarks.gpu.child import PartOutput
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.kernels import manifest
 from sshr_deploy.runtime.kernels.cam_to_mask import plan

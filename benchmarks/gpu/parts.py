@@ -1,4 +1,4 @@
-"""The parts of `gpu_check`, in the order in which they run; each function is a process of its own.
+"""The parts of `gpu.check`, in the order in which they run; each function is a process of its own.
 
 What is wanted most comes first, and what can crash runs alone: PyTorch's own operations, then
 our kernels, then the compiler. Libraries are imported inside the functions.
@@ -11,14 +11,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.benchmarks.gpu_process import CheckPart
+from sshr_deploy.benchmarks.gpu.process import CheckPart
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.machine.gpus import find_gpus
 
 if TYPE_CHECKING:
-    from sshr_deploy.benchmarks.gpu_child import PartOutput
+    from sshr_deploy.benchmarks.gpu.child import PartOutput
 
-_HERE = "sshr_deploy.benchmarks.gpu_parts"
+_ROOM = "sshr_deploy.benchmarks.gpu"
+_HERE = f"{_ROOM}.parts"
 _FIELDS_PX = (1344, 896)
 DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 """Names the report; nothing else runs without it."""
@@ -30,9 +31,9 @@ PARTS = (
     CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
     CheckPart("training", f"{_HERE}:training", limit_s=90.0),
     CheckPart("fields", f"{_HERE}:fields", limit_s=120.0, least_s=40.0),
-    CheckPart("streams", "sshr_deploy.benchmarks.mask_streams:check_streams", limit_s=40.0),
-    CheckPart("cubins", "sshr_deploy.benchmarks.cubin_loading:load_cubins", limit_s=60.0),
-    CheckPart("tests", "sshr_deploy.benchmarks.gpu_tests:run_tests", limit_s=180.0, least_s=30.0),
+    CheckPart("streams", f"{_ROOM}.mask_streams:check_streams", limit_s=40.0),
+    CheckPart("cubins", f"{_ROOM}.cubin_loading:load_cubins", limit_s=60.0),
+    CheckPart("tests", f"{_ROOM}.own_tests:run_tests", limit_s=180.0, least_s=30.0),
     CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
     CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
     CheckPart("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
@@ -88,7 +89,7 @@ def network_compiled(output: PartOutput) -> None:
 
 def fields(output: PartOutput) -> None:
     """The network on fields, whose windows share the backbone, and on patches that cover one."""
-    from sshr_deploy.benchmarks.network import measure_inference
+    from sshr_deploy.benchmarks.gpu.network import measure_inference
     from sshr_deploy.geometry import PATCH, Geometry, field_geometry
 
     shapes: list[tuple[Geometry, tuple[int, ...]]] = [
@@ -108,7 +109,7 @@ def fields(output: PartOutput) -> None:
 
 
 def _network(output: PartOutput, *forms: str) -> None:
-    from sshr_deploy.benchmarks.network import measure_inference
+    from sshr_deploy.benchmarks.gpu.network import measure_inference
 
     measure_inference(device=_cuda(), forms=forms, on_step=output.on_step, on_row=output.row)
 
@@ -129,14 +130,14 @@ def kernels(output: PartOutput) -> dict[str, Any]:
 
 def masks(output: PartOutput) -> None:
     """`cam_to_mask` and the same by PyTorch's operations."""
-    from sshr_deploy.benchmarks.mask_kernel import measure_mask_kernel
+    from sshr_deploy.benchmarks.gpu.mask_kernel import measure_mask_kernel
 
     measure_mask_kernel(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
 
 def training(output: PartOutput) -> None:
     """`hfrm_pool` in training."""
-    from sshr_deploy.benchmarks.training_kernels import measure_training_kernels
+    from sshr_deploy.benchmarks.gpu.training_kernels import measure_training_kernels
 
     measure_training_kernels(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
@@ -147,7 +148,7 @@ def sessions(output: PartOutput) -> None:
     Raises:
         MissingExtraError: this onnxruntime has no CUDA.
     """
-    from sshr_deploy.benchmarks.gpu_sessions import check_provider, measure_sessions, write_graphs
+    from sshr_deploy.benchmarks.gpu.sessions import check_provider, measure_sessions, write_graphs
     from sshr_deploy.runtime.engines.kinds import ONNX_CUDA
 
     provider = ONNX_CUDA.provider
@@ -160,7 +161,7 @@ def sessions(output: PartOutput) -> None:
 
 def configs(output: PartOutput) -> None:
     """`hfrm_cam` with other block sizes."""
-    from sshr_deploy.benchmarks.kernel_configs import measure_configs
+    from sshr_deploy.benchmarks.gpu.kernel_configs import measure_configs
 
     measure_configs(device=_cuda(), on_step=output.on_step, on_row=output.row)
 

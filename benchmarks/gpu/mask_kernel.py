@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sshr_deploy.benchmarks.gpu_timing import (
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
     OnRow,
     Replay,
     alternate_checked,

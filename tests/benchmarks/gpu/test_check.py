@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.benchmarks import gpu_check
-from sshr_deploy.benchmarks.gpu_check import CheckReport
-from sshr_deploy.benchmarks.gpu_child import PartOutput
-from sshr_deploy.benchmarks.gpu_parts import PARTS, describe_device
-from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome
-from sshr_deploy.benchmarks.gpu_table import table
-from sshr_deploy.benchmarks.gpu_tests import TESTS
+from sshr_deploy.benchmarks.gpu import check
+from sshr_deploy.benchmarks.gpu.check import CheckReport
+from sshr_deploy.benchmarks.gpu.child import PartOutput
+from sshr_deploy.benchmarks.gpu.own_tests import TESTS
+from sshr_deploy.benchmarks.gpu.parts import PARTS, describe_device
+from sshr_deploy.benchmarks.gpu.process import CheckPart, Outcome
+from sshr_deploy.benchmarks.gpu.table import table
 from sshr_deploy.errors import SshrDeployError
-from tests.benchmarks.gpu_stand_ins import HERE, ROW
-from tests.benchmarks.processes import check_gone, wait_for_two
+from tests.benchmarks.gpu.processes import check_gone, wait_for_two
+from tests.benchmarks.gpu.stand_ins import HERE, ROW
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups")
 
@@ -47,17 +47,18 @@ def part(function: str, limit_s: float = 30.0, least_s: float = 0.0) -> CheckPar
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_check, "DEVICE", part("device"))
+    monkeypatch.setattr(check, "DEVICE", part("device"))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None:
-    code = "from importlib import import_module as load\nfrom sshr_deploy.benchmarks.gpu_parts "
+    code = "from importlib import import_module as load\nfrom sshr_deploy.benchmarks.gpu.parts "
     code += "import DEVICE, PARTS\nassert 'torch' not in sys.modules, 'the parent has no CUDA'\n"
     code += "targets = [part.target.split(':') for part in (DEVICE, *PARTS)]\n"
     code += "assert all(callable(getattr(load(m), f)) for m, f in targets)\n"
-    code += "from sshr_deploy.benchmarks import kernels, mask_kernel, network, training_kernels\n"
-    code += "from sshr_deploy.benchmarks import kernel_configs\n"
+    code += "from sshr_deploy.benchmarks import kernels\n"
+    code += "from sshr_deploy.benchmarks.gpu import mask_kernel, network, training_kernels\n"
+    code += "from sshr_deploy.benchmarks.gpu import kernel_configs\n"
     done = run_python(code, repo_root)
     assert done.returncode == 0, done.stderr
 
@@ -81,7 +82,7 @@ def test_an_interpreter_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert gpu_check.main([]) == 2
+    assert check.main([]) == 2
     assert "TRITON_INTERPRET is set" in capsys.readouterr().err
 
 
@@ -89,8 +90,8 @@ def test_a_machine_without_a_gpu_is_told_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(gpu_check, "DEVICE", part("refuse"))
-    assert gpu_check.main(["--out", str(tmp_path)]) == 2
+    monkeypatch.setattr(check, "DEVICE", part("refuse"))
+    assert check.main(["--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "gpu-check: no GPU to check: fused is off by 1e+00\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +111,7 @@ def test_a_python_without_pytorch_is_told_so(repo_root: Path) -> None:
     code = "import os, sys; sys.modules['torch'] = None; os.environ.pop('TRITON_INTERPRET', 0)\n"
     code += "import importlib.util as u; found = u.find_spec\n"
     code += "u.find_spec = lambda name: None if name == 'torch' else found(name)\n"
-    code += "from sshr_deploy.benchmarks import gpu_check; sys.exit(gpu_check.main([]))"
+    code += "from sshr_deploy.benchmarks.gpu import check; sys.exit(check.main([]))"
     done = run_python(code, repo_root)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -126,9 +127,9 @@ def test_a_crash_and_a_hang_cost_only_their_own_parts(
 ) -> None:
     functions = ("crash", "right", "refuse", "need", "wrong_row")
     parts = (part("hang", limit_s=3.0), *map(part, functions))
-    monkeypatch.setattr(gpu_check, "PARTS", parts)
+    monkeypatch.setattr(check, "PARTS", parts)
     monkeypatch.setenv("OUT", str(tmp_path))
-    assert gpu_check.main([]) == 1
+    assert check.main([]) == 1
     report = json.loads((tmp_path / FILE).read_text())
     assert report["parts"]["right"] == {"rows": [ROW], "summary": "all right"}
     assert report["parts"]["hang"]["rows"] == report["parts"]["crash"]["rows"] == [ROW]
@@ -158,14 +159,14 @@ def test_the_file_is_there_after_each_part(tmp_path: Path, monkeypatch: pytest.M
         seen.append(list(json.loads(file.read_text())["parts"]) if file.exists() else [])
         return Outcome("done", rows=[ROW])
 
-    monkeypatch.setattr(gpu_check, "run_part", run)
-    gpu_check.check(tmp_path, [part("a"), part("b"), part("c")])
+    monkeypatch.setattr(check, "run_part", run)
+    check.check(tmp_path, [part("a"), part("b"), part("c")])
     assert seen == [[], ["a"], ["a", "b"]]
 
 
 @pytest.mark.usefixtures("pretended_gpu")
 def test_parts_that_do_not_fit_the_time_are_named(tmp_path: Path) -> None:
-    report = gpu_check.check(tmp_path, [part("right", least_s=20.0)], deadline_s=15.0)
+    report = check.check(tmp_path, [part("right", least_s=20.0)], deadline_s=15.0)
     assert report.content["left_out"]["right"].startswith("out of time: 1")
     assert json.loads((tmp_path / FILE).read_text()) == report.content
 
@@ -178,9 +179,9 @@ def test_sigterm_keeps_what_was_measured(
         wait_for_two(pids)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(gpu_check, "PARTS", (part("right"), part("hang"), part("need")))
+    monkeypatch.setattr(check, "PARTS", (part("right"), part("hang"), part("need")))
     threading.Thread(target=terminate).start()
-    assert gpu_check.main(["--out", str(tmp_path)]) == gpu_check.INTERRUPTED
+    assert check.main(["--out", str(tmp_path)]) == check.INTERRUPTED
     report = json.loads((tmp_path / FILE).read_text())
     assert list(report["parts"]) == ["right", "hang"]
     assert report["failed"] == {"hang": "interrupted"}
@@ -193,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_told_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert gpu_check.main(["--out", str(tmp_path / "file")]) == 1
+    assert check.main(["--out", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.startswith("gpu-check: cannot write ")
 
 
@@ -206,14 +207,14 @@ def test_parts_can_be_chosen(
         ran.append((part.name, limit_s))
         return Outcome("done", figures={"device": "NVIDIA Test 1"})
 
-    monkeypatch.setattr(gpu_check, "run_part", run)
+    monkeypatch.setattr(check, "run_part", run)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     chosen = ["--parts", "kernels, network", "--deadline", "70", "--out", str(tmp_path)]
-    assert gpu_check.main(chosen) == 0
+    assert check.main(chosen) == 0
     names = ["device", "network-eager", "network-fused", "network-compiled", "kernels"]
     assert [name for name, _ in ran] == names
     assert all(limit_s <= 70 for _, limit_s in ran)
-    assert gpu_check.main(["--parts", "kernel"]) == 2
+    assert check.main(["--parts", "kernel"]) == 2
     said = capsys.readouterr().err
     assert "gpu-check: no part is called 'kernel'; choose of network-eager, network-fused," in said
 

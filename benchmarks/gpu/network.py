@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sshr_deploy.benchmarks.gpu_timing import (
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
     Ceilings,
     OnRow,
     Replay,

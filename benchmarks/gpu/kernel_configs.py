@@ -1,6 +1,6 @@
 """Times of `hfrm_cam` with other block sizes than those of its plan: what tuning starts from.
 
-    python -m sshr_deploy.benchmarks.kernel_configs [SM]...
+    python -m sshr_deploy.benchmarks.gpu.kernel_configs [SM]...
 
 compiles the candidates, without a GPU, and prints what each takes; it fails where one spills.
 """
@@ -18,17 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sshr_deploy.benchmarks.gpu_timing import (
-    Ceilings,
-    OnRow,
-    Replay,
-    alternate_checked,
-    check_context,
-    keep_to_the_end,
-    measure_ceilings,
-    sets_beyond_cache,
-    statistics,
-)
 from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.benchmarks.kernels import (
     BOUND,
@@ -38,6 +27,17 @@ from sshr_deploy.benchmarks.kernels import (
     checked,
     ends_of_reference,
     random_level,
+)
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
+    Ceilings,
+    OnRow,
+    Replay,
+    alternate_checked,
+    check_context,
+    keep_to_the_end,
+    measure_ceilings,
+    sets_beyond_cache,
+    statistics,
 )
 from sshr_deploy.errors import first_line
 from sshr_deploy.runtime.kernels.building.compile import assemble, compile_to_ptx, resources

@@ -1,4 +1,4 @@
-"""Runs one part of `gpu_check` in a process of its own and keeps what it measured, come what may.
+"""Runs one part of `gpu.check` in a process of its own and keeps what it measured, come what may.
 
 An illegal access ends the CUDA context of its process, and a hung driver call never returns:
 neither may cost the parts that follow.
@@ -88,7 +88,7 @@ def run_part(part: CheckPart, limit_s: float) -> Outcome:
 def _start(part: CheckPart, file: Path, limit_s: float) -> subprocess.Popen[str]:
     packages = str(Path(sshr_deploy.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
-    module = "sshr_deploy.benchmarks.gpu_child"
+    module = "sshr_deploy.benchmarks.gpu.child"
     return subprocess.Popen(
         [sys.executable, "-m", module, part.target, str(file), str(limit_s)],
         env=os.environ | {"PYTHONPATH": path},

@@ -26,7 +26,7 @@ from sshr_deploy.runtime.kernels.cam_to_mask import naive, plan
 from sshr_deploy.runtime.kernels.manifest import cubins_or_reason
 
 if TYPE_CHECKING:
-    from sshr_deploy.benchmarks.gpu_child import PartOutput
+    from sshr_deploy.benchmarks.gpu.child import PartOutput
 
 _CLASSES, _CAM_PX, _PATCH_PX = 4, 28, 224
 _WEIGHTS, _THRESHOLD = (0.6, 0.2, 0.2), 0.4

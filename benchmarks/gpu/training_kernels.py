@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sshr_deploy.benchmarks.gpu_timing import (
+from sshr_deploy.benchmarks.gpu.network import random_network, random_patches
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
     Call,
     OnRow,
     alternate,
@@ -25,7 +26,6 @@ from sshr_deploy.benchmarks.gpu_timing import (
     statistics,
     without_tf32,
 )
-from sshr_deploy.benchmarks.network import random_network, random_patches
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.model import HEAD_LOSS_WEIGHTS, SSHR, normalise
 from sshr_deploy.model.resnet38d import Features

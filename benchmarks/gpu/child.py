@@ -1,4 +1,4 @@
-"""The process of one part of `gpu_check`; `gpu_process` starts it and reads what it writes.
+"""The process of one part of `gpu.check`; `gpu.process` starts it and reads what it writes.
 
 A part writes each row when it has it, as a line of JSON, so that a crash or a deadline costs only
 what comes after.

@@ -1,4 +1,4 @@
-"""The report of `gpu_check` in lines for a terminal."""
+"""The report of `gpu.check` in lines for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests of kernels, devices and engines on this machine's GPU, as a part of `gpu_check`."""
+"""The tests of kernels, devices and engines on this machine's GPU, as a part of `gpu.check`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sshr_deploy.errors import SshrDeployError
 
 if TYPE_CHECKING:
-    from sshr_deploy.benchmarks.gpu_child import PartOutput
+    from sshr_deploy.benchmarks.gpu.child import PartOutput
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
     "tests/runtime/kernels",
     "tests/runtime/cuda/test_devices.py",

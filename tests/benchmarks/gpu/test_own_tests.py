@@ -1,4 +1,4 @@
-"""The part of `gpu_check` that runs tests, on tests of its own."""
+"""The part of `gpu.check` that runs tests, on tests of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.benchmarks import gpu_tests
-from sshr_deploy.benchmarks.gpu_child import PartOutput
-from sshr_deploy.benchmarks.gpu_tests import run_tests
+from sshr_deploy.benchmarks.gpu import own_tests
+from sshr_deploy.benchmarks.gpu.child import PartOutput
+from sshr_deploy.benchmarks.gpu.own_tests import run_tests
 from sshr_deploy.errors import SshrDeployError
 
 ONE_OF_EACH = """
@@ -35,7 +35,7 @@ def rows_of(file: io.StringIO) -> list[tuple[str, str]]:
 def test_each_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a real pytest in one process."""
     found = find_spec
-    monkeypatch.setattr(gpu_tests, "find_spec", lambda n: None if n == "xdist" else found(n))
+    monkeypatch.setattr(own_tests, "find_spec", lambda n: None if n == "xdist" else found(n))
     (tmp_path / "test_a.py").write_text(ONE_OF_EACH)
     file = io.StringIO()
     with pytest.raises(SshrDeployError) as caught:
@@ -74,7 +74,7 @@ def test_the_lines_of_a_pytest_with_xdist(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", f"print({WITH_XDIST!r}); raise SystemExit({code})"]
-    monkeypatch.setattr(gpu_tests, "_command", lambda root, tests: command)
+    monkeypatch.setattr(own_tests, "_command", lambda root, tests: command)
     file = io.StringIO()
     summary = "1 passed, 1 failed, 1 skipped, 1 error"
     if code:

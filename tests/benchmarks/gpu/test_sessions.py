@@ -1,4 +1,4 @@
-"""The part of `gpu_check` with sessions, on a GPU that is none and ONNX Runtime's CPU provider."""
+"""The part of `gpu.check` with sessions, on a GPU that is none and ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sshr_deploy.benchmarks import gpu_sessions
-from sshr_deploy.benchmarks.gpu_sessions import Graphs
+from sshr_deploy.benchmarks.gpu import sessions
+from sshr_deploy.benchmarks.gpu.sessions import Graphs
 from sshr_deploy.errors import MissingExtraError
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
@@ -30,8 +30,8 @@ PROVIDER = Provider(CPU_PROVIDER, "gpu", buffers="cpu", on_trial={"faster": "1"}
 
 @pytest.fixture
 def graphs(tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Graphs:
-    monkeypatch.setattr(gpu_sessions, "_STREAMED", 2)
-    monkeypatch.setattr(gpu_sessions, "_WARM_UP_CALLS", 0)
+    monkeypatch.setattr(sessions, "_STREAMED", 2)
+    monkeypatch.setattr(sessions, "_WARM_UP_CALLS", 0)
     install_fake_tensorrt(monkeypatch, make_mask_kernels(tmp_path / "kernels", SM))
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (Gpu(0, "a card", SM, "580", 1024),))
     size = (2, PATCH_PX, PATCH_PX, 3)
@@ -44,7 +44,7 @@ def graphs(tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch) ->
 
 def _rows(graphs: Graphs) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    gpu_sessions.measure_sessions(
+    sessions.measure_sessions(
         graphs,
         provider=PROVIDER,
         batches=(2, 1),
@@ -87,4 +87,4 @@ def test_an_onnxruntime_without_cuda_leaves_the_part_out(monkeypatch: pytest.Mon
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU_PROVIDER])
     assert ONNX_CUDA.provider is not None
     with pytest.raises(MissingExtraError, match="onnxruntime-gpu is not installed: pip install"):
-        gpu_sessions.check_provider(ONNX_CUDA.provider)
+        sessions.check_provider(ONNX_CUDA.provider)

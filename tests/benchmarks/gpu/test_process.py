@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
-from tests.benchmarks.gpu_stand_ins import HERE, ROW
-from tests.benchmarks.processes import check_gone, wait_for_two
+from sshr_deploy.benchmarks.gpu.process import CheckPart, Outcome, run_part
+from tests.benchmarks.gpu.processes import check_gone, wait_for_two
+from tests.benchmarks.gpu.stand_ins import HERE, ROW
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups")
 
@@ -55,7 +55,7 @@ def test_what_is_kept(function: str, state: str, reason: str, rows: list[object]
 
 def test_a_crash_shows_where_it_was() -> None:
     outcome = outcome_of("crash")
-    assert any("gpu_stand_ins.py" in line and "in crash" in line for line in outcome.output)
+    assert any("stand_ins.py" in line and "in crash" in line for line in outcome.output)
 
 
 def test_ctrl_c_keeps_the_rows_and_leaves_nothing_running(pids: Path) -> None:
@@ -74,7 +74,7 @@ def test_ctrl_c_keeps_the_rows_and_leaves_nothing_running(pids: Path) -> None:
 
 
 def test_a_part_ends_with_the_process_that_started_it(pids: Path, repo_root: Path) -> None:
-    code = "from sshr_deploy.benchmarks.gpu_process import CheckPart, run_part\n"
+    code = "from sshr_deploy.benchmarks.gpu.process import CheckPart, run_part\n"
     code += f"run_part(CheckPart('hang', '{HERE}:hang', 60), 60)"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root)
     try:

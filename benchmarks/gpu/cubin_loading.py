@@ -15,7 +15,7 @@ from sshr_deploy.runtime.kernels.manifest import Cubin, default_folder, load_man
 from sshr_deploy.runtime.machine.gpus import first_gpu
 
 if TYPE_CHECKING:
-    from sshr_deploy.benchmarks.gpu_child import PartOutput
+    from sshr_deploy.benchmarks.gpu.child import PartOutput
 
 Load = Callable[[Cubin], object]
 

@@ -1,6 +1,6 @@
 """Everything that needs an NVIDIA GPU, in one run of at most eight minutes (`make gpu-check`).
 
-    PYTHONPATH=. python3 -m sshr_deploy.benchmarks.gpu_check [--parts network,kernels]
+    PYTHONPATH=. python3 -m sshr_deploy.benchmarks.gpu.check [--parts network,kernels]
 
 Needs PyTorch with CUDA, and installs nothing; a part whose packages are missing is left out by
 name. Each part runs in a process of its own with a deadline; the rows that it had measured when it
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from sshr_deploy.atomic import check_writable, write_json
-from sshr_deploy.benchmarks.gpu_parts import DEVICE, PARTS
-from sshr_deploy.benchmarks.gpu_process import CheckPart, Outcome, run_part
-from sshr_deploy.benchmarks.gpu_table import table
+from sshr_deploy.benchmarks.gpu.parts import DEVICE, PARTS
+from sshr_deploy.benchmarks.gpu.process import CheckPart, Outcome, run_part
+from sshr_deploy.benchmarks.gpu.table import table
 from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.runtime.machine.clock import now_utc
 

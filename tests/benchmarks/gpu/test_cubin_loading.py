@@ -1,4 +1,4 @@
-"""The part of `gpu_check` that loads precompiled kernels, on stand-ins for driver and libraries."""
+"""The part of `gpu.check` that loads precompiled kernels, on stand-ins for driver and libraries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sshr_deploy.benchmarks import cubin_loading
-from sshr_deploy.benchmarks.gpu_child import PartOutput
+from sshr_deploy.benchmarks.gpu import cubin_loading
+from sshr_deploy.benchmarks.gpu.child import PartOutput
 from sshr_deploy.errors import KernelError, MissingExtraError, SshrDeployError
 from sshr_deploy.runtime.machine.gpus import Gpu
 from tests.runtime.fake_cuda import install_fake_gpu

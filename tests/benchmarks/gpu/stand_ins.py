@@ -1,4 +1,4 @@
-"""Parts of `gpu_check` that need no GPU and end in every way that a part can."""
+"""Parts of `gpu.check` that need no GPU and end in every way that a part can."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sshr_deploy.benchmarks.gpu_child import PartOutput
+from sshr_deploy.benchmarks.gpu.child import PartOutput
 from sshr_deploy.errors import MissingExtraError, SshrDeployError
 
-HERE = "tests.benchmarks.gpu_stand_ins"
+HERE = "tests.benchmarks.gpu.stand_ins"
 ROW = {
     "form": "plain",
     "precision": "fp16",

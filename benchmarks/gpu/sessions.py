@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 import sshr_deploy.export
-from sshr_deploy.benchmarks.gpu_timing import OnRow
-from sshr_deploy.benchmarks.network import GFLOP_A_PATCH, random_network
+from sshr_deploy.benchmarks.gpu.network import GFLOP_A_PATCH, random_network
+from sshr_deploy.benchmarks.measuring.gpu_timing import OnRow
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.onnx_from_network import write_onnx

@@ -11,8 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sshr_deploy.benchmarks import kernel_configs, kernels
-from sshr_deploy.benchmarks.gpu_timing import Replay, alternate_checked, autotuned, check_context
+from sshr_deploy.benchmarks import kernels
+from sshr_deploy.benchmarks.gpu import kernel_configs
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
+    Replay,
+    alternate_checked,
+    autotuned,
+    check_context,
+)
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.kernels.hfrm_cam.plan import Config
 from tests.benchmarks.fake_cuda_graph import FakeGraph, install_fake_graphs
