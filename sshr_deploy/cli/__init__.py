@@ -11,6 +11,7 @@ import typer
 
 from sshr_deploy.cli import (
     benchmark_int8,  # noqa: F401  adds itself to benchmark_app
+    benchmark_latency,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt
