@@ -33,6 +33,7 @@ from sshr_deploy.runtime.sessions.onnxruntime.providers import (
     CPU_PROVIDER,
     Provider,
 )
+from sshr_deploy.runtime.sessions.parts import Part, lap
 from sshr_deploy.runtime.settings import CPU_BATCH
 
 
@@ -178,8 +179,15 @@ def _runner(
 ) -> _Run:
     if provider.buffers is not None:
         return BoundRuns(ort, session, num_classes, provider.buffers, geometry).run
-    run = session.run
-    return lambda patches: run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+    return partial(_run_in_place, session)
+
+
+def _run_in_place(session: Any, patches: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    """ONNX Runtime reads the patches where they are, and copies the results itself."""
+    lap(Part.COPY_IN)
+    found: Sequence[NDArray[np.float32]] = session.run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+    lap(Part.ENGINE)
+    return found
 
 
 def _device(provider: Provider) -> str:
