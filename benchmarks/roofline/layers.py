@@ -29,8 +29,10 @@ from sshr_deploy.runtime.sessions.openvino import import_openvino
 
 _WARM_UP = 2
 _ENDING = "_kernel_time"
-_ADDED = re.compile(r"(_token_\d+|_nchwc|_bn)+$")
+_ADDED = re.compile(r"^fused |(_token_\d+|_nchwc|_bn)+$")
 """What ONNX Runtime adds to the names of nodes and tensors."""
+_WITHOUT_BIAS = "/WithoutBiases"
+"""What OpenVINO adds to them."""
 
 
 @dataclass
@@ -182,7 +184,8 @@ def _by_openvino(
 
 def _ov_layer(node: Any, work: GraphWork, inputs: int, samples_ms: list[float]) -> Layer:
     facts = node.get_rt_info()
-    made_of = facts["originalLayersNames"].astype(str).split(",")
+    names = facts["originalLayersNames"].astype(str).replace(_WITHOUT_BIAS, "").split(",")
+    made_of = dict.fromkeys(names)
     products = [work.products[name] for name in made_of if name in work.products]
     layers = [work.layers[name] for name in made_of if name in work.layers]
     kernel = node.get_friendly_name()
