@@ -15,6 +15,7 @@ from sshr_deploy.cli import (
     benchmark_latency,  # noqa: F401  likewise
     benchmark_pipeline,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
+    benchmark_roofline,  # noqa: F401  likewise
     benchmark_throughput,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt
