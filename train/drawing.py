@@ -46,6 +46,7 @@ def drawing(path: Path, size_in: tuple[float, float]) -> Iterator[Figure]:
     Raises:
         OutputError: the file cannot be written.
     """
+    kind = "svg" if path.suffix.lower() == ".svg" else "png"
     with style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts
         figure = Figure(figsize=size_in, dpi=_DPI, layout="constrained")
