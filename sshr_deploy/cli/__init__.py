@@ -11,7 +11,9 @@ import typer
 
 from sshr_deploy.cli import (
     benchmark_int8,  # noqa: F401  adds itself to benchmark_app
+    benchmark_kernels,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
+    benchmark_training,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt
 from sshr_deploy.cli.benchmark import benchmark_app
