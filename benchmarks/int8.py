@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from sshr_deploy.benchmarks.contenders.judging import agreement_of, why_no_speed
 from sshr_deploy.benchmarks.measuring.turns import take_turns
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement, Row, Subject
@@ -28,13 +29,13 @@ from sshr_deploy.export.int8.activation_ranges import RangeMethod, histograms, l
 from sshr_deploy.export.int8.qdq_from_onnx import QdqKind, QdqScheme, write_qdq
 from sshr_deploy.export.job import MODEL_NAME
 from sshr_deploy.export.reference import PatchSet, reference_from
-from sshr_deploy.geometry import PATCH_PX
+from sshr_deploy.geometry import PATCH, PATCH_PX
 from sshr_deploy.manifest import Qualification
 from sshr_deploy.model import SSHR
 from sshr_deploy.precision import Precision
 from sshr_deploy.profiles import Profile
 from sshr_deploy.runtime.contract import Session
-from sshr_deploy.runtime.engines.qualification import TOLERANCES, misses, qualify
+from sshr_deploy.runtime.engines.qualification import TOLERANCES, qualify
 from sshr_deploy.runtime.machine.spread import spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
@@ -78,15 +79,7 @@ class _Way:
 
     @property
     def agreement(self) -> Agreement:
-        missed = misses(self.found, TOLERANCES[self.precision])
-        cam_error = max(self.found.cam_relative_error.values())
-        masks = self.found.mask_agreement
-        return Agreement(masks=masks, cam_error=cam_error, misses=tuple(missed))
-
-    @property
-    def disagrees(self) -> str | None:
-        missed = self.agreement.misses
-        return f"its masks disagree: {'; '.join(missed)}" if missed else None
+        return agreement_of(self.found, TOLERANCES[self.precision], PATCH)
 
 
 def checkpoint_subject(checkpoint: Path, model: SSHR, profile: Profile) -> Subject:
@@ -151,7 +144,9 @@ def _time(
     ways: Mapping[str, _Way], settings: Int8Settings, recorder: Recorder, on_step: OnStep
 ) -> None:
     allowed = settings.allow_unqualified
-    timed = {name: way for name, way in ways.items() if allowed or way.disagrees is None}
+    timed = {
+        name: way for name, way in ways.items() if allowed or why_no_speed(way.agreement) is None
+    }
     noise = np.random.default_rng(0).integers(0, 256, (1, PATCH_PX, PATCH_PX, 3), np.uint8)
     calls = {name: partial(way.session.infer, noise) for name, way in timed.items()}
     on_step(f"timing {', '.join(timed)} in turns")
@@ -165,7 +160,7 @@ def _time(
 
 def _row(name: str, way: _Way) -> Row:
     """With what was measured so far, and no ratios."""
-    measured, why = bool(way.samples_ms), way.disagrees
+    measured, why = bool(way.samples_ms), why_no_speed(way.agreement)
     return Row(
         name=name,
         unit="ms",
