@@ -30,12 +30,18 @@ _STYLE = {
     "lines.linewidth": 1.6,
     "legend.fontsize": 9,
     "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "sshr-deploy",  # the same picture is the same file
 }
 
 
 @contextmanager
 def drawing(path: Path, size_in: tuple[float, float]) -> Iterator[Figure]:
-    """An empty figure, written as a PNG at the end of the block, replacing `path` when it is whole.
+    """An empty figure, written at the end of the block, replacing `path` when it is whole.
+
+    Args:
+        path: its suffix names the format, .png or .svg.
+        size_in: width and height, in inches.
 
     Raises:
         OutputError: the file cannot be written.
@@ -46,4 +52,5 @@ def drawing(path: Path, size_in: tuple[float, float]) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         with atomic_path(path) as partial, partial.open("wb") as file:
-            figure.savefig(file, format="png")
+            image = path.suffix.removeprefix(".")
+            figure.savefig(file, format=image, metadata={"Date": None} if image == "svg" else None)

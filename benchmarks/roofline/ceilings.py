@@ -84,6 +84,20 @@ class Ceilings:
         cached = self.cache_gb_per_s if fits else None
         return max(self.copy_gb_per_s, cached or 0.0)
 
+    def floor_ms(self, flop: float, moved_bytes: float, precision: Precision) -> float | None:
+        """The least time that work takes; None where no product was measured in its precision.
+
+        Args:
+            flop: operations of convolutions and products.
+            moved_bytes: read and written.
+            precision: of the operations.
+        """
+        by_bytes = moved_bytes / self.bandwidth(moved_bytes) / 1e6
+        if not flop:
+            return by_bytes
+        product = self.gflop_per_s.get(precision)
+        return None if product is None else max(flop / product / 1e6, by_bytes)
+
     def as_json(self) -> dict[str, Any]:
         """For the facts of a document, with the raw samples."""
         return {

@@ -10,8 +10,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from sshr_deploy.cli import (
-    benchmark_int8,  # noqa: F401  adds itself to benchmark_app
+    benchmark_compare,  # noqa: F401  adds itself to benchmark_app
+    benchmark_int8,  # noqa: F401  likewise
     benchmark_latency,  # noqa: F401  likewise
+    benchmark_pipeline,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sshr_deploy.benchmarks import (
-    gpu_timing,
-    kernel_configs,
-    kernels,
-    mask_kernel,
-    network,
-    training_kernels,
-)
+from sshr_deploy.benchmarks import kernels
+from sshr_deploy.benchmarks.gpu import kernel_configs, mask_kernel, network, training_kernels
+from sshr_deploy.benchmarks.measuring import gpu_timing
 from sshr_deploy.cli import app
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.geometry import field_geometry

@@ -59,6 +59,18 @@ def test_what_the_caches_hold_comes_from_them(held: int, gb_per_s: float) -> Non
     assert CEILINGS.bandwidth(held) == gb_per_s
 
 
+@pytest.mark.parametrize(
+    ("flop", "moved", "ms"),
+    [(2e9, 1000.0, 20.0), (1e9, 1e9, 100.0), (0.0, 800.0, 2e-5)],
+    ids=["operations", "bytes", "bytes in the caches"],
+)
+def test_work_takes_at_least_as_long_as_its_operations_and_its_bytes(
+    flop: float, moved: float, ms: float
+) -> None:
+    assert CEILINGS.floor_ms(flop, moved, Precision.FP32) == pytest.approx(ms)
+    assert CEILINGS.floor_ms(1.0, moved, Precision.BF16) is None
+
+
 @pytest.mark.usefixtures("short")
 def test_the_processor_is_measured_by_each_library(tmp_path: Path) -> None:
     found = measure_ceilings([Precision.FP32, Precision.INT8, Precision.FP16], 1)

@@ -1,0 +1,59 @@
+"""The product itself, by its Python API, on the whole slide: what its peers are compared with.
+
+    python -m sshr_deploy.benchmarks.peers.ours JOB.json OUT
+
+Reference mode, whose tiles its peers are given. It also finds the tissue, and writes the mask as a
+pyramid, overlays, regions, areas and the report.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import sshr_deploy as sshr
+from sshr_deploy.geometry import PATCH_PX
+
+
+def main() -> None:
+    """Do the job; the last line on stdout is what was found, as JSON."""
+    job, out = json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2])
+    with sshr.load(
+        job["bundle"], job["engine"], precision=job["precision"],
+        batch=job["batch"], threads=job["given_threads"],
+    ) as model:  # fmt: skip
+        start = time.perf_counter()
+        given = job["given_mpp_um"]
+        found = model.slide(
+            job["slide"], out / "results", mode="reference",
+            mpp=given, force_mpp=given is not None,
+        )  # fmt: skip
+        work_s = time.perf_counter() - start
+        info = model.info
+    tiles = found.summary.tiles.computed
+    np.save(out / "labels.npy", tiles_of(found.mask, job["places"], background=job["classes"]))
+    version = f"sshr-deploy {sshr.__version__}, {info.engine} {info.precision}, {info.library}"
+    print(json.dumps({"work_s": work_s, "tiles": tiles, "version": version}))
+
+
+def tiles_of(
+    mask: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    places: list[tuple[int, int]],
+    *,
+    background: int,
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Tiles of a mask by (row, column); past its edges is background: uint8 [tiles, 224, 224]."""
+    tiles = np.full((len(places), PATCH_PX, PATCH_PX), background, np.uint8)
+    for tile, (row, column) in zip(tiles, places, strict=True):
+        top, left = row * PATCH_PX, column * PATCH_PX
+        part = mask[top : top + PATCH_PX, left : left + PATCH_PX]
+        tile[: part.shape[0], : part.shape[1]] = part
+    return tiles
+
+
+if __name__ == "__main__":
+    main()

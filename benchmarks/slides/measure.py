@@ -1,0 +1,222 @@
+"""The same slide by our pipeline and by its peers: same tiles, same network, in turns.
+
+Each contender runs once to be judged: its label maps are compared with ours tile by tile, and its
+memory is watched. Those that agree are then timed in turns, each a process of its own, so that a
+busy moment of the machine falls on all of them. All compute on the processor alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.benchmarks.slides.contenders import OURS, PEERS, SlideContender
+from sshr_deploy.benchmarks.slides.job import SlideJob, SlideSettings, prepare_job
+from sshr_deploy.benchmarks.slides.process import Finished, run_process
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.runtime.machine.spread import Ratio, ratio_of
+from sshr_deploy.runtime.machine.threads import usable_cores
+
+Labels = NDArray[np.uint8]
+
+WHOLE, WORK = "whole process", "without start-up"
+SAME_MASKS = 0.98
+"""Share of the mask's pixels that has to be equal. Peers resample tiles in ways of their own."""
+
+
+@dataclass
+class _Entry:
+    """A contender that was judged, and its timed runs so far."""
+
+    contender: SlideContender
+    judged: Finished | None = None
+    agreement: Agreement | None = None
+    """With our label maps; None of ours, and where there are no label maps."""
+    not_measured: str | None = None
+    """Why it is not timed."""
+    runs: list[Finished] = field(default_factory=list)
+
+    def samples_s(self, form: str) -> list[float]:
+        """Seconds of each run."""
+        return [run.seconds if form == WHOLE else run.work_s for run in self.runs]
+
+
+def measure_slides(
+    bundle: Bundle,
+    slide: Path,
+    checkpoint: Path | None,
+    *,
+    peers: Sequence[SlideContender] = PEERS,
+    rounds: int = 5,
+    recorder: Recorder,
+    settings: SlideSettings | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Record two rows for each contender, "NAME, whole process" and "NAME, without start-up".
+
+    Args:
+        bundle: ours, with an FP32 graph for ONNX Runtime.
+        slide: with tissue.
+        checkpoint: that the bundle was exported from; without it peers by PyTorch are left out.
+        peers: to compare with.
+        rounds: timed runs of each; from five on ratios are told.
+        recorder: gets the rows, anew after each run.
+        settings: of the slide.
+        on_step: told what comes next.
+
+    Raises:
+        InputError: the slide cannot be read, or has no tissue.
+        UsageError: the checkpoint is not the bundle's.
+        MissingExtraError: PyTorch is not installed; only with a checkpoint.
+        SessionError: our own pipeline fails.
+    """
+    settings = settings or SlideSettings()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        on_step("planning the slide and writing the network for the peers")
+        job = prepare_job(bundle, slide, checkpoint, folder, settings)
+        recorder.fact("tiles", job.tiles)
+        recorder.fact("tiles_area_mm2", job.area_mm2)
+        runner = _Runner(job, folder, settings.threads)
+        entries = [_Entry(contender) for contender in (OURS, *peers)]
+        labels: Labels | None = None
+        for entry in entries:
+            on_step(f"trying {entry.contender.name}")
+            labels = _judge(entry, runner, labels)
+            _record(entry, entries[0], job, recorder)
+        for turn in range(rounds):
+            for entry in entries:
+                if entry.not_measured is None:
+                    on_step(f"round {turn + 1} of {rounds}: {entry.contender.name}")
+                    _time(entry, runner)
+                    _record(entry, entries[0], job, recorder)
+        for entry in entries:  # ratios over all runs of both sides
+            _record(entry, entries[0], job, recorder)
+
+
+class _Runner:
+    """Runs contenders on a job, each in a folder of its own that is gone afterwards."""
+
+    def __init__(self, job: SlideJob, folder: Path, threads: int | None) -> None:
+        self.job, self._folder, self._threads = job, folder, threads
+        self._home = folder / "home"
+        self._home.mkdir()
+
+    def run(
+        self, contender: SlideContender, *, judge: bool = False
+    ) -> tuple[Finished, Labels | None]:
+        """One run; with `judge` its memory is watched, and its label maps are read.
+
+        Raises:
+            SessionError: it fails, or did other tiles.
+        """
+        threads = self._threads
+        if contender is not OURS:
+            threads = threads or usable_cores()
+        with tempfile.TemporaryDirectory(dir=self._folder) as name:
+            out, labels = Path(name), None
+            command = contender.command(self.job.file, out)
+            environ = contender.environ(threads, self._home)
+            try:
+                found = run_process(command, environ, watch_memory=judge)
+                if judge and contender.has_masks:
+                    labels = np.load(out / "labels.npy", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise SessionError(f"it cannot be run: {first_line(error)}") from error
+        if found.tiles != self.job.tiles:
+            raise SessionError(f"it did {found.tiles} tiles instead of {self.job.tiles}")
+        return found, labels
+
+
+def _judge(entry: _Entry, runner: _Runner, ours: Labels | None) -> Labels | None:
+    """Try a contender and compare its label maps with ours; gives ours."""
+    contender = entry.contender
+    entry.not_measured = contender.cannot_run(has_checkpoint=runner.job.has_checkpoint)
+    if entry.not_measured is not None:
+        return ours
+    try:
+        entry.judged, labels = runner.run(contender, judge=True)
+    except SessionError as error:
+        if contender is OURS:
+            raise
+        entry.not_measured = str(error)
+        return ours
+    if ours is None:
+        return labels
+    if labels is not None:
+        entry.agreement = _agreement(labels, ours, runner.job.classes)
+        if entry.agreement.misses:
+            entry.not_measured = f"its masks disagree: {', '.join(entry.agreement.misses)}"
+    return ours
+
+
+def _agreement(labels: Labels, ours: Labels, classes: int) -> Agreement:
+    """With our label maps [tiles, 224, 224], where these have tissue."""
+    if labels.shape != ours.shape:
+        return Agreement(masks=0.0, cam_error=None, misses=(f"label maps {labels.shape}",))
+    tissue = ours < classes
+    share = float((labels == ours)[tissue].mean())
+    misses = (f"{share:.2%} of pixels equal (at least {SAME_MASKS:.0%})",)
+    return Agreement(masks=share, cam_error=None, misses=misses if share < SAME_MASKS else ())
+
+
+def _time(entry: _Entry, runner: _Runner) -> None:
+    """One more timed run; a peer that fails is not measured further."""
+    try:
+        entry.runs.append(runner.run(entry.contender)[0])
+    except SessionError as error:
+        if entry.contender is OURS:
+            raise
+        entry.not_measured = f"after {len(entry.runs)} runs {error}"
+        entry.runs.clear()
+
+
+def _record(entry: _Entry, ours: _Entry, job: SlideJob, recorder: Recorder) -> None:
+    for form in (WHOLE, WORK):
+        recorder.row(_row(entry, ours, form, job, recorder.busy()))
+
+
+def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None) -> Row:
+    contender, samples_s = entry.contender, entry.samples_s(form)
+    figures: dict[str, float | None] = {}
+    refused: dict[str, str] = {}
+    if samples_s:
+        seconds = float(np.median(samples_s))
+        figures |= {"median_s": seconds, "mm2_per_s": job.area_mm2 / seconds}
+        if entry is not ours:
+            ratio = _times(entry, ours, form) if busy is None else Ratio(None, busy)
+            figures["times_ours"] = ratio.value
+            refused = {} if ratio.refused is None else {"times_ours": ratio.refused}
+    facts = {"contender": contender.name, "form": form, "does": contender.does}
+    judged: dict[str, Any] = {}
+    if entry.judged is not None:
+        judged = {"version": entry.judged.version, "peak_memory_mib": entry.judged.peak_mib}
+    return Row(
+        name=f"{contender.name}, {form}",
+        unit="s",
+        better="lower",
+        samples=tuple(samples_s),
+        not_measured=entry.not_measured,
+        agreement=entry.agreement,
+        figures=figures,
+        refused=refused,
+        facts={**facts, "lacks": contender.lacks, **judged},
+    )
+
+
+def _times(entry: _Entry, ours: _Entry, form: str) -> Ratio:
+    """How many times as long as ours."""
+    one, other = (
+        (each.contender.name, [1e3 * seconds for seconds in each.samples_s(form)])
+        for each in (entry, ours)
+    )
+    return ratio_of(one, other)
