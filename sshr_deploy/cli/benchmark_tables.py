@@ -97,35 +97,6 @@ def _post_processing(report: dict[str, Any]) -> str:
     return f"post-processing: {mask_ms:.2f} ms a patch{told}"
 
 
-def print_host(report: dict[str, Any]) -> None:
-    """A table of the ways, and the cores that the GPU would need."""
-    from sshr_deploy.benchmarks.environment import machine_text
-    from sshr_deploy.cli.terminal import stdout_console
-    from sshr_deploy.errors import counted
-
-    console = stdout_console()
-    settings, slides = report["settings"], report["slides"]
-    units = sum(slide["units"] for slide in slides)
-    what = "patches" if settings["side_px"] == settings["core_px"] else "fields"
-    console.print(
-        f"{counted(len(slides), 'slide')}, {units} {what} of {settings['side_px']} px, "
-        f"{counted(settings['readers'], 'reading thread')}, "
-        f"{machine_text(report['environment'], None)}"
-    )
-    rows = [
-        [name, row["units_per_s"], row["of_bound"], 1e3 * row["cpu_s_per_unit"]]
-        for name, row in report["rows"].items()
-    ]
-    headings = ["way", f"{what}/s", "of bound", "CPU ms"]
-    title = f"medians of {counted(settings['rounds'], 'run')}"
-    _print_table(console, title, headings, rows)
-    console.print(
-        f"a GPU of {settings['gpu_patches_per_s']:.0f} patches/s needs "
-        f"{report['gpu_needs_cores']:.1f} cores of this kind beside it; "
-        f"this machine has {report['environment']['cores']}"
-    )
-
-
 def print_kernels(report: dict[str, Any]) -> None:
     """A table by type and size, below what the device reached on copies and products."""
     from sshr_deploy.cli.terminal import stdout_console
