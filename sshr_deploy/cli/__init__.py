@@ -11,6 +11,7 @@ import typer
 
 from sshr_deploy.cli import (
     benchmark_compare,  # noqa: F401  adds itself to benchmark_app
+    benchmark_host,  # noqa: F401  likewise
     benchmark_int8,  # noqa: F401  likewise
     benchmark_kernels,  # noqa: F401  likewise
     benchmark_latency,  # noqa: F401  likewise
