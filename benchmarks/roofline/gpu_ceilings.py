@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from sshr_deploy.benchmarks.gpu..py import alternate, without_tf32
+from sshr_deploy.benchmarks.measuring.gpu_timing import alternate, without_tf32
 from sshr_deploy.benchmarks.roofline.ceilings import Ceilings, Product
 from sshr_deploy.precision import Precision
 
