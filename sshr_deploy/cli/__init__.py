@@ -13,6 +13,7 @@ from sshr_deploy.cli import (
     benchmark_compare,  # noqa: F401  adds itself to benchmark_app
     benchmark_int8,  # noqa: F401  likewise
     benchmark_pipeline,  # noqa: F401  likewise
+    benchmark_plot,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt
