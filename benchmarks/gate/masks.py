@@ -12,23 +12,23 @@ from sshr_deploy.benchmarks.gate.counting import Finding, cpu_ratio, peak_bytes,
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.geometry import PATCH_CELLS, PATCH_PX
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime import masks
 from sshr_deploy.runtime.contract import CAM_NAMES, CamBatch
+from sshr_deploy.runtime.masks import label_map, mask_rule
 
 _PATCHES = 16
 
 
 def check_masks(profile: Profile) -> Iterator[Finding]:
     """Label maps of random CAMs with every class on, which is the slowest case."""
-    every_class = masks.mask_rule(profile.model_copy(update={"gate_threshold": -1.0}))
+    every_class = mask_rule(profile.model_copy(update={"gate_threshold": -1.0}))
     rng = np.random.default_rng(0)
     shape = (_PATCHES, profile.num_classes, PATCH_CELLS, PATCH_CELLS)
     cams = [np.maximum(rng.normal(size=shape), 0).astype(np.float32) for _ in CAM_NAMES]
-    batch = CamBatch(*cams, rng.random(shape[:2], np.float32))
+    batch = CamBatch(cams[0], cams[1], cams[2], rng.random(shape[:2], np.float32))
     size = {"height_px": PATCH_PX, "width_px": PATCH_PX}
 
     def ours(count: int = _PATCHES) -> list[NDArray[np.uint8]]:
-        return [masks.label_map(batch, i, every_class, **size) for i in range(count)]
+        return [label_map(batch, i, every_class, **size) for i in range(count)]
 
     def plain() -> list[NDArray[np.uint8]]:
         return [_plain_labels(batch.cams(i), every_class.weights) for i in range(_PATCHES)]

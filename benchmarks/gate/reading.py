@@ -26,7 +26,7 @@ SIDE_PX = 672
 """Of fields."""
 TARGET_MPP_UM = 1.0
 """Coarser than the demo slide, so that a tile is shrunk, too."""
-_TURNS = 4
+_TURNS = 10
 _TILES, _FIELDS = 10, 2
 _LIMIT = 1.05
 """Of what has to be read: a side may be off by a pixel."""
@@ -48,7 +48,7 @@ def check_reading(slide: Path, profile: Profile) -> Iterator[Finding]:
             needed = shrink * sum(units.input_px(unit) for unit in units.places)
             yield Finding(f"{name}: pixels read", read.amount / needed, _LIMIT, "of those needed")
             yield Finding(f"{name}: calls of the reader", read.calls / len(units.places), 1, "each")
-    yield Finding("tiles: processor time", _ratio(slide, tiles), 1.7, "of a plain loop's")
+    yield Finding("tiles: processor time", _ratio(slide, tiles), 2, "of a plain loop's")
 
 
 def _ratio(slide: Path, units: TileUnits) -> float:

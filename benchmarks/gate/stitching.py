@@ -84,7 +84,9 @@ def _maps(plan: FieldPlan, classes: int) -> NDArray[np.float32]:
     covered = np.zeros((rows, columns), np.bool_)
     for field in plan.fields:
         covered[_cells(field)] = True
-    return np.stack(maps).reshape(4, classes, rows, columns) * covered
+    by_class = np.stack(maps).reshape(4, classes, rows, columns)
+    by_class[..., ~covered] = 0
+    return by_class.astype(np.float32)
 
 
 def _cells(field: Field) -> tuple[slice, slice]:

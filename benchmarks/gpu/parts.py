@@ -6,6 +6,7 @@ our kernels, then the compiler. Libraries are imported inside the functions.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -166,11 +167,17 @@ def configs(output: PartOutput) -> None:
     measure_configs(device=_cuda(), on_step=output.on_step, on_row=output.row)
 
 
-def recipes(output: PartOutput) -> dict[str, Any]:
+def recipes(output: PartOutput) -> None:
     """`sshr-deploy benchmark training`; needs pydantic."""
-    from sshr_deploy.benchmarks.training import measure_training
+    from sshr_deploy.benchmarks.report.recorder import Recorder
+    from sshr_deploy.benchmarks.training import TrainingSettings, measure_training, usual_batch
 
-    return measure_training(width=64, batch=None, rounds=5, classes=4, on_step=output.on_step)
+    settings = TrainingSettings(64, usual_batch(), rounds=5, classes=4)
+    recorder = Recorder("training", None, asdict(settings))
+    with recorder:
+        measure_training(settings, recorder, output.on_step)
+    for row in recorder.document.rows:
+        output.row(row.model_dump(mode="json"))
 
 
 def _cuda() -> Any:

@@ -16,6 +16,7 @@ from sshr_deploy.benchmarks.gate.counting import Finding, cpu_ratio, peak_bytes,
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.masks import fused_cam, label_map
 from sshr_deploy.runtime.pipeline import units
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
 
@@ -74,12 +75,13 @@ def test_it_holds_and_is_kept_as_a_document(
 
 
 def test_post_processing_three_times_as_slow_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks.masks, "label_map", three_times_as_slow(masks.masks.label_map))
+    monkeypatch.setattr(masks, "label_map", three_times_as_slow(label_map))
     assert not found(masks.check_masks(PROFILE), "masks: processor time").held
 
 
 def test_cams_enlarged_twice_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks.masks, "fused_cam", repeated(masks.masks.fused_cam, 2))
+    twice = repeated(fused_cam, 2)
+    monkeypatch.setattr("sshr_deploy.runtime.masks.fused_cam", twice)
     assert not found(masks.check_masks(PROFILE), "masks: enlarged CAMs").held
 
 
@@ -116,7 +118,7 @@ def test_stitching_three_times_closes_it(
 def test_a_wrong_result_closes_it(
     slide: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(masks.masks, "label_map", lambda *_, **__: np.zeros((224, 224), np.uint8))
+    monkeypatch.setattr(masks, "label_map", lambda *_, **__: np.zeros((224, 224), np.uint8))
     with pytest.raises(SshrDeployError, match="label maps agree with the plain ones on"):
         next(masks.check_masks(PROFILE))
     assert run.main([str(slide)]) == 1
