@@ -12,6 +12,7 @@ import typer
 from sshr_deploy.cli import (
     benchmark_int8,  # noqa: F401  adds itself to benchmark_app
     benchmark_robustness,  # noqa: F401  likewise
+    benchmark_slides,  # noqa: F401  likewise
 )
 from sshr_deploy.cli.adapt import adapt
 from sshr_deploy.cli.benchmark import benchmark_app
