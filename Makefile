@@ -17,12 +17,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-checkpoint edge-check test test-triton lint format type docs kernels build gpu-check clean
+.PHONY: help demo demo-checkpoint edge-check gate test test-triton lint format type docs kernels build gpu-check clean
 
 help:
 	@echo "make demo       export the demo checkpoint, then masks for the slide in demo/data"
 	@echo "make demo-checkpoint  train the demo checkpoint anew on synthetic textures"
 	@echo "make edge-check the demo again where only [cpu] is installed: no torch, the same regions; the API's examples"
+	@echo "make gate       counted operations of reading, post-processing and stitching, each with its limit"
 	@echo "make test       the test suite"
 	@echo "make test-triton  some of the kernels' tests under the newest Triton (1 GB, once)"
 	@echo "make lint       ruff, its formatter in check mode, import directions"
@@ -55,6 +56,10 @@ edge-check: demo
 	cmp demo/out/results/CMU-1-Small-Region.svs/regions.geojson demo/out/edge/CMU-1-Small-Region.svs/regions.geojson
 	rm -rf demo/out/api
 	cd demo && ../.venv-edge/bin/python -m doctest ../docs/python-api.md
+
+# Seconds, and the same on a busy machine; benchmarks/gate says what it counts.
+gate: $(VENV)/.installed-dev
+	$(BIN)/python -m sshr_deploy.benchmarks.gate
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -92,7 +97,7 @@ build: kernels
 # Tests and measurements within eight minutes, by .venv or, without one, a python3 with PyTorch and
 # Triton; OUT=folder gets the JSON file.
 gpu-check:
-	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu_check
+	PYTHONPATH=. $(if $(PYTHON),"$(PYTHON)",$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)) -m sshr_deploy.benchmarks.gpu.check
 
 clean:
 	rm -rf $(VENV) .venv-edge $(TRITON) build dist *.egg-info demo/out .coverage runtime/kernels/cubins

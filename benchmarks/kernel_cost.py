@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sshr_deploy.benchmarks.gpu_timing import Ceilings
+from sshr_deploy.benchmarks.measuring.gpu_timing import Ceilings
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sshr_deploy.benchmarks.environment import describe_environment
-from sshr_deploy.benchmarks.gpu_timing import (
+from sshr_deploy.benchmarks.kernel_cost import Cost
+from sshr_deploy.benchmarks.measuring.gpu_timing import (
     Ceilings,
     OnRow,
     Replay,
@@ -38,7 +39,6 @@ from sshr_deploy.benchmarks.gpu_timing import (
     sets_beyond_cache,
     statistics,
 )
-from sshr_deploy.benchmarks.kernel_cost import Cost
 from sshr_deploy.errors import SshrDeployError, first_line
 from sshr_deploy.runtime.kernels.hfrm_cam.naive import hfrm_cam as plain_cam
 from sshr_deploy.runtime.kernels.hfrm_cam.op import HfrmCamWeights, hfrm_cam, pack_hfrm_cam

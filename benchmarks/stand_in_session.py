@@ -12,6 +12,7 @@ from sshr_deploy.errors import SessionError
 from sshr_deploy.geometry import Geometry
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, CamBatch, MaskRule, SessionInfo
 from sshr_deploy.runtime.sessions.base import BaseSession, Finish, output_shape
+from sshr_deploy.runtime.sessions.parts import Part, lap
 from sshr_deploy.version import __version__
 
 _REGION_CELLS = 20
@@ -52,6 +53,7 @@ class StandInSession(BaseSession):
         if self._inputs.size < patches.size:
             self._inputs = np.empty(patches.size, np.uint8)
         np.copyto(self._inputs[: patches.size], patches.reshape(-1))
+        lap(Part.COPY_IN)
         self._free_at = max(time.perf_counter(), self._free_at) + count * self._unit_s
         due = self._free_at
         shapes = ((name, (count, *answer.shape)) for name, answer in self._answers.items())
@@ -59,6 +61,7 @@ class StandInSession(BaseSession):
 
         def finish() -> tuple[CamBatch, None]:
             time.sleep(max(0.0, due - time.perf_counter()))
+            lap(Part.ENGINE)
             return cams, None
 
         return finish

@@ -9,24 +9,25 @@ from __future__ import annotations
 import copy
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from sshr_deploy.benchmarks.environment import describe_environment
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.benchmarks.training_hfrm import Calls, hfrm_calls
 from sshr_deploy.errors import SshrDeployError, UsageError
 from sshr_deploy.model import HFRM, SSHR, ModelConfig, normalise
 from sshr_deploy.runtime.contract import PATCH_PX
-from sshr_deploy.runtime.machine.clock import now_utc
-from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
+from sshr_deploy.runtime.machine.spread import spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep
 from sshr_deploy.train.initial_weights import new_model
@@ -62,24 +63,35 @@ _WARM_UP_ROUNDS = {"cpu": 1, "cuda": 5}
 _Answer = tuple[Tensor, dict[str, Tensor]]  # logits [4, B, N], gradients by parameter
 
 
-def measure_training(
-    *,
-    width: int,
-    batch: int | None,
-    rounds: int,
-    classes: int,
-    on_step: OnStep,
-    threads: int | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Of one measurement."""
+
+    width: int
+    """Channels of the first convolution."""
+    batch: int
+    """Patches a step."""
+    rounds: int
+    """Timed calls of each variant, after one to warm up (CUDA: five)."""
+    classes: int
+    """Of the CAM heads."""
+    threads: int | None = None
+    """Of the processor; None chooses by width and cores."""
+
+
+def usual_batch() -> int:
+    """Patches a step: 4 on a CPU, 20 on CUDA."""
+    return 20 if torch.cuda.is_available() else 4
+
+
+def measure_training(settings: TrainingSettings, recorder: Recorder, on_step: OnStep) -> None:
     """Check that the variants agree, then time HFRM alone and whole steps, on CUDA if there is one.
 
     Args:
-        width: channels of the first convolution.
-        batch: patches a step; None for 4 on a CPU and 20 on CUDA.
-        rounds: timed calls of each variant, after one to warm up (CUDA: five).
-        classes: of the CAM heads.
+        settings: see there.
+        recorder: gets a row for each form of HFRM at each level ("HFRM f56, plain") and for each
+            variant's step ("step, pooled"), and as facts how far the variants are apart.
         on_step: called with one line when the next part begins.
-        threads: CPU threads; None chooses by width and cores.
 
     Raises:
         SshrDeployError: an error of a variant against "published" is above its bound.
@@ -87,26 +99,23 @@ def measure_training(
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    batch = batch or (20 if cuda else 4)
-    environment = describe_environment()
-    use_threads(choose_threads(width, threads))
-    report = {
-        "benchmark": "training",
-        "measured_utc": now_utc(),
-        "environment": environment,
-        "device": torch.cuda.get_device_name() if cuda else environment["processor"],
-        "cpu_threads": torch.get_num_threads(),
-        "settings": {"width": width, "batch": batch, "classes": classes, "rounds": rounds},
+    use_threads(choose_threads(settings.width, settings.threads))
+    for name, value in {
+        "device": torch.cuda.get_device_name() if cuda else "processor",
+        "threads": torch.get_num_threads(),
         "warm_up_rounds": _WARM_UP_ROUNDS[device.type],
         "recipes": {name: recipe_fields(recipe) for name, recipe in _recipes().items()},
         "bounds": BOUNDS,
-    }
-    patches = _random_batch(batch, classes, device)
+    }.items():
+        recorder.fact(name, value)
+    patches = _random_batch(settings.batch, settings.classes, device)
     try:
-        model = _random_model(ModelConfig(classes, width), patches.rgb)
-        return report | _measure(model, patches, rounds, on_step)
+        model = _random_model(ModelConfig(settings.classes, settings.width), patches.rgb)
+        _measure(model, patches, settings.rounds, recorder, on_step)
     except torch.OutOfMemoryError as error:
-        raise UsageError(f"`batch` {batch} does not fit the GPU's memory; lower it") from error
+        raise UsageError(
+            f"`batch` {settings.batch} does not fit the GPU's memory; lower it"
+        ) from error
 
 
 class _Variant:
@@ -154,7 +163,7 @@ def _recipes() -> dict[str, Recipe]:
     return {"published": published, "pooled": paper, "fast": load_recipe("fast")}
 
 
-def _measure(model: SSHR, batch: Batch, rounds: int, on_step: OnStep) -> dict[str, Any]:
+def _measure(model: SSHR, batch: Batch, rounds: int, recorder: Recorder, on_step: OnStep) -> None:
     memory = {}
     if batch.rgb.is_cuda:
         on_step("peak memory of each variant ...")
@@ -162,31 +171,68 @@ def _measure(model: SSHR, batch: Batch, rounds: int, on_step: OnStep) -> dict[st
     on_step("comparing logits and gradients ...")
     variants = {name: _Variant(recipe, model, batch) for name, recipe in _recipes().items()}
     agreement, gflop = _compare(variants)
+    recorder.fact("agreement", agreement)
     on_step("timing HFRM and heads ...")
     variants["published"].set_precision()
-    hfrm = _alternate(hfrm_calls(variants["published"].network.model, batch.rgb), rounds)
-    for name, row in hfrm.items():
-        if name.endswith("pooled"):
-            plain = name.replace("pooled", "plain")
-            compared = (plain, hfrm[plain]["samples_ms"]), (name, row["samples_ms"])
-            row |= ratio_of(*compared).fields("speed_up")
+    calls = hfrm_calls(variants["published"].network.model, batch.rgb)
+    forms = {name.replace(" ", ", "): call for name, call in calls.items()}
+    _time("HFRM", forms, rounds, recorder)
     on_step("timing whole steps ...")
-    steps = _alternate({name: variant.step for name, variant in variants.items()}, rounds)
-    for name, row in steps.items():
-        row["patches_per_s"] = len(batch.rgb) / row["median_ms"] * 1e3
-        row["gflop_per_step"] = gflop[name]
-        row["gflop_per_s"] = gflop[name] / row["median_ms"] * 1e3
-        row |= _speed_up(name, steps)
-        row |= {"peak_memory_mb": memory[name]} if memory else {}
-    return {"agreement": agreement, "hfrm": hfrm, "steps": steps}
+    steps = {name: variant.step for name, variant in variants.items()}
+    _time("step", steps, rounds, recorder)
+    for name in variants:
+        _complete(recorder, name, len(batch.rgb), gflop[name], memory.get(name))
 
 
-def _speed_up(name: str, steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Over the published step."""
-    if name == "published":
-        return {"speed_up": 1.0}
-    published, own = (steps[key]["samples_ms"] for key in ("published", name))
-    return ratio_of(("published", published), (name, own)).fields("speed_up")
+def _complete(
+    recorder: Recorder, name: str, batch: int, gflop: float, memory_mb: float | None
+) -> None:
+    """Add to the row of a variant's step what follows from its time."""
+    row = recorder.document.row(f"step, {name}")
+    median_ms = float(np.median(row.samples))
+    rates: dict[str, float | None] = {
+        "patches_per_s": batch / median_ms * 1e3,
+        "gflop_per_step": gflop,
+        "gflop_per_s": gflop / median_ms * 1e3,
+    }
+    if memory_mb is not None:
+        rates["peak_memory_mb"] = memory_mb
+    recorder.row(row.model_copy(update={"figures": {**row.figures, **rates}}))
+
+
+def _time(part: str, calls: Calls, rounds: int, recorder: Recorder) -> None:
+    """Rows of calls that take turns; "speed_up" is over the plain form, or the published step."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for name, ms in _alternate(calls, rounds):
+        samples[name].append(ms)
+        recorder.row(_row(part, name, samples[name], {}, {}))
+    for name, own in samples.items():
+        level, _, form = name.rpartition(", ")
+        base = "published" if part == "step" else f"{level}, plain"
+        if form == "plain" or name == base:
+            recorder.row(_row(part, name, own, {"speed_up": 1.0}, {}))
+            continue
+        ratio = recorder.ratio((base, samples[base]), (name, own))
+        refused = {} if ratio.refused is None else {"speed_up": ratio.refused}
+        recorder.row(_row(part, name, own, {"speed_up": ratio.value}, refused))
+
+
+def _row(
+    part: str,
+    name: str,
+    samples_ms: Sequence[float],
+    figures: Mapping[str, float | None],
+    refused: dict[str, str],
+) -> Row:
+    return Row(
+        name=f"HFRM {name}" if part == "HFRM" else f"step, {name}",
+        unit="ms",
+        better="lower",
+        samples=tuple(samples_ms),
+        figures={**spread_of(samples_ms).figures(), **figures},
+        refused=refused,
+        facts={"part": part},
+    )
 
 
 def _random_batch(batch: int, classes: int, device: torch.device) -> Batch:
@@ -273,11 +319,11 @@ def _errors(found: _Answer, expected: _Answer) -> dict[str, Any]:
     }
 
 
-def _alternate(calls: Calls, rounds: int) -> dict[str, dict[str, Any]]:
-    """Times of each call; the calls take turns, so that a busy moment falls on all of them."""
+def _alternate(calls: Calls, rounds: int) -> Iterator[tuple[str, float]]:
+    """Name and milliseconds of each call that counts; the calls take turns, so that a busy moment
+    falls on all of them."""
     cuda = torch.cuda.is_available()
     wait: Callable[[], None] = torch.cuda.synchronize if cuda else lambda: None
-    samples: dict[str, list[float]] = {name: [] for name in calls}
     warm_up = _WARM_UP_ROUNDS["cuda" if cuda else "cpu"]
     for turn in range(warm_up + rounds):
         for name, call in calls.items():
@@ -286,5 +332,4 @@ def _alternate(calls: Calls, rounds: int) -> dict[str, dict[str, Any]]:
             call()
             wait()
             if turn >= warm_up:
-                samples[name].append((time.perf_counter() - start) * 1e3)
-    return {name: {**spread_of(ms).figures(), "samples_ms": ms} for name, ms in samples.items()}
+                yield name, (time.perf_counter() - start) * 1e3

@@ -3,7 +3,7 @@
     commands.md         from the Typer app
     profile-fields.md   from `sshr_deploy.profiles.Profile`
     recipe-fields.md    from `sshr_deploy.train.recipe.Recipe`
-    schemas.md          from the JSON Schemas of the results
+    schemas.md          from the JSON Schemas of the results and of benchmarks
 
 `tests/docs/test_generated.py` compares the pages with the code.
 """
@@ -23,6 +23,7 @@ from typing import Any
 import typer
 from pydantic import TypeAdapter
 
+from sshr_deploy.benchmarks.report.schema import make_schema as make_benchmark_schema
 from sshr_deploy.cli import app
 from sshr_deploy.cli.help import Entry, entries
 from sshr_deploy.profiles import CamWeights, Profile, SeamlessRule, TissueClass
@@ -38,7 +39,12 @@ from sshr_deploy.train.recipe import (
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Made by `python docs/generate.py`; change the code, not this page. -->"
-DOCUMENTS = {"summary": "summary.json", "record": "a file in runs/", "run": "run.json"}
+DOCUMENTS = {
+    "summary": "summary.json",
+    "record": "a file in runs/",
+    "run": "run.json",
+    "benchmark": "a benchmark",
+}
 BOUNDS = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -146,18 +152,20 @@ def recipe_page() -> str:
 
 
 def schemas_page() -> str:
-    """The fields of the documents that a run writes."""
+    """The fields of the documents that runs and benchmarks write."""
+    schemas = {name: make_schema(name) for name in NAMES} | {"benchmark": make_benchmark_schema()}
     parts = [
         "# JSON Schemas",
         "The documents of the results follow JSON Schemas (2020-12). The files are in the "
         "package, `sshr_deploy/runtime/results/schemas/`, and here: "
         + ", ".join(f"[{name}](schemas/{name}.schema.json)" for name in NAMES)
-        + ". `schema_version` grows when a field changes its meaning or goes; new fields may come "
-        "at any time. What the files hold is told in [result files](formats.md).",
+        + ". That of [benchmarks](benchmark.schema.json), `benchmark ... --json FILE`, is "
+        "`benchmarks/report/benchmark.schema.json`. `schema_version` grows when a field changes "
+        "its meaning or goes; new fields may come at any time. What the files hold is told in "
+        "[result files](formats.md).",
     ]
     known: set[str] = set()
-    for name in NAMES:
-        schema = make_schema(name)
+    for name, schema in schemas.items():
         parts.append(f"## {DOCUMENTS[name]}")
         if "properties" in schema:
             parts.append(_schema_table(schema, schema))

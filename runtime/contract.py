@@ -95,6 +95,8 @@ class SessionInfo:
     """Why it runs although nothing shows that it equals the reference; None where that is shown."""
     threads: int | None = None
     """CPU threads that compute; None on a GPU, and where the library chooses."""
+    streams: int | None = None
+    """Calls at the same time, which share the threads; None where the engine has no such choice."""
 
     def worded(self, wording: Callable[[str], str]) -> SessionInfo:
         """The same, its texts put into the words of a user."""

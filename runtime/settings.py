@@ -192,10 +192,14 @@ class OpenOptions:
     """Build and qualify what this machine has not yet."""
     allow_unqualified: bool = False
     """Run what has not been shown to equal the reference; recorded in every output."""
+    streams: int | None = None
+    """Calls of ONNX Runtime at the same time on a CPU, which share its threads; None chooses."""
 
     def __post_init__(self) -> None:
         if self.batch is not None:
             check_count("batch", self.batch)
+        if self.streams is not None:
+            check_count("streams", self.streams)
 
 
 def _number(name: str, value: object) -> float | None:

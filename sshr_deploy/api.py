@@ -214,6 +214,7 @@ def load(
     precision: str | None = None,
     batch: int | None = None,
     threads: int | None = None,
+    streams: int | None = None,
     no_build: bool = False,
     allow_unqualified: bool = False,
     on_step: OnStep = tell_nobody,
@@ -229,5 +230,5 @@ def load(
         SessionError, MissingExtraError: the engine does not work here or is not proven.
     """
     wanted = None if precision is None else Precision.of(precision)
-    options = OpenOptions(wanted, batch, not no_build, allow_unqualified)
+    options = OpenOptions(wanted, batch, not no_build, allow_unqualified, streams)
     return Model(RunSpec(Path(bundle), InferSettings(), engine, options, threads), None, on_step)

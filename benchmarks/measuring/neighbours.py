@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 import psutil
 
-from sshr_deploy.runtime.machine.threads import usable_cores
-
 BUSY_SHARE = 0.1
-"""Of the usable cores' time: from here on no ratio of a measurement is told."""
+"""Of the time of the cores that this process may run on: above it no ratio of a measurement is
+told."""
 _SHORT_S = 1.0
 """Ticks of 10 ms say nothing of less."""
 
 
 class Neighbours:
-    """The work of others since it was made: all that the machine did, less this process.
+    """The work of others since it was made: all that the cores did, less this process.
 
     Processes that this one started and waited for count as its own.
     """
@@ -22,13 +24,13 @@ class Neighbours:
         self._work = _Work.now()
 
     def share(self) -> float | None:
-        """Of the usable cores' time so far; None where it is too short to tell."""
-        now, cores = _Work.now(), usable_cores()
-        wall_s = (now.machine_s - self._work.machine_s) / (psutil.cpu_count() or cores)
-        if wall_s < _SHORT_S:
+        """Of these cores' time so far; None where it is too short to tell."""
+        now, before = _Work.now(), self._work
+        cores_s = now.cores_s - before.cores_s
+        if cores_s < _SHORT_S * now.cores:
             return None
-        others_s = now.busy_s - self._work.busy_s - (now.own_s - self._work.own_s)
-        return float(min(max(others_s / (wall_s * cores), 0.0), 1.0))
+        others_s = now.busy_s - before.busy_s - (now.own_s - before.own_s)
+        return float(min(max(others_s / cores_s, 0.0), 1.0))
 
 
 def busy_text(share: float | None) -> str | None:
@@ -42,24 +44,36 @@ def busy_text(share: float | None) -> str | None:
 
 
 class _Work:
-    """Seconds of all cores since the system began, and of this process with its children."""
+    """Seconds since the system began of the cores, and of this process with its children."""
 
-    def __init__(self, machine_s: float, busy_s: float, own_s: float) -> None:
-        self.machine_s, self.busy_s, self.own_s = machine_s, busy_s, own_s
+    def __init__(self, cores: int, cores_s: float, busy_s: float, own_s: float) -> None:
+        self.cores, self.cores_s, self.busy_s, self.own_s = cores, cores_s, busy_s, own_s
 
     @classmethod
     def now(cls) -> _Work:
-        times = psutil.cpu_times()
-        # Time of guests is in `user` and `nice` already, that of other virtual machines is not.
-        every = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        process = psutil.Process()
-        own = process.cpu_times()
-        used = own.user + own.system + own.children_user + own.children_system
-        for child in process.children(recursive=True):
-            try:
-                spent = child.cpu_times()
-            except psutil.Error:  # it has ended meanwhile
-                continue
-            used += spent.user + spent.system
-        return cls(every, every - idle, used)
+        cores = psutil.cpu_times(percpu=True)
+        if hasattr(os, "sched_getaffinity"):
+            usable = os.sched_getaffinity(0)
+            cores = [times for core, times in enumerate(cores) if core in usable] or cores
+        every = busy = 0.0
+        for times in cores:
+            # Time of guests is in `user` and `nice` already; that which other virtual machines
+            # took ("steal") is in neither, and counts as busy.
+            whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+            every += whole
+            busy += whole - times.idle - getattr(times, "iowait", 0.0)
+        return cls(len(cores), every, busy, _own_s(psutil.Process()))
+
+
+def _own_s(process: psutil.Process) -> float:
+    used = _spent_s(process)
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            used += _spent_s(child)
+    return used
+
+
+def _spent_s(process: psutil.Process) -> float:
+    """Of a process and of those that it waited for."""
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)

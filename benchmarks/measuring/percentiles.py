@@ -2,9 +2,10 @@
 
 The interval of the q-quantile is between two of the sorted samples: as many samples as lie below
 the true quantile are binomial, so the l-th and u-th smallest hold it with probability
-P(l <= Bin(n, q) < u) (H. A. David, H. N. Nagaraja, "Order Statistics", 2003, section 7.1). With too
-few samples no pair reaches the confidence, and the percentile is not told. Samples count as
-independent, which calls in a row are not wholly.
+P(l <= Bin(n, q) < u) (H. A. David, H. N. Nagaraja, "Order Statistics", 2003, section 7.1). Of the
+pairs that reach the confidence, the one fewest ranks apart is told; with too few samples no pair
+does, and neither is the percentile. Samples count as independent, which calls in a row are not
+wholly.
 """
 
 from __future__ import annotations
@@ -41,16 +42,23 @@ def calls_for(percent: float) -> int:
 
 def percentile(samples: Sequence[float], percent: float) -> Percentile | None:
     """The percentile and its interval; None where there are fewer than `calls_for` samples."""
-    count, q = len(samples), percent / 100
+    count = len(samples)
     if count < calls_for(percent):
         return None
     ordered = np.sort(np.asarray(samples, np.float64))
-    below = _cumulative(count, q)  # [i]: at most i of the samples lie below the quantile
-    tail = (1 - CONFIDENCE) / 2
-    low = int(np.searchsorted(below, tail, side="right"))  # 0-based rank l - 1
-    high = int(np.searchsorted(below, 1 - tail, side="left")) + 1
-    low, high = max(low - 1, 0), min(high, count - 1)
-    return Percentile(float(np.percentile(ordered, percent)), ordered[low], ordered[high])
+    low, high = _ranks(count, percent / 100)
+    value = float(np.percentile(ordered, percent))
+    return Percentile(value, float(ordered[low - 1]), float(ordered[high - 1]))
+
+
+def _ranks(count: int, q: float) -> tuple[int, int]:
+    """l and u, from 1: the closest pair that holds the quantile; of several, the surest."""
+    below = _cumulative(count, q)
+    low = np.arange(1, count)
+    high = np.searchsorted(below, below[low - 1] + CONFIDENCE) + 1
+    low, high = low[high <= count], high[high <= count]
+    best = np.lexsort((below[low - 1] - below[high - 1], high - low))[0]
+    return int(low[best]), int(high[best])
 
 
 def _cumulative(count: int, q: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

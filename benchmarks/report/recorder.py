@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from sshr_deploy.benchmarks.report.records import (
     Subject,
 )
 from sshr_deploy.runtime.machine.clock import now_utc
+from sshr_deploy.runtime.machine.spread import Ratio, ratio_of
 
 
 class Recorder:
@@ -80,6 +81,11 @@ class Recorder:
     def busy(self) -> str | None:
         """Why nothing measured so far allows a ratio; None where the machine was quiet."""
         return busy_text(self._neighbours.share())
+
+    def ratio(self, one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]]) -> Ratio:
+        """`ratio_of` two things of this document; refused too where other work was beside them."""
+        busy = self.busy()
+        return ratio_of(one, other) if busy is None else Ratio(None, busy)
 
     def __enter__(self) -> Self:
         self._neighbours = Neighbours()

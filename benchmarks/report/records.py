@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator
 
 from sshr_deploy.manifest import Sha256, Share
 from sshr_deploy.runtime.results.findings import Document
@@ -27,7 +27,7 @@ Kind = Literal[
 ]
 Better = Literal["lower", "higher"]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+_ALL_WRITTEN = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class Gpu(Document):
@@ -91,6 +91,8 @@ class Agreement(Document):
 class Row(Document):
     """One thing that was measured: its raw samples, and what follows from them."""
 
+    model_config = _ALL_WRITTEN
+
     name: str
     """Unique in the document; `benchmark compare` pairs rows by it."""
     unit: str
@@ -113,6 +115,8 @@ class Row(Document):
 class BenchmarkDocument(Document):
     """All that one benchmark found."""
 
+    model_config = _ALL_WRITTEN
+
     schema_version: Literal[1] = SCHEMA_VERSION
     benchmark: Kind
     measured_utc: str
@@ -127,6 +131,14 @@ class BenchmarkDocument(Document):
     """Beside the rows: ceilings, cold start, plans."""
     notes: tuple[str, ...] = ()
     """For readers: what was left out, and why."""
+
+    @field_validator("rows")
+    @classmethod
+    def _names_are_unique(cls, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        names = [row.name for row in rows]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two rows have the name {min(twice)!r}")
+        return rows
 
     def row(self, name: str) -> Row:
         """The row of that name.

@@ -48,6 +48,10 @@ class Opening:
     runtime_cache: Path
     host_code: bool
     """Code that the engine brings may run in this process."""
+    width: int
+    """Channels of the network's first convolution."""
+    streams: int | None
+    """Calls at the same time, as the user wishes; None chooses."""
     geometry: Geometry = PATCH
     """Of the graph's inputs."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.engines.kind import EngineKind, Opening, Package, inputs_for
+from sshr_deploy.runtime.machine.threads import choose_streams
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU, Provider
 from sshr_deploy.runtime.sessions.tensorrt.library import Library, rtx_refusal
 from sshr_deploy.runtime.settings import CPU_BATCH, GPU_BATCH
@@ -61,6 +62,9 @@ def _onnx_session(kind: EngineKind, opening: Opening) -> Session:
     from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
 
     assert kind.provider is not None
+    streams, patches = 1, opening.geometry.is_patch
+    if not kind.needs_gpu:
+        streams = choose_streams(opening.streams, opening.width, patches=patches)
     return OnnxRuntimeSession(
         opening.graph,
         opening.classes,
@@ -71,6 +75,7 @@ def _onnx_session(kind: EngineKind, opening: Opening) -> Session:
         cache=opening.folder if kind.keeps_files else None,
         more_options=opening.options,
         geometry=opening.geometry,
+        streams=streams,
     )
 
 

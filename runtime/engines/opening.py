@@ -284,6 +284,8 @@ class Opener:
                 runtime_cache=self.store.runtime_cache(key),
                 host_code=engine_options.version_compatible,
                 geometry=self.bundle.geometry,
+                width=self.bundle.manifest.model.width,
+                streams=self.options.streams,
             )
         )
         if key.sm is not None and session.info.device != key.device:

@@ -102,8 +102,10 @@ def spread_of(samples_ms: Sequence[float]) -> Spread:
     return Spread(len(samples_ms), median, p25, p75, low, top, high[95], high[99])
 
 
-def ratio_of(one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]]) -> Ratio:
-    """Median of `one` over that of `other`, each a name and its samples in ms, taken in turns.
+def ratio_of(
+    one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]], unit: str = "ms"
+) -> Ratio:
+    """Median of `one` over that of `other`, each a name and its samples, taken in turns.
 
     Refused where a side has fewer than 5 samples or spreads too far for a quiet machine, and where
     the quartiles of the two overlap.
@@ -116,7 +118,7 @@ def ratio_of(one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]
             return Ratio(None, f"{name}: {busy}; measure again when it is quiet")
     first, second = spreads
     if not (first.below(second) or second.below(first)):
-        both = f"{quartiles_text(first)} and {quartiles_text(second)}"
+        both = f"{quartiles_text(first, unit)} and {quartiles_text(second, unit)}"
         return Ratio(None, f"{one[0]} and {other[0]} overlap: {both}")
     return Ratio(first.median_ms / second.median_ms)
 
@@ -132,6 +134,6 @@ def ratio_text(value: float | None) -> str:
     return "not reported" if value is None else f"{value:.2f}"
 
 
-def quartiles_text(spread: Spread) -> str:
+def quartiles_text(spread: Spread, unit: str = "ms") -> str:
     """The quartiles, "10.1 to 10.3 ms"."""
-    return f"{spread.p25_ms:.3g} to {spread.p75_ms:.3g} ms"
+    return f"{spread.p25_ms:.3g} to {spread.p75_ms:.3g} {unit}"

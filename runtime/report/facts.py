@@ -80,6 +80,7 @@ def origin_facts(summary: Provenance) -> Facts:
         ("Library", engine.library),
         ("Device", engine.device),
         ("Threads", "" if engine.threads is None else str(engine.threads)),
+        ("Streams", "" if engine.streams is None else str(engine.streams)),
         ("Agreement", _agreement(engine.mask_agreement)),
         ("Not qualified", engine.unqualified or ""),
         *(("Note", note) for note in engine.notes),

@@ -26,6 +26,7 @@ from sshr_deploy.runtime.contract import (
     checked_patches,
 )
 from sshr_deploy.runtime.masks import label_map
+from sshr_deploy.runtime.sessions.parts import Part, lap
 
 Labels = NDArray[np.uint8]  # [B, 224, 224]
 Finish = Callable[[], tuple[CamBatch, Labels | None]]
@@ -92,6 +93,7 @@ def _result(
     cams, labels = finish()
     # Also where only label maps are wanted: nothing else shows that the engine gave no NaN.
     checked_cams(cams, patches)
+    lap(Part.COPY_OUT)
     if rule is None:
         return key, cams
     if labels is None:
@@ -100,6 +102,7 @@ def _result(
             for index in range(patches)
         ]
         labels = np.stack(maps)
+        lap(Part.LABELS)
     return key, MaskBatch(labels, cams.prob)
 
 

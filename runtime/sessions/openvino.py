@@ -30,6 +30,7 @@ from sshr_deploy.runtime.contract import (
 from sshr_deploy.runtime.machine.processor import processor_flags, processor_name, processor_text
 from sshr_deploy.runtime.machine.threads import threads_in_use
 from sshr_deploy.runtime.sessions.base import BaseSession, check_tensors
+from sshr_deploy.runtime.sessions.parts import Part, lap
 
 DEVICE_VARIABLE = "SSHR_OPENVINO_DEVICE"
 _CPU = "CPU"
@@ -90,7 +91,9 @@ class OpenVinoSession(BaseSession):
         if self._request is None:
             raise SessionError("the session is closed; open it again")
         with self._lock, _errors(f"{self.info.library} failed"):  # a request serves one call
+            lap(Part.COPY_IN)
             outputs = self._request.infer({INPUT_NAME: patches}, share_inputs=True)
+            lap(Part.ENGINE)
             return CamBatch(*(np.array(outputs[name]) for name in OUTPUT_NAMES))
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from sshr_deploy.runtime.contract import (
 )
 from sshr_deploy.runtime.machine.processor import processor_name
 from sshr_deploy.runtime.sessions.base import BaseSession
+from sshr_deploy.runtime.sessions.parts import Part, lap
 from sshr_deploy.runtime.settings import CPU_BATCH
 
 TorchMode = Literal["eager", "compiled", "cuda-graph"]
@@ -114,10 +115,17 @@ class PyTorchSession(BaseSession):
         filled[: len(patches)] = patches
         try:
             with torch.inference_mode(), _without_tf32():
-                outputs = call(torch.from_numpy(filled).to(self._device))
+                inputs = torch.from_numpy(filled).to(self._device)
+                lap(Part.COPY_IN, self._wait)
+                outputs = call(inputs)
+                lap(Part.ENGINE, self._wait)
                 return [output[: len(patches)].cpu().numpy() for output in outputs]
         except RuntimeError as error:  # out of memory is one of them
             raise SessionError(f"{self.info.library} failed: {first_line(error)}") from error
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 def _captured(module: nn.Module, patches: Tensor) -> _Call:

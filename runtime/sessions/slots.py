@@ -18,6 +18,7 @@ from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.streams import Stream
 from sshr_deploy.runtime.sessions.base import output_shape
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks
+from sshr_deploy.runtime.sessions.parts import Part, lap
 
 SLOTS = 2
 """Batches in flight."""
@@ -190,6 +191,7 @@ class BufferedSlot(Closing, Generic[B]):
             buffers = [self._outputs[name].buffer for name in OUTPUT_NAMES]
             labels = self._labels.buffer
             self._masks.launch(self._stream, buffers, self._ranges, labels, batch, rule)
+            lap(Part.LABELS, self._stream.synchronize)
         for mirrored in self._mirrors(rule).values():
             mirrored.download(self._stream, batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,12 @@ import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
 from sshr_deploy.cli.commands import command
-from sshr_deploy.cli.options import CheckpointProfileOption, RelabelOption, ThreadsOption
+from sshr_deploy.cli.options import (
+    AllowUnqualifiedOption,
+    CheckpointProfileOption,
+    RelabelOption,
+    ThreadsOption,
+)
 from sshr_deploy.errors import MissingExtraError, UsageError
 
 
@@ -46,7 +52,16 @@ def int8(
             metavar="METHOD", help="How ranges are found: min-max, p99.9, p99.99, p99.999 or mse."
         ),
     ] = "mse",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Timed patches of each way.")] = 15,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            max=3600,
+            help="Measuring time of each way, in s; six patches are made at least.",
+        ),
+    ] = 10.0,
+    allow_unqualified: AllowUnqualifiedOption = False,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -56,43 +71,42 @@ def int8(
     them. A ratio is not reported where the quartiles of its two sides overlap, or are further
     apart than 15 % of the median: the machine was busy then.
 
-    Beside each stands how well its masks and CAMs agree with PyTorch's. What mix a budget
-    allows, sshr-deploy export --precision int8 finds out.
+    Beside each stands how well its masks and CAMs agree with PyTorch's; one whose masks miss the
+    bounds of export gets no time. What mix a budget allows, sshr-deploy export --precision int8
+    finds out.
     """
     try:
-        from sshr_deploy.benchmarks.int8 import measure_int8
+        from sshr_deploy.benchmarks.int8 import Int8Settings, checkpoint_subject, measure_int8
         from sshr_deploy.export.int8.activation_ranges import RangeMethod
         from sshr_deploy.export.reference import (
             patches_from_folder,
             shipped_patches,
         )
-        from sshr_deploy.model.checkpoint import check_labels, read_profile
+        from sshr_deploy.model.checkpoint import check_labels, load_checkpoint, read_profile
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "export") from error
-    from sshr_deploy.atomic import check_writable, write_json
-    from sshr_deploy.cli.benchmark_tables import print_int8
+    from sshr_deploy.benchmarks.report.recorder import Recorder
+    from sshr_deploy.cli.benchmark_document import shown
+    from sshr_deploy.cli.console import say
+    from sshr_deploy.cli.int8_table import print_int8
     from sshr_deploy.profiles import load_profile
 
     methods = [method.value for method in RangeMethod]
     if ranges not in methods:
         raise UsageError(f"--ranges {ranges!r}: choose {', '.join(methods)}")
-    if json_file is not None:
-        check_writable(json_file)
     loaded = read_profile(checkpoint) if profile is None else load_profile(profile)
     check_labels(checkpoint, loaded, relabel=relabel)
-    report = measure_int8(
-        checkpoint,
-        loaded,
+    chosen = (
         shipped_patches()
         if patches is None
-        else patches_from_folder(patches, loaded, relabel=relabel),
-        keep=[name.strip() for name in keep.split(",") if name.strip()],
-        weight_bits=weight_bits,
-        method=RangeMethod(ranges),
-        rounds=rounds,
-        threads=threads,
+        else patches_from_folder(patches, loaded, relabel=relabel)
     )
-    print_int8(report)
-    if json_file is not None:
-        write_json(json_file, report)
-        typer.echo(str(json_file))
+    kept = tuple(name.strip() for name in keep.split(",") if name.strip())
+    settings = Int8Settings(
+        kept, weight_bits, RangeMethod(ranges), seconds, threads, allow_unqualified
+    )
+    model = load_checkpoint(checkpoint)
+    subject = checkpoint_subject(checkpoint, model, loaded)
+    recorder = Recorder("int8", subject, asdict(settings), json_file)
+    with shown(recorder, print_int8, json_file):
+        measure_int8(model, loaded, chosen, settings, recorder, say)

@@ -18,6 +18,7 @@ from sshr_deploy.cli.stopping import stop_on_sigterm
 from sshr_deploy.runtime.settings import LargeImages
 
 if TYPE_CHECKING:
+    from sshr_deploy.runtime.contract import SessionInfo
     from sshr_deploy.runtime.results.records import RunEffort
 
 
@@ -102,7 +103,7 @@ def infer(
             if not quiet and info.mask_agreement is not None:
                 say(
                     f"engine: {info.engine} {info.precision}, "
-                    f"{_threads(info.threads)}masks equal to the reference on "
+                    f"{_threads(info)}masks equal to the reference on "
                     f"{info.mask_agreement:.3%} of pixels"
                 )
             try:
@@ -144,7 +145,9 @@ def _effort_line(effort: RunEffort) -> str:
     )
 
 
-def _threads(count: int | None) -> str:
+def _threads(info: SessionInfo) -> str:
+    """ "2 streams, 2 threads, " before what follows; empty where the library chooses."""
     from sshr_deploy.errors import counted
 
-    return "" if count is None else f"{counted(count, 'thread')}, "
+    streams = f"{info.streams} streams, " if (info.streams or 1) > 1 else ""
+    return streams + ("" if info.threads is None else f"{counted(info.threads, 'thread')}, ")

@@ -116,6 +116,17 @@ ThreadsOption = Annotated[
         rich_help_panel=ENGINE,
     ),
 ]
+StreamsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--streams",
+        min=1,
+        max=1024,
+        help="Calls of ONNX Runtime at the same time on a CPU; they share its threads.",
+        show_default="one a thread for patches of a network of width 8 and below, else 1",
+        rich_help_panel=ENGINE,
+    ),
+]
 MaxSlideMinutesOption = Annotated[
     float | None,
     typer.Option(

@@ -36,6 +36,7 @@ from sshr_deploy.cli.options import (
     RayCoresOption,
     RayOption,
     ReadersOption,
+    StreamsOption,
     ThreadsOption,
     TissueOption,
 )
@@ -81,6 +82,7 @@ class SharedOptions:
     precision: PrecisionOption = None
     batch: BatchOption = None
     threads: ThreadsOption = None
+    streams: StreamsOption = None
     readers: ReadersOption = None
     no_build: NoBuildOption = False
     allow_unqualified: AllowUnqualifiedOption = False
@@ -116,7 +118,13 @@ class SharedOptions:
             mpp_table=None if self.mpp_table is None else read_mpp_table(self.mpp_table),
             outputs=self._outputs(),
         )
-        options = OpenOptions(self.precision, self.batch, not self.no_build, self.allow_unqualified)
+        options = OpenOptions(
+            self.precision,
+            self.batch,
+            build=not self.no_build,
+            allow_unqualified=self.allow_unqualified,
+            streams=self.streams,
+        )
         return RunSpec(self.model, settings, self.engine, options, self.threads)
 
     def operating(self) -> AbstractContextManager[Operating]:

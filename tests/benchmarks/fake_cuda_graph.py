@@ -87,7 +87,7 @@ def install_fake_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "reset", lambda: None)  # imports much where CUDA is
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", _capture)
-    monkeypatch.setattr("sshr_deploy.benchmarks.gpu_timing.timed_ms", _timed_ms)
+    monkeypatch.setattr("sshr_deploy.benchmarks.measuring.gpu_timing.timed_ms", _timed_ms)
 
 
 @contextmanager

@@ -1,13 +1,20 @@
-"""What the INT8 benchmark says of samples that are known."""
+"""What the INT8 benchmark says of samples that are known, and of a small network."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from sshr_deploy.benchmarks.int8 import times_over
-from sshr_deploy.cli.benchmark_tables import print_int8
+from sshr_deploy.benchmarks.int8 import with_ratios
+from sshr_deploy.benchmarks.report.reading import read_document
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.cli import app
+from sshr_deploy.cli.int8_table import print_int8
 from sshr_deploy.runtime.machine.spread import spread_of
 
 SAMPLES = {
@@ -17,32 +24,82 @@ SAMPLES = {
 }
 
 
-def _row(name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        **spread_of(SAMPLES[name]).figures(),
-        **times_over("fp32", name, SAMPLES),
-        **times_over("pytorch", name, SAMPLES),
-        "samples_ms": SAMPLES[name],
-        "qualification": {"mask_agreement": 1, "cam_relative_error": {"cam": 0}, "iou": None},
-    }
+def _row(name: str) -> Row:
+    return Row(
+        name=name,
+        unit="ms",
+        better="lower",
+        samples=tuple(SAMPLES[name]),
+        agreement=Agreement(masks=1, cam_error=0, misses=()),
+        figures=dict(spread_of(SAMPLES[name]).figures()),
+        facts={"qualification": {"iou": None}},
+    )
 
 
-def test_a_ratio_from_a_busy_run_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [_row(name) for name in SAMPLES]
-    pytorch, fp32, narrow = rows
-    assert fp32["times_fp32"] == 1 and pytorch["times_pytorch"] == 1
-    assert narrow["times_fp32"] == pytest.approx(20.1 / 15.1)
-    assert narrow["times_pytorch"] is None and fp32["times_pytorch"] is None
-    why = narrow["times_pytorch_not_reported"]
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    settings = {"weight_bits": 8, "ranges": "mse", "keep": []}
+    made = Recorder("int8", None, settings)
+    for name, fact in {"threads": 2, "patches": 6, "source": "crops"}.items():
+        made.fact(name, fact)
+    monkeypatch.setattr(made, "busy", lambda: None)
+    return made
+
+
+def test_a_ratio_from_a_busy_run_is_not_reported(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytorch, fp32, narrow = (with_ratios(_row(name), SAMPLES, recorder) for name in SAMPLES)
+    assert fp32.figures["times_fp32"] == 1 and pytorch.figures["times_pytorch"] == 1
+    assert narrow.figures["times_fp32"] == pytest.approx(20.1 / 15.1)
+    assert narrow.figures["times_pytorch"] is None and fp32.figures["times_pytorch"] is None
+    why = narrow.refused["times_pytorch"]
     assert why.startswith("pytorch: its middle half spreads over ") and "busy" in why
-    report = {
-        **{"width": 8, "scheme": "u8s8", "range_method": "mse", "cpu_threads": 2},
-        **{"environment": {"processor": "AMD EPYC", "cores": 2, "load_average": 6.25}},
-        **{"rows": rows, "patches": 6, "source": "crops", "kept": []},
-    }
-    print_int8(report)
+    for row in (pytorch, fp32, narrow):
+        recorder.row(row)
+    print_int8(recorder.document)
     shown = capsys.readouterr().out
-    assert "on AMD EPYC, 2 cores, load 6.2, 2 threads" in shown
+    assert ", 2 threads" in shown
     assert shown.count(f"not reported: {why}\n") == 1
     assert "1.33" in shown and "20.0-20.2" in shown
+
+
+def test_other_work_allows_no_ratio(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "busy", lambda: "other work took 50%")
+    row = with_ratios(_row("int8 everywhere"), SAMPLES, recorder)
+    assert row.figures["times_fp32"] is None
+    assert row.refused["times_fp32"] == "other work took 50%"
+
+
+def test_a_row_that_disagrees_has_no_ratio(recorder: Recorder) -> None:
+    row = _row("int8 everywhere")
+    row.facts["unqualified"] = "its masks disagree"
+    found = with_ratios(row, SAMPLES, recorder)
+    assert found.figures["times_fp32"] is None
+    assert found.refused["times_fp32"] == "int8 everywhere: its masks disagree"
+    assert with_ratios(_row("fp32"), SAMPLES | {"pytorch": []}, recorder).refused == {
+        "times_pytorch": "pytorch was not measured"
+    }
+
+
+def test_the_command_keeps_what_it_measured(own_checkpoint: Path, tmp_path: Path) -> None:
+    """A way whose masks 8 bits change too much has no time."""
+    file, patches = tmp_path / "int8.json", tmp_path / "patches"
+    patches.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    Image.fromarray(pixels).save(patches / "a.png")
+    options = ["--patches", str(patches), "--ranges", "min-max", "--seconds", "0.1"]
+    options += ["--threads", "1", "--json", str(file)]
+    done = CliRunner().invoke(app, ["benchmark", "int8", str(own_checkpoint), *options])
+    assert done.exit_code == 0, done.output
+    document = read_document(file)
+    assert document.complete and document.benchmark == "int8" and document.subject is not None
+    assert document.subject.files_sha256.keys() == {own_checkpoint.name}
+    assert [row.name for row in document.rows] == ["pytorch", "fp32", "int8 everywhere"]
+    for row in document.rows:
+        assert row.agreement is not None
+        assert bool(row.samples) == (row.not_measured is None) == (not row.agreement.misses)
+        assert row.samples == () or row.figures["median_ms"] is not None
+    assert document.row("fp32").samples
+    assert "compared on 1 patch" in done.stdout and "fp32" in done.stdout
+    assert str(file) in done.stdout

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sshr_deploy.benchmarks import (
-    gpu_timing,
-    kernel_configs,
-    kernels,
-    mask_kernel,
-    network,
-    training_kernels,
-)
+from sshr_deploy.benchmarks import kernels
+from sshr_deploy.benchmarks.gpu import kernel_configs, mask_kernel, network, training_kernels
+from sshr_deploy.benchmarks.kernel_document import record_kernels, row_of
+from sshr_deploy.benchmarks.measuring import gpu_timing
+from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.cli import app
+from sshr_deploy.cli.kernels_table import print_kernels
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.geometry import field_geometry
 from sshr_deploy.runtime.kernels.hfrm_cam.op import hfrm_cam as right
@@ -270,3 +268,22 @@ def test_the_command_needs_a_gpu(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["benchmark", "kernels", "--json", str(tmp_path / "a.json")])
     assert done.exit_code != 0
     assert "PyTorch finds no NVIDIA GPU here" in str(done.exception)
+
+
+def test_rows_of_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder("kernels", None, {})
+    settings: dict[str, Any] = {"device": DEVICE_, "shapes": (SHAPE,), "batches": (2,)}
+    with recorder:
+        record_kernels(
+            recorder, **settings, forms=FORMS, dtypes=("fp16",), seconds=0.001, on_step=_quiet
+        )
+    document = recorder.document
+    assert [row.name for row in document.rows] == [f"fp16, 2 x 16 x 6 x 5, {f}" for f in FORMS]
+    for row in document.rows:
+        assert row.figures["median_ms"] == pytest.approx(np.median(row.samples), rel=1e-3, abs=1e-5)
+        assert row.facts["form"] in FORMS
+    print_kernels(document)
+    shown = capsys.readouterr().out
+    assert "fused_nhwc" in shown and "floor / time" in shown and "cpu: copies" in shown
+    failed = {"dtype": "fp16", "batch": 2, "shape": [1, 2, 3], "form": "plain", "failed": "off"}
+    assert row_of(failed).not_measured == "off" and not row_of(failed).samples

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +12,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sshr_deploy.benchmarks import training
-from sshr_deploy.cli import app, benchmark
+from sshr_deploy.benchmarks.report.reading import read_document
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.benchmarks.report.records import BenchmarkDocument
+from sshr_deploy.cli import app, benchmark_training
 from sshr_deploy.errors import MissingExtraError, OutputError, SshrDeployError
 from sshr_deploy.model import HFRM
 from tests.gpu_here import torch_has_a_gpu
@@ -22,59 +23,65 @@ from tests.gpu_here import torch_has_a_gpu
 WIDTH, CLASSES, BATCH = 2, 2, 1
 
 
-def measure(steps: list[str] | None = None) -> dict[str, Any]:
+def measure(steps: list[str] | None = None) -> BenchmarkDocument:
     seen = [] if steps is None else steps
-    return training.measure_training(
-        width=WIDTH, batch=BATCH, rounds=1, classes=CLASSES, on_step=seen.append
-    )
+    recorder = Recorder("training", None, {})
+    settings = training.TrainingSettings(WIDTH, BATCH, 1, CLASSES)
+    with recorder:
+        training.measure_training(settings, recorder, seen.append)
+    return recorder.document
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
+def report() -> BenchmarkDocument:
     return measure()
 
 
-def test_figures_follow_from_the_raw_samples(report: dict[str, Any]) -> None:
-    assert list(report["steps"]) == ["published", "pooled", "fast"]
-    published = report["steps"]["published"]
-    for row in report["steps"].values():
-        samples = row["samples_ms"]
-        assert len(samples) == report["settings"]["rounds"] == 1
-        assert row["median_ms"] == statistics.median(samples)
-        assert row["patches_per_s"] == pytest.approx(BATCH * 1e3 / row["median_ms"])
-        assert row["gflop_per_s"] * row["median_ms"] == pytest.approx(1e3 * row["gflop_per_step"])
-        assert row["speed_up"] == (1 if row is published else None), "one call has no spread"
-        assert ("peak_memory_mb" in row) == torch_has_a_gpu()
+def test_figures_follow_from_the_raw_samples(report: BenchmarkDocument) -> None:
+    steps = [row for row in report.rows if row.facts["part"] == "step"]
+    assert [row.name for row in steps] == ["step, published", "step, pooled", "step, fast"]
+    for row in steps:
+        figures = row.figures
+        assert len(row.samples) == 1
+        median_ms, gflop_per_s = figures["median_ms"], figures["gflop_per_s"]
+        assert median_ms == statistics.median(row.samples) and gflop_per_s is not None
+        assert figures["patches_per_s"] == pytest.approx(BATCH * 1e3 / median_ms)
+        assert gflop_per_s * median_ms == pytest.approx(1e3 * (figures["gflop_per_step"] or 0))
+        if row is steps[0]:
+            assert figures["speed_up"] == 1
+        else:
+            assert figures["speed_up"] is None and row.refused["speed_up"], "one call has no spread"
+        assert ("peak_memory_mb" in figures) == torch_has_a_gpu()
     levels = ("f56", "f28_1", "f28_2", "all")
-    calls = [f"{level} {form}" for level in levels for form in ("plain", "pooled")]
-    assert list(report["hfrm"]) == calls
-    json.dumps(report)
+    calls = [f"HFRM {level}, {form}" for level in levels for form in ("plain", "pooled")]
+    assert [row.name for row in report.rows if row.facts["part"] == "HFRM"] == calls
 
 
 def test_the_recipes_are_those_that_ship_with_plain_hfrm_for_the_published_one(
-    report: dict[str, Any],
+    report: BenchmarkDocument,
 ) -> None:
-    published, pooled, fast = (report["recipes"][n] for n in ("published", "pooled", "fast"))
+    published, pooled, fast = (report.facts["recipes"][n] for n in ("published", "pooled", "fast"))
     assert (pooled["name"], pooled["precision"], pooled["hfrm"]) == ("paper", "fp32", "pooled")
     assert published == pooled | {"hfrm": "plain"}
     assert (fast["name"], fast["precision"], fast["hfrm"]) == ("fast", "bf16", "pooled")
 
 
-def test_pooled_saves_the_operations_of_the_convolutions(report: dict[str, Any]) -> None:
+def test_pooled_saves_the_operations_of_the_convolutions(report: BenchmarkDocument) -> None:
     """Counted by hand: C x H x W of the levels, 15 x 15 taps, forward and two gradients."""
     sizes = sum(c * WIDTH * px**2 for c, px in ((4, 56), (8, 28), (16, 28)))
     heads = CLASSES * (sizes + 64 * WIDTH * 28**2)
     convolutions = 3 * 2 * BATCH * (15 * 15 * sizes + heads) / 1e9
-    gflop = [row["gflop_per_step"] for row in report["steps"].values()]
+    names = ("published", "pooled", "fast")
+    gflop = [report.row(f"step, {name}").figures["gflop_per_step"] or 0 for name in names]
     assert gflop[0] - gflop[1] == pytest.approx(convolutions, rel=0.01)
     assert gflop[1] == gflop[2]
 
 
-def test_errors_are_within_their_bounds_and_not_all_zero(report: dict[str, Any]) -> None:
-    assert report["bounds"] == training.BOUNDS
-    for name, bounds in report["bounds"].items():
+def test_errors_are_within_their_bounds_and_not_all_zero(report: BenchmarkDocument) -> None:
+    assert report.facts["bounds"] == training.BOUNDS
+    for name, bounds in report.facts["bounds"].items():
         for figure, bound in bounds.items():
-            assert 0 < report["agreement"][name][figure] <= bound
+            assert 0 < report.facts["agreement"][name][figure] <= bound
 
 
 def forget_context(self: HFRM, feature: Tensor, context: Tensor, *_: object) -> Tensor:
@@ -110,23 +117,24 @@ def test_the_command_prints_both_tables_and_writes_its_json(tmp_path: Path) -> N
     for word in ("plain / pooled", "f28_2", "patches/s", "published", "fast", "relative RMS"):
         assert word in done.stdout
     assert "timing whole steps" in done.stderr
-    written = json.loads(file.read_text("utf-8"))
-    assert written["benchmark"] == "training"
-    assert written["settings"] == {"width": 1, "batch": 1, "classes": 2, "rounds": 1}
-    assert written["environment"]["libraries"]["torch"] == torch.__version__
+    written = read_document(file)
+    assert written.benchmark == "training" and written.complete
+    settings = {"width": 1, "batch": 1, "classes": 2, "rounds": 1, "threads": None}
+    assert written.settings == settings
+    assert written.environment.libraries["torch"] == torch.__version__
 
 
 def test_a_json_file_that_cannot_be_written_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "measure_training", lambda **_: pytest.fail("measured"))
+    monkeypatch.setattr(training, "measure_training", lambda *_: pytest.fail("measured"))
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        benchmark.training(json_file=tmp_path / "file" / "x.json")
+        benchmark_training.training(json_file=tmp_path / "file" / "x.json")
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, training.__name__)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"torch is not installed.*\[train\]"):
-        benchmark.training()
+        benchmark_training.training()

@@ -9,6 +9,7 @@ class TestMyEngine(SessionContract):
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -29,6 +30,7 @@ from sshr_deploy.runtime.contract import (
     Session,
 )
 from sshr_deploy.runtime.masks import label_map
+from sshr_deploy.runtime.sessions.parts import Part, timed_parts
 
 Patches = NDArray[np.uint8]
 RULE = MaskRule((0.5, 0.3, 0.2), 0.4)
@@ -257,6 +259,16 @@ class SessionContract:
             list(masks_of(session, broken()))
         (found,) = masks_of(session, [noise(2)])
         check_masks(found, session.infer(noise(2)), subject.tolerance.masks)
+
+    def test_the_parts_of_a_call_lie_within_it(self, subject: Subject, session: Session) -> None:
+        patches = noise(subject.large_batch)
+        start = time.perf_counter()
+        with timed_parts() as times:
+            (found,) = masks_of(session, [patches])
+        whole_ms = (time.perf_counter() - start) * 1e3
+        assert all(times.ms[part] > 0 for part in Part)
+        assert sum(times.ms.values()) <= whole_ms
+        check_masks(found, session.infer(patches), subject.tolerance.masks)
 
     def test_a_closed_session_says_so(self, subject: Subject) -> None:
         session = subject.open()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import INPUT_NAME, OUTPUT_NAMES
 from sshr_deploy.runtime.sessions.base import output_shape
+from sshr_deploy.runtime.sessions.parts import Part, lap
 
 KEPT_SIZES = 4
 """Batch sizes that keep their buffers: a run has its own and a few tails."""
@@ -49,7 +50,9 @@ class BoundRuns:
         """uint8 [B, side_px, side_px, 3], C-contiguous -> arrays of `OUTPUT_NAMES`, copied."""
         bound = self._bound(len(patches))
         bound.input.update_inplace(patches)
+        lap(Part.COPY_IN)
         self._session.run_with_iobinding(bound.binding)
+        lap(Part.ENGINE)
         # On the CPU `numpy` is a view of the buffer, which the next call overwrites.
         return [np.array(output.numpy()) for output in bound.outputs]
 

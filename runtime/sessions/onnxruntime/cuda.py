@@ -25,6 +25,7 @@ from sshr_deploy.runtime.sessions.base import Finish, Labels
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks, open_device_masks
 from sshr_deploy.runtime.sessions.onnxruntime.providers import Provider
 from sshr_deploy.runtime.sessions.onnxruntime.session import OnnxRuntimeSession
+from sshr_deploy.runtime.sessions.parts import Part, lap
 from sshr_deploy.runtime.sessions.slots import (
     SLOTS,
     Arrays,
@@ -174,9 +175,11 @@ class DeviceSlot(BufferedSlot[GraphCall]):
     def _compute(self, call: GraphCall, rule: MaskRule | None) -> None:
         self._patches.upload(self._stream, call.count)
         self._stream.synchronize()
+        lap(Part.COPY_IN)
         binding = self._bind(call.count)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()  # which the run does too, unless it is told otherwise
+        lap(Part.ENGINE)
         self._ask_results(call.count, rule)
 
     def _bind(self, batch: int) -> Any:

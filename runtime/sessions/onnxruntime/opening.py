@@ -42,9 +42,16 @@ def provider_options(
 
 
 def open_graph(
-    ort: Any, path: Path, provider: Provider, precision: str, options: dict[str, str]
+    ort: Any,
+    path: Path,
+    provider: Provider,
+    precision: str,
+    options: dict[str, str],
+    streams: int = 1,
 ) -> Any:
     """An `onnxruntime.InferenceSession` in which every node runs on `provider`.
+
+    On the CPU its threads are shared by `streams` calls at the same time.
 
     Raises:
         SessionError: the provider is not there, does not start or cannot run a part of the graph,
@@ -58,7 +65,7 @@ def open_graph(
             f"this onnxruntime has no {provider.name}; pip install 'sshr-deploy[{provider.extra}]'"
         )
     try:
-        session = _open(ort, path, provider, options, strict=True)
+        session = _open(ort, path, provider, options, strict=True, streams=streams)
     except SessionError:
         raise
     except Exception as error:  # ONNX Runtime has no common base class of its errors
@@ -73,11 +80,19 @@ def open_graph(
     return session
 
 
-def _open(ort: Any, path: Path, provider: Provider, options: dict[str, str], strict: bool) -> Any:
+def _open(
+    ort: Any,
+    path: Path,
+    provider: Provider,
+    options: dict[str, str],
+    *,
+    strict: bool,
+    streams: int = 1,
+) -> Any:
     """`strict` makes a node on the CPU an error, otherwise it is recorded."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL  # what is wrong comes as an exception
-    onnxruntime_options(settings)
+    onnxruntime_options(settings, streams)
     if provider.name != CPU_PROVIDER:
         switch = "disable_cpu_ep_fallback" if strict else "record_ep_graph_assignment_info"
         settings.add_session_config_entry(f"session.{switch}", "1")

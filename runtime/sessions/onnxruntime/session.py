@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from sshr_deploy.runtime.contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
     CamBatch,
+    MaskRule,
     SessionInfo,
 )
 from sshr_deploy.runtime.machine.gpus import first_gpu, number_by_bus
 from sshr_deploy.runtime.machine.processor import library_versions, processor_name
 from sshr_deploy.runtime.machine.threads import threads_in_use
-from sshr_deploy.runtime.sessions.base import BaseSession, check_tensors
+from sshr_deploy.runtime.sessions.base import BaseSession, Finish, Labels, check_tensors
 from sshr_deploy.runtime.sessions.onnxruntime.binding import BoundRuns
 from sshr_deploy.runtime.sessions.onnxruntime.opening import open_graph, provider_options
 from sshr_deploy.runtime.sessions.onnxruntime.providers import (
@@ -30,6 +33,7 @@ from sshr_deploy.runtime.sessions.onnxruntime.providers import (
     CPU_PROVIDER,
     Provider,
 )
+from sshr_deploy.runtime.sessions.parts import Part, lap
 from sshr_deploy.runtime.settings import CPU_BATCH
 
 
@@ -48,6 +52,9 @@ class OnnxRuntimeSession(BaseSession):
             builds every time.
         more_options: of the provider, beside its own.
         geometry: of the graph's inputs.
+        streams: calls at the same time on the CPU, between which its threads are shared out. A
+            batch is computed in as many parts, and the next one is begun meanwhile. A single input
+            is one call and has its share alone.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -67,33 +74,51 @@ class OnnxRuntimeSession(BaseSession):
         cache: Path | None = None,
         more_options: Mapping[str, str] | None = None,
         geometry: Geometry = PATCH,
+        streams: int = 1,
     ) -> None:
         ort = import_onnxruntime()
         if provider.name != CPU_PROVIDER:
             number_by_bus()
         options = {**provider_options(provider, batch, cache, geometry), **(more_options or {})}
-        session = open_graph(ort, model_path, provider, precision, options)
+        session = open_graph(ort, model_path, provider, precision, options, streams)
         self.any_side = _check_graph(session, model_path, num_classes, geometry)
         self._session = session
         self.geometry = geometry
         self._classes = num_classes
         self._run: _Run | None = _runner(ort, session, provider, num_classes, geometry)
         self._limit = None if provider.prefix is None else batch
+        self._streams, self._pool = streams, None
+        if streams > 1:
+            self._pool = ThreadPoolExecutor(streams, thread_name_prefix="infer")
+            # The parts of two batches keep all streams busy; fields may come one by one.
+            self.ahead = 1 if geometry.is_patch else streams
         self.info = SessionInfo(
             engine=engine,
             precision=precision,
             device=_device(provider),
             library=library_text(ort, provider),
             threads=_threads(provider),
+            streams=streams if provider.name == CPU_PROVIDER else None,
         )
+
+    def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
+        if self._pool is None:
+            return super()._start(patches, rule)
+        run = self._check_open()
+        parts = np.array_split(patches, min(self._streams, len(patches)))
+        return partial(self._joined, [self._pool.submit(run, part) for part in parts])
+
+    def _joined(self, calls: Sequence[Future[Outputs]]) -> tuple[CamBatch, Labels | None]:
+        self._check_open()
+        with self._errors():
+            return _together([call.result() for call in calls]), None
 
     def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
         run = self._check_open()
         size = self._limit or len(patches)
         with self._errors():
             parts = [run(patches[start : start + size]) for start in range(0, len(patches), size)]
-        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return CamBatch(*outputs)
+        return _together(parts)
 
     def _check_open(self) -> _Run:
         if self._run is None:
@@ -109,11 +134,19 @@ class OnnxRuntimeSession(BaseSession):
 
     def close(self) -> None:
         """See `Session.close`."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
         self._run = None
         self._session = None
 
 
-_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+Outputs = Sequence[NDArray[np.float32]]
+"""Arrays of `OUTPUT_NAMES`."""
+_Run = Callable[[NDArray[np.uint8]], Outputs]
+
+
+def _together(parts: Sequence[Outputs]) -> CamBatch:
+    return CamBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def import_onnxruntime() -> Any:
@@ -146,8 +179,15 @@ def _runner(
 ) -> _Run:
     if provider.buffers is not None:
         return BoundRuns(ort, session, num_classes, provider.buffers, geometry).run
-    run = session.run
-    return lambda patches: run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+    return partial(_run_in_place, session)
+
+
+def _run_in_place(session: Any, patches: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    """ONNX Runtime reads the patches where they are, and copies the results itself."""
+    lap(Part.COPY_IN)
+    found: Sequence[NDArray[np.float32]] = session.run(list(OUTPUT_NAMES), {INPUT_NAME: patches})
+    lap(Part.ENGINE)
+    return found
 
 
 def _device(provider: Provider) -> str:

@@ -13,6 +13,7 @@ from sshr_deploy.runtime.contract import INPUT_NAME, MaskRule
 from sshr_deploy.runtime.cuda.base import Device
 from sshr_deploy.runtime.cuda.streams import Graph
 from sshr_deploy.runtime.sessions.device_masks import DeviceMasks
+from sshr_deploy.runtime.sessions.parts import Part, are_timed, lap
 from sshr_deploy.runtime.sessions.slots import BufferedSlot
 from sshr_deploy.runtime.sessions.tensorrt.engine import TensorRtEngine
 
@@ -74,7 +75,8 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
             self._activations = undo.pop_all()
 
     def _compute(self, call: EngineCall, rule: MaskRule | None) -> None:
-        graph = self._graphs.get((call.profile, rule)) if call.is_static else None
+        replays = call.is_static and not are_timed()
+        graph = self._graphs.get((call.profile, rule)) if replays else None
         if graph is None:
             self._bind(call)
             self._ask(call, rule)
@@ -95,13 +97,15 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
     def _ask(self, call: EngineCall, rule: MaskRule | None) -> None:
         """All that a call asks of the stream."""
         self._patches.upload(self._stream, call.size)
+        lap(Part.COPY_IN, self._stream.synchronize)
         self._engine.enqueue(self._contexts[call.profile], self._stream.handle)
+        lap(Part.ENGINE, self._stream.synchronize)
         self._ask_results(call.size, rule)
 
     def _finished(self, call: EngineCall, rule: MaskRule | None) -> None:
         """Capture what was just done once and waited for, as TensorRT wants it to be."""
         key = call.profile, rule
-        if self._engine.why_no_graph or not call.is_static or key in self._graphs:
+        if self._engine.why_no_graph or not call.is_static or key in self._graphs or are_timed():
             return
         try:
             self._graphs[key] = self._stream.capture(lambda: self._ask(call, rule))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sshr_deploy.benchmarks.gpu_timing import without_tf32
+from sshr_deploy.benchmarks.measuring.gpu_timing import without_tf32
 from tests.kernels_anywhere import DEVICE, torch
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")

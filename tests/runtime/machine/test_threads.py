@@ -12,7 +12,14 @@ import pytest
 from sshr_deploy.errors import UsageError
 from sshr_deploy.runtime.engines.choosing import open_session
 from sshr_deploy.runtime.machine import threads
-from sshr_deploy.runtime.machine.threads import Threads, choose_threads, usable_cores, use_threads
+from sshr_deploy.runtime.machine.threads import (
+    Threads,
+    choose_streams,
+    choose_threads,
+    usable_cores,
+    use_threads,
+)
+from sshr_deploy.runtime.settings import OpenOptions
 
 
 @pytest.fixture
@@ -106,11 +113,34 @@ def test_they_reach_opencv_pytorch_and_the_session(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
     bundle = load_bundle(small_bundle_dir)
-    with open_session(bundle, "onnx-cpu") as session:
+    one_call = OpenOptions(streams=1)
+    with open_session(bundle, "onnx-cpu", one_call) as session:
         assert session.info.threads is None, "the library chooses where nobody has"
     for count in (2, 3):
         use_threads(Threads(count, "--threads"))
         assert (cv2.getNumThreads(), torch.get_num_threads()) == (count, count)
-        with open_session(bundle, "onnx-cpu") as session:
+        with open_session(bundle, "onnx-cpu", one_call) as session:
             assert session.info.threads == count
     assert set(asked) == {(0, "0"), (2, "0"), (3, "0")}
+    use_threads(Threads(4, "--threads"))
+    for wish, streams in ((None, 4), (2, 2), (3, 3)):
+        asked.clear()
+        with open_session(bundle, "onnx-cpu", OpenOptions(streams=wish)) as session:
+            assert (session.info.threads, session.info.streams) == (4, streams)
+        assert set(asked) == {(4 // streams, "0")}, "they share the threads"
+
+
+def test_calls_beside_each_other_are_for_patches_of_narrow_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_in_use", None)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
+    assert choose_streams(None, 8, patches=True) == 1, "the library chooses its threads"
+    assert choose_streams(8, 8, patches=True) == 8
+    monkeypatch.setattr(threads, "_in_use", Threads(2, "--threads"))
+    assert choose_streams(None, 8, patches=True) == 2
+    assert choose_streams(None, 8, patches=False) == 1
+    assert choose_streams(None, 64, patches=True) == 1
+    assert choose_streams(2, 64, patches=False) == 2, "a wish is taken"
+    with pytest.raises(UsageError, match=r"`streams` is 3, each needs .* there are 2; give fewer"):
+        choose_streams(3, 64, patches=False)

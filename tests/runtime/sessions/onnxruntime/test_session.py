@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,94 @@ class TestBound(SessionContract):
             return OnnxRuntimeSession(path, 3, engine="onnx-tensorrt", provider=provider, batch=4)
 
         return Subject(opened, expected, "onnx-tensorrt")
+
+
+class TestStreams(SessionContract):
+    """Calls at the same time."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subject(cls, graph: Graph) -> Subject:
+        path = graph("FLOAT")
+        return Subject(lambda: OnnxRuntimeSession(path, 3, streams=2), expected, "onnx-cpu")
+
+
+def test_streams_change_no_byte(small_bundle_dir: Path) -> None:
+    batches = [noise(size, seed=size) for size in (1, 2, 5, 8)]
+    found = []
+    for streams in (1, 2, 3):
+        with OnnxRuntimeSession(small_bundle_dir / "model.onnx", 3, streams=streams) as session:
+            assert session.info.streams == streams
+            results = session.stream(enumerate(batches))
+            found.append([getattr(c, name).tobytes() for _, c in results for name in OUTPUT_NAMES])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.fixture
+def two_streams(graph: Graph) -> Iterator[OnnxRuntimeSession]:
+    with OnnxRuntimeSession(graph("FLOAT"), 3, streams=2) as session:
+        yield session
+
+
+def test_the_parts_of_a_batch_are_computed_at_the_same_time(
+    two_streams: OnnxRuntimeSession,
+) -> None:
+    both, sizes = threading.Barrier(2, timeout=30), list[int]()
+    run = two_streams._run
+    assert run is not None
+
+    def met(patches: Any) -> Any:
+        sizes.append(len(patches))
+        both.wait()
+        return run(patches)
+
+    two_streams._run = met
+    assert len(two_streams.infer(noise(5))) == 5
+    assert sorted(sizes) == [2, 3]
+
+
+def test_the_error_of_a_stream_is_one_line_and_it_works_on(
+    two_streams: OnnxRuntimeSession,
+) -> None:
+    run = two_streams._run
+    assert run is not None
+
+    def broken(patches: Any) -> Any:
+        if len(patches) == 2:
+            raise RuntimeError("out of memory\nin a node")
+        return run(patches)
+
+    two_streams._run = broken
+    batches = [(n, noise(size)) for n, size in enumerate((1, 5, 1, 1))]
+    results = two_streams.stream(batches)
+    assert next(results)[0] == 0
+    with pytest.raises(SessionError, match=r"onnxruntime .* failed: out of memory$"):
+        next(results)
+    two_streams._run = run
+    assert len(two_streams.infer(noise(5))) == 5
+
+
+def test_closing_waits_for_what_runs_and_drops_the_rest(two_streams: OnnxRuntimeSession) -> None:
+    """As after Ctrl-C: nothing may still use the network once it is closed."""
+    running, go_on, ended = threading.Semaphore(0), threading.Event(), list[int]()
+    run = two_streams._run
+    assert run is not None
+
+    def slow(patches: Any) -> Any:
+        running.release()
+        assert go_on.wait(30)
+        ended.append(len(patches))
+        return run(patches)
+
+    two_streams._run = slow
+    two_streams._start(noise(2), None)
+    assert all(running.acquire(timeout=30) for _ in range(2))
+    waiting: Any = two_streams._start(noise(2), None)
+    waiting.args[0][-1].add_done_callback(lambda _: go_on.set())  # it is dropped
+    two_streams.close()
+    assert ended == [1, 1]
+    with pytest.raises(SessionError, match="closed"):
+        waiting()
 
 
 def test_fp16_runs_on_the_cpu(graph: Graph) -> None:

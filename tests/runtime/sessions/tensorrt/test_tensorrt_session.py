@@ -13,6 +13,7 @@ import pytest
 
 from sshr_deploy.runtime.contract import OUTPUT_NAMES, MaskRule
 from sshr_deploy.runtime.cuda.opening import DEVICE_LIBRARIES
+from sshr_deploy.runtime.sessions.parts import Part, timed_parts
 from sshr_deploy.runtime.sessions.tensorrt.session import TensorRtSession
 from sshr_deploy.runtime.sessions.tensorrt.slot import EngineCall, calls
 from tests.runtime.fake_gpu import FakeGpu
@@ -156,6 +157,26 @@ def test_a_graph_is_captured_once_and_replayed(opener: Opener, gpu: FakeGpu) -> 
         assert len(captures) == 6  # two streams: CAMs alone, and with each rule
         assert len(gpu.graphs) == 6
     assert not gpu.graphs
+
+
+def test_timed_parts_are_waited_for_and_leave_the_graphs(opener: Opener, gpu: FakeGpu) -> None:
+    with opener(library="cuda-core") as session:
+        for _ in range(4):
+            list(masks_of(session, [noise(4)]))
+        gpu.log.clear()
+        with timed_parts() as times:
+            list(masks_of(session, [noise(4)]))
+        copies_out = ["copy"] * 5  # four outputs and the label maps
+        assert [what for what, _ in gpu.log] == [
+            *("copy", "synchronize"),
+            *("enqueue", "synchronize"),
+            *("launch", "launch", "synchronize"),
+            *(*copies_out, "synchronize"),
+        ]
+        assert all(times.ms[part] > 0 for part in Part)
+        gpu.log.clear()
+        list(masks_of(session, [noise(4)]))
+        assert [what for what, _ in gpu.log] == ["graph", "synchronize"]
 
 
 def test_tails_have_no_graph(opener: Opener, gpu: FakeGpu) -> None:

@@ -1,0 +1,101 @@
+"""The engines of a bundle as contenders, opened as every command opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+
+from sshr_deploy.benchmarks.contenders.contender import Contender
+from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import UsageError
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.contract import Session
+from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
+from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kind import EngineKind
+from sshr_deploy.runtime.engines.kinds import ENGINES, KINDS
+from sshr_deploy.runtime.machine.gpus import find_gpus, why_no_gpu
+from sshr_deploy.runtime.machine.threads import Threads, choose_threads, use_threads
+from sshr_deploy.runtime.progress import OnStep, tell_nobody
+from sshr_deploy.runtime.settings import OpenOptions
+
+
+def bundle_contenders(
+    bundle: Bundle,
+    *,
+    engines: Collection[str] = (),
+    precisions: Collection[Precision] = (),
+    threads: int | None = None,
+    allow_unqualified: bool = False,
+    on_step: OnStep = tell_nobody,
+) -> list[Contender]:
+    """All engines and precisions of `bundle` that "auto" looks at here, its order.
+
+    What this machine has not yet is built and compared with the reference when it is opened, and
+    kept. Those that this machine cannot compute are among them: opening says why. See `left_out`
+    for the others.
+
+    Args:
+        bundle: its graphs for patches, or for fields.
+        engines: names of engines, which are then taken whatever "auto" does; empty for all.
+        precisions: empty for all.
+        threads: CPU threads of each; None chooses by width and cores.
+        allow_unqualified: open what is not shown to equal the reference, too.
+        on_step: told what is being built and compared.
+
+    Raises:
+        UsageError: no engine of a name, or the bundle has nothing for these.
+    """
+    if unknown := sorted(set(engines) - set(ENGINES)):
+        raise UsageError(f"no engine named {unknown[0]!r}; choose among {', '.join(ENGINES)}")
+    chosen = choose_threads(bundle.manifest.model.width, threads)
+    found = []
+    for candidate in _candidates(bundle, _taken(engines), precisions):
+        options = OpenOptions(candidate.precision, allow_unqualified=allow_unqualified)
+        opened = partial(_opened, bundle, candidate.kind.name, options, chosen, on_step)
+        found.append(
+            Contender(str(candidate), candidate.precision, candidate.tolerance, opened, "")
+        )
+    if not found:
+        asked = [*engines, *precisions]
+        raise UsageError(
+            f"{bundle.path} has nothing for {', '.join(asked) or 'an engine'} here; it has "
+            f"{', '.join(dict.fromkeys(map(str, _candidates(bundle, KINDS, ()))))}"
+        )
+    return found
+
+
+def left_out(bundle: Bundle, engines: Collection[str] = ()) -> str | None:
+    """Says once which engines of `bundle` are no contenders for want of a GPU; None for none."""
+    taken = _taken(engines)
+    kinds = [kind for kind in KINDS if kind.needs_gpu and kind not in taken]
+    names = [kind.name for kind in kinds if bundle.artifacts(kind.graphs)]
+    return f"not measured: {', '.join(names)}: {why_no_gpu()}" if names and not engines else None
+
+
+def _taken(engines: Collection[str]) -> list[EngineKind]:
+    if engines:
+        return [kind for kind in KINDS if kind.name in engines]
+    has_gpu = bool(find_gpus())
+    return [kind for kind in KINDS if kind.is_considered and (has_gpu or not kind.needs_gpu)]
+
+
+def _candidates(
+    bundle: Bundle, kinds: Collection[EngineKind], precisions: Collection[Precision]
+) -> Iterator[Candidate]:
+    for kind in kinds:
+        for precision in precisions or kind.precisions:
+            yield from candidates_for(bundle, kind, precision)
+
+
+def _opened(
+    bundle: Bundle,
+    engine: str,
+    options: OpenOptions,
+    threads: Threads,
+    on_step: OnStep,
+    batch: int,
+) -> Session:
+    use_threads(threads)
+    return open_session(bundle, engine, replace(options, batch=batch), on_step=on_step)

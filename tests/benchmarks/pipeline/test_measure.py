@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sshr_deploy.benchmarks.pipeline import measure
+from sshr_deploy.benchmarks.pipeline.measure import measure_pipeline
+from sshr_deploy.benchmarks.pipeline.runs import Timed
+from sshr_deploy.benchmarks.pipeline.stages import STAGES
+from sshr_deploy.benchmarks.report.reading import read_document
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.bundle import load_bundle
+from sshr_deploy.cli import app
+from sshr_deploy.geometry import PATCH
+from tests.runtime.pipeline.flow_parts import Session
+from tests.runtime.running import context_of
+from tests.runtime.small_slides import small_slide
+
+
+def test_the_command_measures_a_slide_and_plans_a_day(
+    small_bundle_dir: Path, tmp_path: Path
+) -> None:
+    slide, file = small_slide(tmp_path / "x.tif"), tmp_path / "pipeline.json"
+    options = ["--rounds", "1", "--plan", "50", "--mode", "reference", "--json", str(file)]
+    arguments = ["benchmark", "pipeline", str(small_bundle_dir), str(slide), *options]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.exception
+    document = read_document(file)
+    assert document.complete
+    ways = ["whole run", "engine alone", "reading alone", "slides in a row"]
+    assert sorted(row.name for row in document.rows) == sorted(
+        [*ways, *(f"stage {name}" for name in STAGES)]
+    )
+    run = document.row("whole run")
+    assert run.agreement is not None and run.agreement.masks > 0.999
+    assert run.figures["over_engine_alone"] is run.figures["over_reading_alone"] is None
+    assert len(run.refused) == 2
+    shares = [document.row(f"stage {name}").figures["share_of_run"] or 0.0 for name in STAGES]
+    assert sum(shares) == pytest.approx(1.0, abs=0.02)
+    assert max(zip(shares, STAGES, strict=True))[1] == run.facts["limit"]
+    assert (run.figures["peak_memory_mb"] or 0.0) > 50
+    assert document.facts["day"]["slides"] == 50
+    assert f"limit: {run.facts['limit']} (" in done.stdout
+    assert "50 slides a day like this" in done.stdout
+
+
+def test_an_interruption_leaves_the_rows_so_far(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Timed:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "read_alone", interrupted)
+    slide, file = small_slide(tmp_path / "x.tif"), tmp_path / "pipeline.json"
+    arguments = ["benchmark", "pipeline", str(small_bundle_dir), str(slide), "--json", str(file)]
+    done = CliRunner().invoke(app, [*arguments, "--mode", "reference"])
+    assert done.exit_code == 130
+    document = read_document(file)
+    assert not document.complete
+    assert {"whole run", "engine alone"} <= {row.name for row in document.rows}
+    assert "engine alone" in done.stdout and str(file) in done.stdout
+
+
+def test_ratios_are_those_of_medians_in_turns(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(small_bundle_dir)
+    context = context_of(bundle, Session(PATCH))
+    real = measure.run_whole
+
+    def whole(source: Path, given: object) -> Timed:
+        found = real(source, given)  # type: ignore[arg-type]
+        return type(found)(8.0, found.cpu_s, found.effort, found.units, 2.0, found.paths)
+
+    monkeypatch.setattr(measure, "run_whole", whole)
+    monkeypatch.setattr(measure, "compute_alone", lambda *_: Timed(4.0, 1.0))
+    monkeypatch.setattr(measure, "read_alone", lambda *_: Timed(2.0, 1.0))
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
+    with Recorder("pipeline", None, {}) as recorder:
+        measure_pipeline(context, small_slide(tmp_path / "x.tif"), recorder, rounds=5)
+    run = recorder.document.row("whole run")
+    assert run.figures["over_engine_alone"] == 2.0
+    assert run.figures["over_reading_alone"] == 4.0
+    assert run.figures["slides_per_h"] == 450.0
+    assert run.figures["mm2_per_s"] == 0.25
+    assert run.samples == (8.0,) * 5 and not run.refused
+    monkeypatch.setattr(Recorder, "busy", lambda _: "the machine was busy")
+    with Recorder("pipeline", None, {}) as recorder:
+        measure_pipeline(context, small_slide(tmp_path / "y.tif"), recorder, rounds=1)
+    run = recorder.document.row("whole run")
+    assert run.figures["over_engine_alone"] is None
+    assert run.refused["over_engine_alone"] == "the machine was busy"

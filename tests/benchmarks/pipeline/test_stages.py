@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sshr_deploy.benchmarks.pipeline.runs import TimedRun, run_whole
+from sshr_deploy.benchmarks.pipeline.stages import STAGES, bounds_s, limit_of, stages_of
+from sshr_deploy.benchmarks.stand_in_session import StandInSession
+from sshr_deploy.bundle import load_bundle
+from sshr_deploy.geometry import Geometry
+from sshr_deploy.runtime.pipeline import endings, slide
+from sshr_deploy.runtime.pipeline.unit_store import UnitStore
+from sshr_deploy.runtime.pipeline.units import FieldUnits
+from sshr_deploy.runtime.results.records import RunEffort
+from tests.runtime.running import context_of
+from tests.runtime.small_slides import small_picture, small_slide
+
+FIELDS = Geometry(448, 56)
+SLOW_S = 0.6
+"""Far more than all of such a small slide takes without."""
+
+
+def timed(busy: dict[str, float], waited: dict[str, float], seconds: float = 10.0) -> TimedRun:
+    effort = RunEffort(
+        busy_s=busy,
+        engine_waited_s=waited,
+        limited_by="engine",
+        readers=4,
+        readers_chosen_by="`readers`",
+    )
+    return TimedRun(seconds, 12.0, effort, 5, 1.0, (Path("a.svs"),))
+
+
+def test_the_time_of_the_engines_thread_is_divided_among_the_stages() -> None:
+    busy = {"plan": 1.0, "read": 8.0, "infer": 3.0, "keep": 0.5, "labels": 1.0, "write": 3.0}
+    stages = stages_of(timed(busy, {"plan": 1.0, "read": 0.5, "write": 2.0}))
+    assert list(stages) == list(STAGES)
+    assert [stage.held_up_s for stage in stages.values()] == [1.0, 0.5, 3.0, 0.5, 0.5, 1.5, 3.0]
+    assert stages["rest"].busy_s == 3.0
+    assert [stages[name].threads for name in ("plan", "read", "infer")] == [1, 4, 1]
+    assert limit_of(stages) == "infer"
+
+
+def test_a_stage_without_work_or_waiting_has_none() -> None:
+    stages = stages_of(timed({"infer": 12.0}, {}))
+    assert stages["write"].held_up_s == stages["rest"].held_up_s == 0.0
+    assert limit_of(stages) == "infer"
+
+
+def test_bounds_are_work_over_threads() -> None:
+    busy = {"plan": 1.0, "read": 8.0, "infer": 3.0, "keep": 0.5, "labels": 1.0, "write": 3.0}
+    bounds = bounds_s(timed(busy, {"plan": 1.0, "read": 0.5, "write": 2.0}), cores=2)
+    assert bounds == {"engine": 6.5, "read": 2.0, "plan": 1.0, "finish": 4.0, "cores": 6.0}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_slowness_of_one_stage_is_named(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    source = small_slide(tmp_path / "x.tif", small_picture(300, 300))
+    unit_s = SLOW_S if stage == "infer" else 0.0
+    places: dict[str, tuple[Any, str]] = {
+        "plan": (slide, "plan_units"),
+        "read": (FieldUnits, "read"),
+        "keep": (UnitStore, "put"),
+        "labels": (FieldUnits, "bands"),
+        "write": (slide, "write_slide_files"),
+        "rest": (endings, "write_summary"),
+    }
+    if stage in places:
+        owner, name = places[stage]
+        monkeypatch.setattr(owner, name, slowed(getattr(owner, name)))
+    bundle = load_bundle(small_bundle_dir)
+    session = StandInSession(bundle.manifest.profile.num_classes, FIELDS, unit_s)
+    run = run_whole(source, context_of(bundle, session, readers=1))
+    stages = stages_of(run)
+    assert limit_of(stages) == stage
+    assert stages[stage].busy_s >= SLOW_S * 0.99
+    assert sum(s.held_up_s for s in stages.values()) == pytest.approx(run.seconds, rel=0.01)
+
+
+def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def slow(*args: Any, **options: Any) -> Any:
+        if function.__name__ == "bands":
+            return late(function(*args, **options))
+        time.sleep(SLOW_S)
+        return function(*args, **options)
+
+    return slow
+
+
+def late(items: Any) -> Any:
+    time.sleep(SLOW_S)
+    yield from items
