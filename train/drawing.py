@@ -40,17 +40,17 @@ def drawing(path: Path, size_in: tuple[float, float]) -> Iterator[Figure]:
     """An empty figure, written at the end of the block, replacing `path` when it is whole.
 
     Args:
-        path: its suffix names the format, .png or .svg.
+        path: an SVG where it ends in .svg, else a PNG.
         size_in: width and height, in inches.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    kind = "svg" if path.suffix.lower() == ".svg" else "png"
     with style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts
         figure = Figure(figsize=size_in, dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         with atomic_path(path) as partial, partial.open("wb") as file:
-            image = path.suffix.removeprefix(".")
-            figure.savefig(file, format=image, metadata={"Date": None} if image == "svg" else None)
+            figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from sshr_deploy.benchmarks.measuring.neighbours import busy_text
@@ -122,8 +122,7 @@ def _one_sided(a: Row | None, b: Row | None) -> tuple[Verdict, str | None]:
         return "only in A", None if b is None else f"B: {b.not_measured}"
     if b is not None and b.samples:
         return "only in B", None if a is None else f"A: {a.not_measured}"
-    missing = a or b
-    return "not measured", missing and missing.not_measured
+    return "not measured", next((row.not_measured for row in (a, b) if row is not None), None)
 
 
 def _not_comparable(a: Row, b: Row) -> str | None:
@@ -199,12 +198,12 @@ def _subject_warnings(a: BenchmarkDocument, b: BenchmarkDocument) -> Iterator[st
     yield from found or ["the networks differ: the files have other hashes"]
 
 
-def _differences(what: str, a: dict[str, object], b: dict[str, object]) -> Iterator[str]:
+def _differences(what: str, a: Mapping[str, object], b: Mapping[str, object]) -> Iterator[str]:
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
     if keys:
         told = (f"{key} {_told(a, key)} in A, {_told(b, key)} in B" for key in keys)
         yield f"{what} differ: {'; '.join(told)}"
 
 
-def _told(values: dict[str, object], key: str) -> str:
+def _told(values: Mapping[str, object], key: str) -> str:
     return str(values[key]) if key in values else "absent"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sshr_deploy.benchmarks.roofline.ceilings import Ceilings
 from sshr_deploy.benchmarks.roofline.work import GraphWork
-from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.errors import SessionError, SshrDeployError, first_line
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import INPUT_NAME
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER
@@ -28,9 +28,12 @@ from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
 from sshr_deploy.runtime.sessions.openvino import import_openvino
 
 _WARM_UP = 2
+_FATAL = 4  # of ONNX Runtime's log levels
 _ENDING = "_kernel_time"
-_ADDED = re.compile(r"(_token_\d+|_nchwc|_bn)+$")
+_ADDED = re.compile(r"^fused |(_token_\d+|_nchwc|_bn)+$")
 """What ONNX Runtime adds to the names of nodes and tensors."""
+_WITHOUT_BIAS = "/WithoutBiases"
+"""What OpenVINO adds to them."""
 
 
 @dataclass
@@ -96,7 +99,9 @@ def profile_layers(
         raise SessionError(f"{engine}: layers are profiled of {', '.join(PROFILERS)} alone")
     try:
         return PROFILERS[engine](graph, precision, work, patches, calls, threads)
-    except (RuntimeError, ValueError, KeyError) as error:  # the libraries have no common base
+    except SshrDeployError:
+        raise
+    except Exception as error:  # ONNX Runtime and OpenVINO have no common base of their errors
         raise SessionError(f"{engine} {precision} was not profiled: {first_line(error)}") from error
 
 
@@ -114,6 +119,7 @@ def _by_onnxruntime(
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = _FATAL  # what is wrong comes as an exception
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "calls")
         session = ort.InferenceSession(str(graph), options, providers=[CPU_PROVIDER])
@@ -182,7 +188,8 @@ def _by_openvino(
 
 def _ov_layer(node: Any, work: GraphWork, inputs: int, samples_ms: list[float]) -> Layer:
     facts = node.get_rt_info()
-    made_of = facts["originalLayersNames"].astype(str).split(",")
+    names = facts["originalLayersNames"].astype(str).replace(_WITHOUT_BIAS, "").split(",")
+    made_of = dict.fromkeys(names)
     products = [work.products[name] for name in made_of if name in work.products]
     layers = [work.layers[name] for name in made_of if name in work.layers]
     kernel = node.get_friendly_name()

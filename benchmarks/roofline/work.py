@@ -129,7 +129,7 @@ class _Counter:
             else:
                 other += self._other_flop(node)
             if node.op_type in _CONVOLUTIONS | _PRODUCTS | {"BatchNormalization"}:
-                layers[node.name] = _layer(_weight(node)) or node.name
+                layers[node.name] = self._layer(_weight(node)) or node.name
         makers = {name: self._without_relu(node).name for name, node in self._makers.items()}
         return GraphWork(products, other, makers, layers)
 
@@ -182,6 +182,18 @@ class _Counter:
         counted = node.input[0] if node.op_type in _REDUCING else node.output[0]
         return _PER_VALUE.get(node.op_type, 1) * math.prod(self._shapes[counted])
 
+    def _layer(self, weight: str) -> str:
+        """ "model.b2.conv_branch2a.weight_dequantised" -> "b2.conv_branch2a"; "" for no weights.
+
+        Of weights that the graph computes, HFRM's, it is the layer of those that they are made of.
+        """
+        layer, found, _ = weight.removeprefix("model.").partition(".weight")
+        if found:
+            return layer
+        maker = self._makers.get(weight)
+        made_of = () if maker is None else maker.input
+        return next((name for tensor in made_of if (name := self._layer(tensor))), "")
+
     def _without_relu(self, node: NodeProto) -> NodeProto:
         while node.op_type == "Relu" and node.input[0] in self._makers:
             node = self._makers[node.input[0]]
@@ -190,9 +202,3 @@ class _Counter:
 
 def _weight(node: NodeProto) -> str:
     return str(node.input[_WEIGHT_AT.get(node.op_type, 1)])
-
-
-def _layer(weight: str) -> str:
-    """ "model.b2.conv_branch2a.weight_dequantised" -> "b2.conv_branch2a"; "" for others."""
-    layer, found, _ = weight.removeprefix("model.").partition(".weight")
-    return layer if found else ""

@@ -148,7 +148,9 @@ def _ink(
     detail = sharp - _blur(sharp, _TEXTURE_SCALE_UM / mpp_um)
     texture = np.sqrt(_blur(detail * detail, _TEXTURE_WINDOW_UM / mpp_um))
     smooth = texture < _INK_MAX_TEXTURE * green
-    strokes = doubtful & smooth & (green > _INK_MIN_OD)
+    strokes: NDArray[np.bool_] = doubtful & smooth & (green > _INK_MIN_OD)
+    if not strokes.any():
+        return strokes
     near = cv2.dilate(strokes.astype(np.uint8), _disc(2 * _INK_REACH_UM / mpp_um)) > 0
     ink: NDArray[np.bool_] = strokes | (near & doubtful)
     return ink

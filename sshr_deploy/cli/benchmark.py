@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sshr_deploy.cli.commands import command
-from sshr_deploy.cli.engine import open_model
 from sshr_deploy.cli.help import Group
-from sshr_deploy.cli.options import (
-    AllowUnqualifiedOption,
-    BundleArgument,
-    EngineOption,
-    PrecisionOption,
-    ThreadsOption,
-)
+from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import UsageError
-from sshr_deploy.runtime.engines.kinds import AUTO
-
-if TYPE_CHECKING:
-    from sshr_deploy.bundle import Bundle
-    from sshr_deploy.runtime.contract import Session
 
 benchmark_app = typer.Typer(
     cls=Group,
@@ -40,53 +28,6 @@ JsonOption = Annotated[
 @benchmark_app.callback()
 def _group() -> None:
     """Measure a bundle, training or the GPU kernels on this machine."""
-
-
-@command(benchmark_app, config=True)
-def latency(
-    bundle: BundleArgument,
-    engine: EngineOption = AUTO,
-    precision: PrecisionOption = None,
-    allow_unqualified: AllowUnqualifiedOption = False,
-    batches: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
-    ] = "1,4,8",
-    seconds: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=0.1, max=3600, help="Measuring time for each batch size, in s."
-        ),
-    ] = 10.0,
-    threads: ThreadsOption = None,
-    json_file: JsonOption = None,
-) -> None:
-    """Warm latency in ms and throughput in patches/s by batch size.
-
-    Median (p50) and quartiles (p25, p75); p95 from 20 calls on, p99 from 100 on. Cold start is told
-    apart. The batch sizes take turns, so that a busy moment of the machine
-    falls on all of them. Beside every speed stands how well the masks agree with PyTorch's, as it
-    was found on this machine.
-    """
-    from sshr_deploy.atomic import check_writable, write_json
-    from sshr_deploy.benchmarks.latency import measure_latency, parse_batches
-    from sshr_deploy.cli.benchmark_tables import print_latency
-    from sshr_deploy.runtime.pipeline.spec import RunSpec
-    from sshr_deploy.runtime.settings import InferSettings, OpenOptions
-
-    if json_file is not None:
-        check_writable(json_file)
-    sizes = parse_batches(batches)
-
-    def opened(loaded: Bundle) -> Session:
-        options = OpenOptions(precision, sizes[-1], allow_unqualified=allow_unqualified)
-        spec = RunSpec(bundle, InferSettings(), engine, options, threads)
-        return open_model(spec, bundle=loaded).session
-
-    report = measure_latency(bundle, opened, sizes, seconds)
-    print_latency(report)
-    if json_file is not None:
-        write_json(json_file, report)
-        typer.echo(str(json_file))
 
 
 @command(benchmark_app, config=True)

@@ -76,7 +76,7 @@ class _ArrivedError(Exception):
         ("evaluate {split} --model {bundle}", "api"),
         ("evaluate {split} --model {checkpoint} --profile wsss4luad", "runtime.machine.threads"),
         ("export {checkpoint} --profile wsss4luad --out {out}", "export.bundle"),
-        ("benchmark latency {bundle}", "api"),
+        ("benchmark latency {bundle}", "benchmarks.latency.measure"),
         ("benchmark int8 {checkpoint} --profile wsss4luad", "benchmarks.int8"),
         ("benchmark training --width 1", "benchmarks.training"),
     ],

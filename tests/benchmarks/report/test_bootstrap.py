@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sshr_deploy.benchmarks.report.bootstrap import ratio_interval
 
 stats = pytest.importorskip("scipy.stats")
+
+Values = NDArray[np.float64]
 
 
 def test_independent_samples_have_scipys_interval() -> None:
     rng = np.random.default_rng(3)
     one, other = rng.gamma(50, size=80), 2 * rng.gamma(50, size=120)
 
-    def ratio(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:  # type: ignore[type-arg]
+    def ratio(first: Values, second: Values, axis: int) -> Values:
         return np.asarray(np.median(first, axis=axis) / np.median(second, axis=axis))
 
     expected = stats.bootstrap(
@@ -44,7 +47,7 @@ def test_calls_in_a_row_that_resemble_each_other_widen_the_interval() -> None:
     assert held / trials >= 0.85
 
 
-def series(rng: np.random.Generator, correlation: float, count: int) -> np.ndarray:  # type: ignore[type-arg]
+def series(rng: np.random.Generator, correlation: float, count: int) -> Values:
     values = rng.normal(size=count)
     for index in range(1, count):
         values[index] += correlation * values[index - 1]

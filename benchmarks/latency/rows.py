@@ -1,0 +1,135 @@
+"""Rows of the latency benchmark: what follows from the calls of a contender at a batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sshr_deploy.benchmarks.contenders.judging import why_no_speed
+from sshr_deploy.benchmarks.contenders.parts import Parts
+from sshr_deploy.benchmarks.measuring.percentiles import calls_for, percentile
+from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.machine.spread import ratio_of
+
+PERCENTS = (50, 90, 95, 99)
+
+
+@dataclass
+class Calls:
+    """Calls of one contender at one batch size, so far."""
+
+    name: str
+    """Of the contender."""
+    batch: int
+    """Patches of a call."""
+    precision: Precision
+    agreement: Agreement
+    parts: Parts
+    """Of a call: the median of a few that are not among the samples."""
+    facts: dict[str, Any]
+    samples_ms: list[float] = field(default_factory=list)
+
+    @property
+    def disagrees(self) -> str | None:
+        """Why its speed is told only to those who asked for it; None where its masks agree."""
+        return why_no_speed(self.agreement)
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """Those that calls are held against."""
+
+    gflop_per_patch: float
+    ceilings_gflop_per_s: Mapping[Precision, float]
+    """By precision, of this machine; empty where they were not measured."""
+    base: Calls | None
+    """Of the same batch size; None where there is none to compare with."""
+    no_base: str | None
+    """Why not, in one line; None where there is one."""
+    busy: str | None
+    """Why no ratio is told at all; None on a quiet machine."""
+
+
+def row_name(contender: str, batch: int) -> str:
+    """ "onnx-cpu int8, batch 8"."""
+    return f"{contender}, batch {batch}"
+
+
+def unmeasured_row(
+    contender: str, batch: int, reason: str, agreement: Agreement | None = None
+) -> Row:
+    """Row of a contender that has no samples, with the reason in one line."""
+    return Row(
+        name=row_name(contender, batch),
+        unit="ms",
+        better="lower",
+        samples=(),
+        not_measured=reason,
+        agreement=agreement,
+        facts={"contender": contender, "batch": batch},
+    )
+
+
+def row_of(calls: Calls, against: Yardsticks) -> Row:
+    """The samples of `calls` with their percentiles, parts, rates and ratio."""
+    figures, refused = _percentiles(calls.samples_ms)
+    patches_per_s = calls.batch / float(np.median(calls.samples_ms)) * 1e3
+    gflop_per_s = patches_per_s * against.gflop_per_patch
+    ceiling = against.ceilings_gflop_per_s.get(calls.precision)
+    speed, why = _speed(calls, against)
+    if why is not None:
+        refused["speed"] = why
+    base = None if against.base is None else against.base.name
+    facts = {"contender": calls.name, "batch": calls.batch, "base": base, **calls.facts}
+    if calls.disagrees is not None:
+        facts["unqualified"] = calls.disagrees
+    return Row(
+        name=row_name(calls.name, calls.batch),
+        unit="ms",
+        better="lower",
+        samples=tuple(calls.samples_ms),
+        agreement=calls.agreement,
+        figures={
+            **figures,
+            "max_ms": max(calls.samples_ms),
+            **asdict(calls.parts),
+            "patches_per_s": patches_per_s,
+            "gflop_per_s": gflop_per_s,
+            "share_of_ceiling": None if ceiling is None else gflop_per_s / ceiling,
+            "speed": speed,
+        },
+        refused=refused,
+        facts=facts,
+    )
+
+
+def _percentiles(samples_ms: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Figures, each percentile with its interval, and why those are missing that are."""
+    figures: dict[str, float | None] = {}
+    refused = {}
+    for percent in PERCENTS:
+        name, found = f"p{percent}", percentile(samples_ms, percent)
+        figures[f"{name}_ms"] = None if found is None else found.value
+        if found is None:
+            refused[f"{name}_ms"] = f"needs {calls_for(percent)} calls"
+            continue
+        figures |= {f"{name}_low_ms": found.low, f"{name}_high_ms": found.high}
+    return figures, refused
+
+
+def _speed(calls: Calls, against: Yardsticks) -> tuple[float | None, str | None]:
+    """How many times as fast as the base, or why that is not told."""
+    base = against.base
+    if base is None:
+        return None, against.no_base
+    if base is calls:
+        return 1.0, None
+    for reason in (against.busy, calls.disagrees):
+        if reason is not None:
+            return None, reason
+    ratio = ratio_of((base.name, base.samples_ms), (calls.name, calls.samples_ms))
+    return ratio.value, ratio.refused

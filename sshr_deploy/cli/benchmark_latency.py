@@ -1,0 +1,124 @@
+"""`sshr-deploy benchmark latency`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.commands import command
+from sshr_deploy.cli.options import ENGINE, AllowUnqualifiedOption, BundleArgument, ThreadsOption
+from sshr_deploy.precision import Precision
+
+EnginesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME,...",
+        help="Engines to measure; may be given several times, or with commas between.",
+        show_default="all that work here",
+        rich_help_panel=ENGINE,
+    ),
+]
+PrecisionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--precision",
+        metavar="NAME,...",
+        help="Precisions to measure; may be given several times, or with commas between.",
+        show_default="all that the bundle has",
+        rich_help_panel=ENGINE,
+    ),
+]
+
+
+@command(benchmark_app, config=True)
+def latency(
+    bundle: BundleArgument,
+    engine: EnginesOption = None,
+    precision: PrecisionsOption = None,
+    allow_unqualified: AllowUnqualifiedOption = False,
+    batches: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
+    ] = "1,4,8",
+    seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            max=3600,
+            help="Measuring time of each way at each batch size, in s; six calls are made at "
+            "least, and p99 needs 299.",
+        ),
+    ] = 10.0,
+    cold: Annotated[
+        int,
+        typer.Option(min=0, max=100, help="Cold starts of each engine that count; 0 makes none."),
+    ] = 3,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Way that the others are compared with, such as 'onnx-cpu fp32'.",
+            show_default="the first that is measured",
+        ),
+    ] = None,
+    threads: ThreadsOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Time of a call in ms by engine, precision and batch size, warm and from a cold start.
+
+    A call is what a batch of a slide takes: from patches to label maps, through the session's
+    stream. All ways take turns at each batch size, so that a busy moment of the machine falls on
+    all of them. Percentiles stand with the interval that holds the true one with 95 %, where there
+    are enough calls for it: 6 for p50, 29 for p90, 59 for p95, 299 for p99.
+    Throughput in patches/s is that of the median call.
+
+    Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches, found
+    in this run, before anything is timed. A way whose masks miss their bounds gets no time. Speed:
+    how many times as fast as the first, by medians; not told where the two overlap, or where the
+    machine was busy. Of ceiling: the network's GFLOP/s over those of a large matrix product in that
+    precision, in the same run.
+
+    Cold start: a process of its own each time, from its start to its first label map, in s. What is
+    built once on a machine is told apart.
+    """
+    from dataclasses import asdict
+
+    from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
+    from sshr_deploy.benchmarks.latency.measure import measure_latency
+    from sshr_deploy.benchmarks.latency.settings import LatencySettings
+    from sshr_deploy.benchmarks.measuring.batches import parse_batches
+    from sshr_deploy.benchmarks.report.recorder import Recorder
+    from sshr_deploy.benchmarks.report.subject import subject_of
+    from sshr_deploy.bundle import load_bundle
+    from sshr_deploy.cli.benchmark_document import shown
+    from sshr_deploy.cli.console import say
+    from sshr_deploy.cli.latency_table import print_latency
+    from sshr_deploy.runtime.machine.threads import choose_threads
+
+    sizes, engines = parse_batches(batches), _split(engine)
+    precisions = [Precision.of(name) for name in _split(precision)]
+    loaded = load_bundle(bundle)
+    count = choose_threads(loaded.manifest.model.width, threads).count
+    settings = LatencySettings(sizes, seconds, base, cold, count, allow_unqualified)
+    ways = bundle_contenders(
+        loaded,
+        engines=engines,
+        precisions=precisions,
+        threads=count,
+        allow_unqualified=allow_unqualified,
+        on_step=say,
+    )
+    recorder = Recorder("latency", subject_of(loaded), asdict(settings), json_file)
+    if (note := left_out(loaded, engines)) is not None:
+        recorder.note(note)
+    with shown(recorder, print_latency, json_file):
+        measure_latency(loaded, ways, settings, recorder, say)
+
+
+def _split(texts: Sequence[str] | None) -> list[str]:
+    """Names of an option that is given several times, or with commas between."""
+    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]

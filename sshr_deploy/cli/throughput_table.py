@@ -1,0 +1,111 @@
+"""Prints documents of `sshr-deploy benchmark throughput`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sshr_deploy.benchmarks.report.machine import machine_line
+from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
+from sshr_deploy.cli.console import say
+from sshr_deploy.cli.tables import print_table
+
+_LAST_WINDOWS = 12
+
+
+def print_throughput(document: BenchmarkDocument) -> None:
+    """The rows, the knee or the windows of a soak, and the machine."""
+    console = Console()
+    engine = next((row.facts["engine"] for row in document.rows if "engine" in row.facts), None)
+    if engine is not None:
+        console.print(f"{engine['engine']} {engine['precision']} ({engine['library']})")
+    console.print(machine_line(document, document.settings.get("threads")))
+    if (slide := document.facts.get("slide")) is not None:
+        console.print(f"slide: {slide['about']}, {slide['inputs']:,.0f} inputs")
+    print_table(console, _rates(document))
+    for row in document.rows:
+        if windows := row.facts.get("windows"):
+            print_table(console, _windows(windows))
+            console.print(_trend_line(row))
+    if (knee := document.facts.get("knee")) is not None:
+        console.print(f"knee: {knee['name']}, {knee['of_best']:.0%} of the best ({knee['best']})")
+    for note in document.notes:
+        say(note)
+
+
+def _rates(document: BenchmarkDocument) -> Table:
+    table = Table("")
+    unit = document.rows[0].unit
+    for heading in (unit, "p25 to p75", "mm2/s", "slides/h", "J a slide", "masks"):
+        table.add_column(heading, justify="right")
+    table.add_column("not measured")
+    for row in document.rows:
+        figures = row.figures
+        joules = [f"{part} {j:,.0f}" for part in ("cpu", "gpu") if (j := _joules(row, part))]
+        table.add_row(
+            row.name,
+            _number(figures.get("inputs_per_s")),
+            _quartiles(row.samples),
+            _number(figures.get("mm2_per_s")),
+            _number(figures.get("slides_per_h")),
+            ", ".join(joules),
+            "" if row.agreement is None else f"{row.agreement.masks:.3%}",
+            row.not_measured or _unqualified(row),
+        )
+    return table
+
+
+def _windows(windows: list[dict[str, Any]]) -> Table:
+    """The last minutes; the file has all."""
+    table = Table("until")
+    for heading in ("rate/s", "CPU", "GPU", "GPU clocks", "W", "slowed by"):
+        table.add_column(heading, justify="right")
+    for window in windows[-_LAST_WINDOWS:]:
+        gpus = window["gpus"]
+        cpu = [_with(window["cpu_mhz"], "MHz"), _with(window["cpu_celsius"], "°C")]
+        slowed = {reason for gpu in gpus for reason in gpu["slowed_by"] or ()}
+        watts = [f"{part} {watt:.0f}" for part, watt in window["watts"].items()]
+        table.add_row(
+            f"{window['until_s']:.0f} s",
+            _number(window["inputs_per_s"]),
+            ", ".join(filter(None, cpu)),
+            ", ".join(_with(gpu["temperature_celsius"], "°C") for gpu in gpus),
+            ", ".join(_with(gpu["sm_clock_mhz"], "MHz") for gpu in gpus),
+            ", ".join(watts),
+            ", ".join(sorted(slowed)),
+        )
+    return table
+
+
+def _trend_line(row: Row) -> str:
+    trend = row.figures.get("last_over_first")
+    if trend is None:
+        return f"last third over first: not told: {row.refused.get('last_over_first', '')}"
+    return f"last third over first: {trend:.3f}"
+
+
+def _quartiles(samples: tuple[float, ...]) -> str:
+    import numpy as np
+
+    if not samples:
+        return ""
+    low, high = np.percentile(samples, (25, 75))
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _joules(row: Row, part: str) -> float | None:
+    return row.figures.get(f"{part}_joules_per_slide")
+
+
+def _unqualified(row: Row) -> str:
+    return f"unqualified: {row.facts['unqualified']}" if "unqualified" in row.facts else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _with(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.0f} {unit}"

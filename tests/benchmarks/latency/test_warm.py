@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sshr_deploy.benchmarks.contenders.contender import Contender
+from sshr_deploy.benchmarks.latency import warm
+from sshr_deploy.benchmarks.latency.settings import LatencySettings
+from sshr_deploy.benchmarks.latency.warm import measure_calls
+from sshr_deploy.benchmarks.measuring.neighbours import Neighbours
+from sshr_deploy.benchmarks.measuring.turns import take_turns
+from sshr_deploy.benchmarks.report.recorder import Recorder
+from sshr_deploy.benchmarks.report.records import BenchmarkDocument
+from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.errors import MissingExtraError
+from tests.benchmarks.latency.stand_ins import AnswersSession, contender
+
+SETTINGS = LatencySettings(batches=(1, 8), seconds=0.01)
+
+
+@pytest.fixture(scope="module")
+def bundle(small_bundle_dir: Path) -> Bundle:
+    return load_bundle(small_bundle_dir)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time to settle between turns, and no other work."""
+    monkeypatch.setattr(warm, "take_turns", partial(take_turns, settle_s=0.0))
+    monkeypatch.setattr(Neighbours, "share", lambda _: 0.0)
+
+
+def _measured(
+    bundle: Bundle, contenders: list[Contender], settings: LatencySettings = SETTINGS
+) -> BenchmarkDocument:
+    with Recorder("latency", None, {}) as recorder:
+        measure_calls(bundle, contenders, settings, recorder, {})
+    return recorder.document
+
+
+def test_each_contender_has_a_row_for_each_batch_size(bundle: Bundle) -> None:
+    sessions = [AnswersSession(bundle), AnswersSession(bundle)]
+    ways = [
+        contender("a", lambda _: sessions[0]),
+        contender("b", lambda _: sessions[1]),
+    ]
+    document = _measured(bundle, ways)
+    names = ["a, batch 1", "b, batch 1", "a, batch 8", "b, batch 8"]
+    assert [row.name for row in document.rows] == names
+    for row in document.rows:
+        assert len(row.samples) >= 6
+        assert row.agreement is not None and row.agreement.masks == 1.0
+        assert row.facts["session"]["library"] == "none 0"
+        assert row.figures["labels_ms"] > 0  # type: ignore[operator]
+    assert all(session.is_closed for session in sessions)
+
+
+def test_wrong_masks_get_no_speed(bundle: Bundle) -> None:
+    turned = AnswersSession(bundle, wrong=True)
+    ways = [contender("wrong", lambda _: turned), contender("a", lambda _: AnswersSession(bundle))]
+    document = _measured(bundle, ways)
+    wrong = document.row("wrong, batch 1")
+    assert wrong.samples == ()
+    assert wrong.not_measured is not None
+    assert wrong.not_measured.startswith("its masks disagree: ")
+    assert wrong.agreement is not None and wrong.agreement.misses
+    assert turned.is_closed
+    assert document.row("a, batch 1").figures["speed"] == 1.0
+
+
+def test_wrong_masks_that_are_allowed_get_a_time_but_no_ratio(bundle: Bundle) -> None:
+    ways = [
+        contender("wrong", lambda _: AnswersSession(bundle, wrong=True)),
+        contender("a", lambda _: AnswersSession(bundle)),
+    ]
+    allowed = LatencySettings(batches=(1,), seconds=0.01, allow_unqualified=True)
+    document = _measured(bundle, ways, allowed)
+    wrong = document.row("wrong, batch 1")
+    assert wrong.samples
+    assert "masks disagree" in wrong.refused["speed"]
+    assert "masks disagree" in wrong.facts["unqualified"]
+    assert document.row("a, batch 1").facts["base"] == "a"
+
+
+def test_what_cannot_be_opened_or_has_no_memory_says_why(bundle: Bundle) -> None:
+    def missing(_: int) -> NoReturn:
+        raise MissingExtraError("openvino", "openvino")
+
+    ways = [
+        contender("missing", missing),
+        contender("small", lambda _: AnswersSession(bundle, largest=7)),
+        contender("a", lambda _: AnswersSession(bundle)),
+    ]
+    document = _measured(bundle, ways, LatencySettings((1, 8), 0.01, base="small"))
+    assert "openvino is not installed" in str(document.row("missing, batch 8").not_measured)
+    assert "no memory for 8 patches" in str(document.row("small, batch 8").not_measured)
+    assert document.row("small, batch 1").facts["base"] == "small"
+    assert document.row("a, batch 8").refused["speed"] == "small was not measured at batch 8"
+
+
+def test_an_interruption_leaves_what_was_measured(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(
+        calls: Mapping[str, Callable[[], object]], *, seconds: float
+    ) -> Iterator[tuple[str, list[float]]]:
+        del seconds
+        for name, call in calls.items():
+            call()
+            yield name, [1.0] * 6
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warm, "take_turns", interrupted)
+    file = tmp_path / "found.json"
+    way = contender("a", lambda _: AnswersSession(bundle))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Recorder("latency", None, {}, file) as recorder,
+    ):
+        measure_calls(bundle, [way], SETTINGS, recorder, {})
+    kept = json.loads(file.read_text("utf-8"))
+    assert [row["name"] for row in kept["rows"]] == ["a, batch 1"]
+    assert not kept["complete"]
+
+
+def test_a_busy_neighbour_takes_the_ratios_also_of_what_was_measured_before(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.0] * 3)
+    monkeypatch.setattr(Neighbours, "share", lambda _: next(shares, 0.5))
+    ways = [contender(name, lambda _: AnswersSession(bundle)) for name in "ab"]
+    document = _measured(bundle, ways)
+    for batch in SETTINGS.batches:
+        assert "other work took 50%" in document.row(f"b, batch {batch}").refused["speed"]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sshr_deploy.benchmarks.roofline.plot import write_roofline
+from sshr_deploy.errors import OutputError
+from tests.benchmarks.roofline.documents import roofline_document
+
+
+def test_the_plot_names_engines_ceilings_and_shares(tmp_path: Path) -> None:
+    png, svg = write_roofline(tmp_path / "plots", roofline_document())
+
+    with Image.open(png) as image:
+        assert image.width > 800
+    text = svg.read_text()
+    for words in ("onnx-cpu fp32, 50% of its ceiling", "openvino fp32", "fp32 product, 100"):
+        assert words in text
+    assert "memory, 10 GB/s" in text and "caches, 40 GB/s" in text
+    assert "onnx-cpu int8" not in text
+
+
+def test_the_same_document_makes_the_same_file(tmp_path: Path) -> None:
+    document = roofline_document()
+    first, second = (write_roofline(tmp_path / name, document)[1] for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_without_a_measured_engine_there_is_none(tmp_path: Path) -> None:
+    document = roofline_document().model_copy(update={"rows": ()})
+    assert write_roofline(tmp_path, document) == ()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_roofline(tmp_path / "file", roofline_document())
