@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import ENGINE, AllowUnqualifiedOption, BundleArgument, ThreadsOption
+from sshr_deploy.errors import UsageError
 from sshr_deploy.precision import Precision
 
 EnginesOption = Annotated[
@@ -65,6 +67,21 @@ def latency(
             show_default="the first that is measured",
         ),
     ] = None,
+    with_peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Also measure what a user would run instead: the bundle's graphs by plain ONNX "
+            "Runtime and OpenVINO, by trtexec where it is on the PATH, and with --checkpoint "
+            "PyTorch.",
+        ),
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Checkpoint that the bundle was exported from, for --peers."
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -88,6 +105,9 @@ def latency(
     from dataclasses import asdict
 
     from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
+    from sshr_deploy.benchmarks.contenders.peers import peers
+    from sshr_deploy.benchmarks.contenders.trtexec import trtexec_peers
+    from sshr_deploy.benchmarks.latency.alone import measure_trtexec
     from sshr_deploy.benchmarks.latency.measure import measure_latency
     from sshr_deploy.benchmarks.latency.settings import LatencySettings
     from sshr_deploy.benchmarks.measuring.batches import parse_batches
@@ -99,6 +119,8 @@ def latency(
     from sshr_deploy.cli.latency_table import print_latency
     from sshr_deploy.runtime.machine.threads import choose_threads
 
+    if checkpoint is not None and not with_peers:
+        raise UsageError("--checkpoint is for --peers; add that")
     sizes, engines = parse_batches(batches), _split(engine)
     precisions = [Precision.of(name) for name in _split(precision)]
     loaded = load_bundle(bundle)
@@ -112,11 +134,13 @@ def latency(
         allow_unqualified=allow_unqualified,
         on_step=say,
     )
+    ways += peers(loaded, checkpoint) if with_peers else []
     recorder = Recorder("latency", subject_of(loaded), asdict(settings), json_file)
     if (note := left_out(loaded, engines)) is not None:
         recorder.note(note)
     with shown(recorder, print_latency, json_file):
         measure_latency(loaded, ways, settings, recorder, say)
+        measure_trtexec(trtexec_peers(loaded) if with_peers else [], settings, recorder, say)
 
 
 def _split(texts: Sequence[str] | None) -> list[str]:
