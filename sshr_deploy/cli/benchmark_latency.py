@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import ENGINE, AllowUnqualifiedOption, BundleArgument, ThreadsOption
+from sshr_deploy.errors import UsageError
 from sshr_deploy.precision import Precision
 
 EnginesOption = Annotated[
@@ -30,6 +32,22 @@ PrecisionsOption = Annotated[
         help="Precisions to measure; may be given several times, or with commas between.",
         show_default="all that the bundle has",
         rich_help_panel=ENGINE,
+    ),
+]
+
+
+PeersOption = Annotated[
+    bool,
+    typer.Option(
+        "--peers",
+        help="Also what one would use instead: PyTorch in several ways, ONNX Runtime and OpenVINO "
+        "as they come, trtexec where it is installed.",
+    ),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Weights that the bundle was exported from, for PyTorch; with --peers."
     ),
 ]
 
@@ -65,6 +83,8 @@ def latency(
             show_default="the first that is measured",
         ),
     ] = None,
+    peers: PeersOption = False,
+    checkpoint: CheckpointOption = None,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -88,6 +108,8 @@ def latency(
     from dataclasses import asdict
 
     from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
+    from sshr_deploy.benchmarks.contenders.peers import peers as peers_of
+    from sshr_deploy.benchmarks.contenders.trtexec import trtexec_peers
     from sshr_deploy.benchmarks.latency.measure import measure_latency
     from sshr_deploy.benchmarks.latency.settings import LatencySettings
     from sshr_deploy.benchmarks.measuring.batches import parse_batches
@@ -99,6 +121,8 @@ def latency(
     from sshr_deploy.cli.latency_table import print_latency
     from sshr_deploy.runtime.machine.threads import choose_threads
 
+    if checkpoint is not None and not peers:
+        raise UsageError("`checkpoint` is for PyTorch beside the bundle; give `peers` too")
     sizes, engines = parse_batches(batches), _split(engine)
     precisions = [Precision.of(name) for name in _split(precision)]
     loaded = load_bundle(bundle)
@@ -112,11 +136,13 @@ def latency(
         allow_unqualified=allow_unqualified,
         on_step=say,
     )
+    ways += peers_of(loaded, checkpoint) if peers else []
+    apart = trtexec_peers(loaded) if peers else []
     recorder = Recorder("latency", subject_of(loaded), asdict(settings), json_file)
     if (note := left_out(loaded, engines)) is not None:
         recorder.note(note)
     with shown(recorder, print_latency, json_file):
-        measure_latency(loaded, ways, settings, recorder, say)
+        measure_latency(loaded, ways, settings, recorder, say, apart=apart)
 
 
 def _split(texts: Sequence[str] | None) -> list[str]:

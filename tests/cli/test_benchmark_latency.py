@@ -56,6 +56,7 @@ def test_an_engine_is_measured_and_kept(small_bundle_dir: Path, tmp_path: Path) 
     ("words", "says"),
     [
         (("--base", "tensorrt fp16"), "--base 'tensorrt fp16' is not measured; choose "),
+        (("--checkpoint", "weights.safetensors"), "give --peers too"),
         (("--precision", "fp32,fp4"), "'fp4' is not one of fp32"),
         (("--engine", "onnx-cpu,onnx-gpu"), "no engine named 'onnx-gpu'"),
     ],
