@@ -16,8 +16,10 @@ from sshr_deploy.cli import (
     benchmark_kernels,  # noqa: F401  likewise
     benchmark_latency,  # noqa: F401  likewise
     benchmark_pipeline,  # noqa: F401  likewise
+    benchmark_plot,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
     benchmark_roofline,  # noqa: F401  likewise
+    benchmark_slides,  # noqa: F401  likewise
     benchmark_throughput,  # noqa: F401  likewise
     benchmark_training,  # noqa: F401  likewise
 )
