@@ -15,7 +15,6 @@ from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.cli import app
 from sshr_deploy.geometry import PATCH
-from sshr_deploy.runtime.pipeline.documents import Context
 from tests.runtime.pipeline.flow_parts import Session
 from tests.runtime.running import context_of
 from tests.runtime.small_slides import small_slide
@@ -70,18 +69,15 @@ def test_ratios_are_those_of_medians_in_turns(
 ) -> None:
     bundle = load_bundle(small_bundle_dir)
     context = context_of(bundle, Session(PATCH))
-    real = run_whole
-
-    def whole(source: Path, given: Context) -> Timed:
-        found = real(source, given)
-        return replace(found, seconds=8.0, tissue_mm2=2.0)
-
-    monkeypatch.setattr(measure, "run_whole", whole)
+    found = replace(
+        run_whole(small_slide(tmp_path / "x.tif"), context), seconds=8.0, tissue_mm2=2.0
+    )
+    monkeypatch.setattr(measure, "run_whole", lambda *_: found)
     monkeypatch.setattr(measure, "compute_alone", lambda *_: Timed(4.0, 1.0))
     monkeypatch.setattr(measure, "read_alone", lambda *_: Timed(2.0, 1.0))
     monkeypatch.setattr(Recorder, "busy", lambda _: None)
     with Recorder("pipeline", None, {}) as recorder:
-        measure_pipeline(context, small_slide(tmp_path / "x.tif"), recorder, rounds=5)
+        measure_pipeline(context, tmp_path / "x.tif", recorder, rounds=5)
     run = recorder.document.row("whole run")
     assert run.figures["over_engine_alone"] == 2.0
     assert run.figures["over_reading_alone"] == 4.0
@@ -90,7 +86,7 @@ def test_ratios_are_those_of_medians_in_turns(
     assert run.samples == (8.0,) * 5 and not run.refused
     monkeypatch.setattr(Recorder, "busy", lambda _: "the machine was busy")
     with Recorder("pipeline", None, {}) as recorder:
-        measure_pipeline(context, small_slide(tmp_path / "y.tif"), recorder, rounds=1)
+        measure_pipeline(context, tmp_path / "x.tif", recorder, rounds=1)
     run = recorder.document.row("whole run")
     assert run.figures["over_engine_alone"] is None
     assert run.refused["over_engine_alone"] == "the machine was busy"
