@@ -123,8 +123,8 @@ def latency(
 
     if checkpoint is not None and not peers:
         raise UsageError("`checkpoint` is for PyTorch beside the bundle; give `peers` too")
-    sizes, engines = parse_batches(batches), _split(engine)
-    precisions = [Precision.of(name) for name in _split(precision)]
+    sizes, engines = parse_batches(batches), split_names(engine)
+    precisions = [Precision.of(name) for name in split_names(precision)]
     loaded = load_bundle(bundle)
     count = choose_threads(loaded.manifest.model.width, threads).count
     settings = LatencySettings(sizes, seconds, base, cold, count, allow_unqualified)
@@ -145,6 +145,6 @@ def latency(
         measure_latency(loaded, ways, settings, recorder, say, apart=apart)
 
 
-def _split(texts: Sequence[str] | None) -> list[str]:
+def split_names(texts: Sequence[str] | None) -> list[str]:
     """Names of an option that is given several times, or with commas between."""
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
