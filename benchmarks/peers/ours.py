@@ -27,10 +27,9 @@ def main() -> None:
         batch=job["batch"], threads=job["given_threads"],
     ) as model:  # fmt: skip
         start = time.perf_counter()
-        given = job["given_mpp_um"]
         found = model.slide(
             job["slide"], out / "results", mode="reference",
-            mpp=given, force_mpp=given is not None,
+            mpp=job["given_mpp_um"], force_mpp=job["force_mpp"],
         )  # fmt: skip
         work_s = time.perf_counter() - start
         info = model.info
