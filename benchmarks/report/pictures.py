@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 9.5
 _LINES_IN, _OVER_TIME_IN, _BAR_IN, _BARS_IN = 4.4, 2.2, 0.34, 1.1
 _HEAD_IN = 0.8
+_CAPTION_CHARS = 125
 _GPU_FIELDS = {
     "Temperature in °C": "temperature_celsius",
     "Clock in MHz": "sm_clock_mhz",
@@ -159,4 +161,4 @@ def _title(document: BenchmarkDocument) -> str:
 def _machine(document: BenchmarkDocument) -> str:
     busy = busy_text(document.load.other_work)
     told = [machine_line(document), document.measured_utc] + ([] if busy is None else [busy])
-    return "; ".join(told)
+    return textwrap.fill("; ".join(told), _CAPTION_CHARS)

@@ -50,12 +50,7 @@ def document_table(document: BenchmarkDocument) -> TextTable:
         (row.name, *_middle(row), agreement_text(row.agreement), *_figures(row, names))
         for row in document.rows
     ]
-    reasons = [
-        (row.name, reason)
-        for row in document.rows
-        for reason in (row.not_measured, *(row.refused.get(name) for name in names))
-        if reason is not None
-    ]
+    reasons = [(row.name, reason) for row in document.rows for reason in _refusals(row, names)]
     return TextTable(headings, tuple(rows), (*_grouped(reasons), *document.notes))
 
 
@@ -111,6 +106,13 @@ def _middle(row: Row) -> tuple[str, str, str]:
     spread = spread_of(row.samples)
     quartiles = f"{figure_text(spread.p25_ms)}-{figure_text(spread.p75_ms)}"
     return f"{figure_text(spread.median_ms)} {row.unit}", quartiles, str(spread.calls)
+
+
+def _refusals(row: Row, names: Sequence[str]) -> list[str]:
+    """Why it has no samples, or why some of the figures are missing."""
+    if row.not_measured is not None:
+        return [row.not_measured]
+    return [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_document_in_full(tmp_path: Path) -> None:
         "| row | median | quartiles | samples | agreement | p99 ms | speed |",
         "| fp32, batch 1 | 11 ms | 10.5-11.5 | 3 | 100.000% | - | 1 |",
         "| onnx\\_cuda | not measured | - | 0 | 100.000% | - | - |",
-        "- fp32, batch 1: needs 299 calls, there were 3",
+        "- fp32, batch 1: p99 ms: needs 299 calls, there were 3",
         "- onnx\\_cuda: no NVIDIA GPU",
     ):
         assert words in text
