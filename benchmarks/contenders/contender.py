@@ -25,3 +25,5 @@ class Contender:
     about: str
     """Of a peer: its settings, in one line; empty for the bundle's own engines."""
     is_peer: bool = False
+    compiles_sizes: bool = False
+    """Each new number of inputs in a call takes it long, so it is judged one by one."""

@@ -26,19 +26,19 @@ def judged(
         session: an open one of `contender`.
         contender: its tolerance decides.
         bundle: for the reference.
-        batch: inputs of every call, for sessions that need long for each new size; None for calls
-            of one and of eight patches, or one field.
+        batch: inputs of every call; None for calls of one and of eight patches, or one field.
 
     Raises:
         SessionError: the session fails.
         BundleError: the reference is broken.
     """
+    size = 1 if batch is None and contender.compiles_sizes else batch
     found = qualify(
         session,
         reference_of(bundle),
         bundle.manifest.profile,
-        passes=passes_for((), bundle.geometry) if batch is None else ((batch,),),
-        fill=batch is not None,
+        passes=passes_for((), bundle.geometry) if size is None else ((size,),),
+        fill=size is not None,
     )
     return agreement_of(found, contender.tolerance, bundle.geometry)
 

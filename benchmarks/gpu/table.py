@@ -21,12 +21,10 @@ def table(report: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: {part['summary']}")
         if "loaded" in part:
             lines.append(f"{name}: {part['loaded']} load, {part['from']}, by {part['library']}")
-        for step, row in part.get("steps", {}).items():
-            faster = ratio_text(row["speed_up"])
-            lines.append(f"recipe step {step:9} {row['median_ms']:9.3f} ms, x published: {faster}")
         if "partial" in part:
             lines.append(f"{name}: the rows until it {_short(part['partial'])}")
     lines += [f"left out {name}: {reason}" for name, reason in report["left_out"].items()]
+    lines += [f"{name}: {file}" for name, file in report.get("documents", {}).items()]
     return lines + [f"FAILED {name}: {reason}" for name, reason in report["failed"].items()]
 
 
@@ -115,6 +113,16 @@ def _session_lines(rows: _Rows) -> list[str]:
     ]
 
 
+def _recipe_lines(rows: _Rows) -> list[str]:
+    """Rows of `report.records.Row`, for which pydantic need not be here."""
+    return [
+        f"recipe {row['name']:15} {row['figures']['median_ms']:9.3f} ms, "
+        f"x published: {ratio_text(row['figures']['speed_up'])}"
+        for row in rows
+        if row["name"].startswith("step")
+    ]
+
+
 def _other_lines(rows: _Rows) -> list[str]:
     del rows
     return []
@@ -129,4 +137,5 @@ _LINES: dict[str, Callable[[_Rows], list[str]]] = {
     "configs": _config_lines,
     "streams": _stream_lines,
     "sessions": _session_lines,
+    "recipes": _recipe_lines,
 }

@@ -10,7 +10,6 @@ from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, 
 from sshr_deploy.runtime.machine.spread import spread_of
 
 _NONE = "-"
-_SHARES = ("share", "agreement")
 _OF_SAMPLES = frozenset({"median", "p25", "p75", "p50", "min", "max"})
 """Begin the names of figures that the columns of every table say already."""
 _LATENCY = ("p95_ms", "p99_ms", "patches_per_s", "share_of_ceiling", "speed")
@@ -25,12 +24,15 @@ class TextTable:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    right: bool = True
+    """All columns but the first are figures, flush right."""
 
     def markdown(self) -> str:
-        """The table and, below it, its lines as a list; all columns but the first to the right."""
-        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
-        table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-        notes = "\n".join(f"- {_escaped(note)}" for note in self.notes)
+        """The table and, below it, its lines as a list."""
+        rule = "---:" if self.right else "---"
+        lines = [self.headings, ("---", *[rule] * (len(self.headings) - 1)), *self.rows]
+        table = "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines)
+        notes = "\n".join(f"- {escaped(note)}" for note in self.notes)
         return "\n\n".join(part for part in (table, notes) if part) + "\n"
 
 
@@ -85,7 +87,7 @@ def figure_text(value: float | None, name: str = "") -> str:
     """Four digits, or a percentage for shares; "-" for what cannot be told."""
     if value is None:
         return _NONE
-    if name.startswith(_SHARES):
+    if "share" in name:
         return f"{value:.1%}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
@@ -93,6 +95,13 @@ def figure_text(value: float | None, name: str = "") -> str:
 def agreement_text(agreement: Agreement | None) -> str:
     """Share of equal mask pixels, with three digits after the point."""
     return _NONE if agreement is None else f"{agreement.masks:.3%}"
+
+
+def escaped(text: str) -> str:
+    """One line of Markdown in which signs are themselves."""
+    for sign in "|*<_":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
 
 
 def _middle(row: Row) -> tuple[str, str, str]:
@@ -124,9 +133,3 @@ def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
         if name not in names.setdefault(reason, []):
             names[reason].append(name)
     return [f"{'; '.join(about)}: {reason}" for reason, about in names.items()]
-
-
-def _escaped(text: str) -> str:
-    for sign in "|*<_":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())

@@ -88,11 +88,12 @@ def measure_roofline(
     shown = reference_of(bundle).patches
     patches = np.resize(shown, (settings.batch, *shown.shape[1:]))
     with ExitStack() as sessions:
-        entrants = {}
+        entrants: dict[str, _Entrant] = {}
         for contender in contenders:
             on_step(f"{contender.name}: opening it, comparing its masks with the reference")
             found = _opened(bundle, contender, settings, recorder, ceilings, sessions)
-            entrants |= {} if found is None else {contender.name: found}
+            if found is not None:
+                entrants[contender.name] = found
         _time(bundle, entrants, patches, settings, recorder, threads.count, on_step)
 
 
@@ -220,6 +221,7 @@ def _row(entrant: _Entrant, batch: int, busy: str | None) -> Row:
         "precision": info.precision,
         "library": info.library,
         "device": info.device,
+        "streams": info.streams,
         "batch": batch,
         "ceilings": _ceilings_name(entrant.candidate.kind.needs_gpu),
         "other_gflop": batch * work.other_flop / 1e9,

@@ -75,7 +75,12 @@ def _draw(axes: Axes, words: str, ceilings: dict[str, Any], rows: Sequence[Row])
         points.append((row.figures["flop_per_byte"] or 0.0, row.figures["gflop_per_s"] or 0.0))
         share = row.figures["share_of_ceiling"]
         label = row.name if share is None else f"{row.name}, {share:.0%} of its ceiling"
-        look = {"markersize": 11, "markeredgecolor": "white", "linestyle": "", "zorder": 3}
+        look: dict[str, Any] = {
+            "markersize": 11,
+            "markeredgecolor": "white",
+            "linestyle": "",
+            "zorder": 3,
+        }
         axes.plot(*points[-1], marker=marker, color=colour, label=label, **look)
     _draw_ceilings(axes, ceilings, colours, points)
     with_layers = any(row.facts.get("layers") for row in rows)

@@ -7,6 +7,7 @@ are all of its time.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,12 +32,17 @@ class PartTimes:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.ms = dict.fromkeys(Part, 0.0)
         self._clock, self._since = clock, clock()
+        self._lock = threading.Lock()
 
     def lap(self, part: Part) -> None:
-        """What passed since the last lap was `part`."""
-        now = self._clock()
-        self.ms[part] += (now - self._since) * 1e3
-        self._since = now
+        """What passed since the last lap was `part`.
+
+        Of calls of the engine at the same time the last ends the part.
+        """
+        with self._lock:
+            now = self._clock()
+            self.ms[part] += (now - self._since) * 1e3
+            self._since = now
 
 
 _times: PartTimes | None = None  # of the process: a session may compute in threads of its own

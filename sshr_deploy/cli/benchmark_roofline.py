@@ -68,7 +68,8 @@ def roofline(
     with all else fused into them. At the ceiling: the time that this takes at least, in ms. Of
     ceiling: that time over what a call took; not told where the machine was busy.
 
-    Layers: from the libraries' own profilers, onnx-cpu and openvino alone. Lost: time above what
+    Layers: from the libraries' own profilers, onnx-cpu and openvino alone, in one call by all
+    threads. Lost: time above what
     the layer takes at its ceiling. A layer that computes nothing, such as a change of layout, has
     only its bytes.
     """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,14 @@ from typer.testing import CliRunner
 
 from sshr_deploy.benchmarks.pipeline import measure
 from sshr_deploy.benchmarks.pipeline.measure import measure_pipeline
-from sshr_deploy.benchmarks.pipeline.runs import Timed
+from sshr_deploy.benchmarks.pipeline.runs import Timed, run_whole
 from sshr_deploy.benchmarks.pipeline.stages import STAGES
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.cli import app
 from sshr_deploy.geometry import PATCH
+from sshr_deploy.runtime.pipeline.documents import Context
 from tests.runtime.pipeline.flow_parts import Session
 from tests.runtime.running import context_of
 from tests.runtime.small_slides import small_slide
@@ -68,11 +70,11 @@ def test_ratios_are_those_of_medians_in_turns(
 ) -> None:
     bundle = load_bundle(small_bundle_dir)
     context = context_of(bundle, Session(PATCH))
-    real = measure.run_whole
+    real = run_whole
 
-    def whole(source: Path, given: object) -> Timed:
-        found = real(source, given)  # type: ignore[arg-type]
-        return type(found)(8.0, found.cpu_s, found.effort, found.units, 2.0, found.paths)
+    def whole(source: Path, given: Context) -> Timed:
+        found = real(source, given)
+        return replace(found, seconds=8.0, tissue_mm2=2.0)
 
     monkeypatch.setattr(measure, "run_whole", whole)
     monkeypatch.setattr(measure, "compute_alone", lambda *_: Timed(4.0, 1.0))
