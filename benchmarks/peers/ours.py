@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import sshr_deploy as sshr
 from sshr_deploy.geometry import PATCH_PX
@@ -40,11 +42,8 @@ def main() -> None:
 
 
 def tiles_of(
-    mask: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    places: list[tuple[int, int]],
-    *,
-    background: int,
-) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    mask: NDArray[np.uint8], places: Sequence[tuple[int, int]], *, background: int
+) -> NDArray[np.uint8]:
     """Tiles of a mask by (row, column); past its edges is background: uint8 [tiles, 224, 224]."""
     tiles = np.full((len(places), PATCH_PX, PATCH_PX), background, np.uint8)
     for tile, (row, column) in zip(tiles, places, strict=True):
