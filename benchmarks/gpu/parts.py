@@ -1,8 +1,8 @@
 """The parts of `gpu.check`, in the order in which they run; each function is a process of its own.
 
-What is wanted most comes first: in seconds what shows a defect, then the sessions as they ship, the
-network, the tests, the kernels; what takes torch.compile minutes comes last. What can crash runs
-alone. Libraries are imported inside the functions.
+What is wanted most comes first: in seconds what shows a defect, then a bundle and sessions as they
+ship, the network, the tests, the kernels; what takes torch.compile minutes comes last. What can
+crash runs alone. Libraries are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 PARTS = (
     CheckPart("streams", f"{_ROOM}.mask_streams:check_streams", limit_s=40.0),
     CheckPart("cubins", f"{_ROOM}.cubin_loading:load_cubins", limit_s=60.0),
+    CheckPart(
+        "latency", f"{_ROOM}.bundle_parts:latency", limit_s=180.0, least_s=60.0, needs_bundle=True
+    ),
+    CheckPart("throughput", f"{_ROOM}.bundle_parts:throughput", limit_s=60.0, needs_bundle=True),
     CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
     CheckPart("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
     CheckPart("network-fused", f"{_HERE}:network_fused", limit_s=80.0),

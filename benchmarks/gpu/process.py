@@ -39,6 +39,8 @@ class CheckPart:
     """Seconds after which it is killed."""
     least_s: float = 20.0
     """Seconds that have to be left for it to begin."""
+    needs_bundle: bool = False
+    """It measures the bundle that the environment variable BUNDLE names."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 from sshr_deploy.geometry import PATCH_PX
@@ -123,6 +124,17 @@ def _recipe_lines(rows: _Rows) -> list[str]:
     ]
 
 
+def _document_lines(rows: _Rows) -> list[str]:
+    """The same, of a bundle: medians, and how well the masks agree."""
+    lines = []
+    for row in rows:
+        agreement, samples = row["agreement"], row["samples"]
+        told = f"{median(samples):9.3f} {row['unit']}" if samples else row["not_measured"]
+        masks = "" if agreement is None else f", masks agree on {agreement['masks']:.3%}"
+        lines.append(f"{row['name']}: {told}{masks}")
+    return lines
+
+
 def _other_lines(rows: _Rows) -> list[str]:
     del rows
     return []
@@ -136,6 +148,8 @@ _LINES: dict[str, Callable[[_Rows], list[str]]] = {
     "training": _training_lines,
     "configs": _config_lines,
     "streams": _stream_lines,
+    "latency": _document_lines,
+    "throughput": _document_lines,
     "sessions": _session_lines,
     "recipes": _recipe_lines,
 }

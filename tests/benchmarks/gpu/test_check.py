@@ -55,7 +55,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None:
     code = "from importlib import import_module as load\nfrom sshr_deploy.benchmarks.gpu.parts "
     code += "import DEVICE, PARTS\nassert 'torch' not in sys.modules, 'the parent has no CUDA'\n"
-    code += "targets = [part.target.split(':') for part in (DEVICE, *PARTS)]\n"
+    code += "parts = [part for part in (DEVICE, *PARTS) if not part.needs_bundle]\n"
+    code += "targets = [part.target.split(':') for part in parts]\n"
     code += "assert all(callable(getattr(load(m), f)) for m, f in targets)\n"
     code += "from sshr_deploy.benchmarks import kernels\n"
     code += "from sshr_deploy.benchmarks.gpu import mask_kernel, network, training_kernels\n"
@@ -66,8 +67,8 @@ def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None
 
 def test_what_shows_defects_comes_first_and_what_compiles_for_minutes_last() -> None:
     names = [part.name for part in PARTS]
-    assert names[:3] == ["streams", "cubins", "sessions"]
-    assert [name for name in names if name in ("kernels", "masks", "training")] == names[6:9]
+    assert names[:5] == ["streams", "cubins", "latency", "throughput", "sessions"]
+    assert [name for name in names if name in ("kernels", "masks", "training")] == names[8:11]
     assert names[-3:] == ["network-compiled", "fields", "configs"]
 
 
@@ -218,7 +219,7 @@ def test_parts_can_be_chosen(
     assert all(limit_s <= 70 for _, limit_s in ran)
     assert check.main(["--parts", "kernel"]) == 2
     said = capsys.readouterr().err
-    assert "gpu-check: no part is called 'kernel'; choose of streams, cubins, sessions," in said
+    assert "gpu-check: no part is called 'kernel'; choose of streams, cubins, latency," in said
 
 
 @pytest.mark.usefixtures("pretended_gpu")
@@ -232,6 +233,17 @@ def test_the_document_of_a_part_that_crashed_is_kept_and_told(tmp_path: Path) ->
     document = read_document(tmp_path / name)
     assert [row.name for row in document.rows] == ["a"] and not document.complete
     assert not old.exists()
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_without_a_bundle_its_parts_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BUNDLE", raising=False)
+    bundle_parts = [part for part in PARTS if part.needs_bundle]
+    report = check.check(tmp_path, bundle_parts)
+    why = "no bundle to measure; name one: BUNDLE=folder"
+    assert report.content["left_out"] == dict.fromkeys(["latency", "throughput"], why)
 
 
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
@@ -254,6 +266,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "fields": [
         {"form": "compiled", "precision": "fp16", "batch": 1, "side_px": 1344, "median_ms": 12.0}
         | {"patches_per_s": 3000.0}
+    ],
+    "latency": [
+        {"name": "tensorrt fp16, batch 8", "unit": "ms", "samples": [4.0, 6.0, 5.0]}
+        | {"agreement": {"masks": 0.9947}},
+        {"name": "tensorrt int8, batch 8", "unit": "ms", "samples": [], "not_measured": "no graph"}
+        | {"agreement": None},
     ],
     "sessions": [
         {"form": "onnx-cuda fp16", "batch": 32, "median_ms": 16.0}
@@ -283,6 +301,8 @@ def test_the_table(tmp_path: Path) -> None:
         "training step, batch 20, fused                  120.000 ms",
         "stream 1: 50 launches of its graph, all labels right",
         "network fp16 batch   1 of 1344 px compiled    12.000 ms   3000.0 patches/s",
+        "tensorrt fp16, batch 8:     5.000 ms, masks agree on 99.470%",
+        "tensorrt int8, batch 8: no graph",
         "onnx-cuda fp16 batch  32   16.000 ms,   2100.0 patches/s in a row, "
         "masks agree on 99.470%, label maps by the processor",
         "recipe step, fast         12.000 ms, x published: not reported",
