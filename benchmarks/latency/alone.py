@@ -36,13 +36,13 @@ def measure_trtexec(
                 reason = row.not_measured or "it gave no times"
                 recorder.row(unmeasured_row(peer.name, batch, reason, row.agreement))
                 continue
-            parts = [row.figures[f"{name}_ms"] or 0.0 for name in _PARTS]
+            copy_in, engine, copy_out = (row.figures[f"{name}_ms"] or 0.0 for name in _PARTS)
             calls = Calls(
                 peer.name,
                 batch,
                 peer.artifact.precision,
                 row.agreement,
-                Parts(*parts, 0.0),
+                Parts(copy_in, engine, copy_out, labels_ms=0.0),
                 {"peer": True, "about": row.facts["covers"], "cuda_graphs": True},
                 list(row.samples),
             )
