@@ -4,6 +4,7 @@
     profile-fields.md   from `sshr_deploy.profiles.Profile`
     recipe-fields.md    from `sshr_deploy.train.recipe.Recipe`
     schemas.md          from the JSON Schemas of the results and of benchmarks
+    measured.md         from the files of `benchmarks/results/`
 
 `tests/docs/test_generated.py` compares the pages with the code.
 """
@@ -23,6 +24,7 @@ from typing import Any
 import typer
 from pydantic import TypeAdapter
 
+from sshr_deploy.benchmarks.report.page import measured_parts
 from sshr_deploy.benchmarks.report.schema import make_schema as make_benchmark_schema
 from sshr_deploy.cli import app
 from sshr_deploy.cli.help import Entry, entries
@@ -66,6 +68,7 @@ def pages() -> dict[str, str]:
         "profile-fields.md": profile_page(),
         "recipe-fields.md": recipe_page(),
         "schemas.md": schemas_page(),
+        "measured.md": measured_page(),
     }
 
 
@@ -182,6 +185,18 @@ def schemas_page() -> str:
                 is_object = "properties" in content
                 shown = _schema_table(content, schema) if is_object else _type_text(content)
                 parts += [f"### {part}", about, shown]
+    return _page(parts)
+
+
+def measured_page() -> str:
+    """All that was measured and kept, with its machines, and what was not."""
+    parts = [
+        "# Measured",
+        "Every figure is from a file of `benchmarks/results/`, where the samples are. A speed "
+        "stands beside the share of mask pixels that agree with PyTorch's in FP32. How to measure "
+        "your own machine: [benchmarks](benchmarks.md).",
+        *measured_parts(DOCS.parent / "benchmarks" / "results", DOCS / "measured"),
+    ]
     return _page(parts)
 
 

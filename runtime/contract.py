@@ -116,6 +116,9 @@ class Session(Protocol):
     """Of its inputs: patches, or fields."""
     any_side: bool
     """It takes fields of all sides that `Geometry.fits` allows, also with two different ones."""
+    cuda_graphs: bool | None
+    """Whether calls are captured in CUDA graphs and replayed, which may be set at any time; None
+    where there is no such choice."""
     labels_on_device: bool
     """Whether a GPU makes the label maps of `stream`; else they are made of its CAMs here."""
 

@@ -55,11 +55,16 @@ def check(
         report = CheckReport(out, device.figures)
         check_writable(report.file)
         for index, part in enumerate(parts):
+            if part.needs_bundle and not os.environ.get("BUNDLE"):
+                report.leave_out(part, "no bundle to measure; name one: BUNDLE=folder")
+                continue
             left_s = end - time.monotonic()
             if left_s < part.least_s:
                 report.leave_out(part, f"out of time: {left_s:.0f} s were left of {deadline_s:g}")
                 continue
-            outcome = run_part(part, min(part.limit_s, left_s))
+            document = report.document_of(part)
+            document.unlink(missing_ok=True)
+            outcome = run_part(part, min(part.limit_s, left_s), document)
             report.add(part, outcome)
             if outcome.state == "interrupted":
                 report.interrupted = True
@@ -84,8 +89,13 @@ class CheckReport:
             "left_out": {},
             "seconds": {},
             "parts": {},
+            "documents": {},
             "output": {},
         }
+
+    def document_of(self, part: CheckPart) -> Path:
+        """Where a part keeps its document, if it is a benchmark of the common form."""
+        return self.file.with_name(f"{self.file.stem}-{part.name}.json")
 
     def add(self, part: CheckPart, outcome: Outcome) -> None:
         """Record what a part left, and write the file."""
@@ -94,6 +104,8 @@ class CheckReport:
         if outcome.rows or outcome.figures:
             cut = {} if outcome.state == "done" else {"partial": outcome.reason}
             content["parts"][part.name] = outcome.figures | {"rows": outcome.rows} | cut
+        if self.document_of(part).exists():
+            content["documents"][part.name] = self.document_of(part).name
         if outcome.state == "left_out":
             content["left_out"][part.name] = outcome.reason
         elif outcome.state != "done":

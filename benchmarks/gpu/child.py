@@ -27,8 +27,11 @@ _NOTICE_S = 3.0
 class PartOutput:
     """Handed to a part: takes its rows, and knows how much time it has."""
 
-    def __init__(self, file: TextIO, limit_s: float) -> None:
-        self._file = file
+    document: Path | None
+    """Where a benchmark of the common form keeps its document; None keeps it in memory."""
+
+    def __init__(self, file: TextIO, limit_s: float, document: Path | None = None) -> None:
+        self._file, self.document = file, document
         self._end = time.monotonic() + limit_s
 
     @property
@@ -54,13 +57,13 @@ class PartOutput:
         self._file.flush()
 
 
-def main(target: str, file: str, limit_s: str) -> None:
+def main(target: str, file: str, limit_s: str, document: str = "") -> None:
     """Call the function `target`, "package.module:function", with a `PartOutput`."""
     faulthandler.enable()
     faulthandler.dump_traceback_later(max(float(limit_s) - _NOTICE_S, 0.1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with Path(file).open("w", encoding="utf-8") as lines:
-        output = PartOutput(lines, float(limit_s))
+        output = PartOutput(lines, float(limit_s), Path(document) if document else None)
         module, _, function = target.partition(":")
         try:
             output.write("done", getattr(import_module(module), function)(output) or {})

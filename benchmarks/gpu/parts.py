@@ -1,7 +1,8 @@
 """The parts of `gpu.check`, in the order in which they run; each function is a process of its own.
 
-What is wanted most comes first, and what can crash runs alone: PyTorch's own operations, then
-our kernels, then the compiler. Libraries are imported inside the functions.
+What is wanted most comes first: in seconds what shows a defect, then a bundle and sessions as they
+ship, the network, the tests, the kernels; what takes torch.compile minutes comes last. What can
+crash runs alone. Libraries are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ _FIELDS_PX = (1344, 896)
 DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 """Names the report; nothing else runs without it."""
 PARTS = (
+    CheckPart("streams", f"{_ROOM}.mask_streams:check_streams", limit_s=40.0),
+    CheckPart("cubins", f"{_ROOM}.cubin_loading:load_cubins", limit_s=60.0),
+    CheckPart(
+        "latency", f"{_ROOM}.bundle_parts:latency", limit_s=180.0, least_s=60.0, needs_bundle=True
+    ),
+    CheckPart("throughput", f"{_ROOM}.bundle_parts:throughput", limit_s=60.0, needs_bundle=True),
+    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
     CheckPart("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
     CheckPart("network-fused", f"{_HERE}:network_fused", limit_s=80.0),
-    CheckPart("network-compiled", f"{_HERE}:network_compiled", limit_s=120.0, least_s=40.0),
+    CheckPart("tests", f"{_ROOM}.own_tests:run_tests", limit_s=180.0, least_s=30.0),
     CheckPart("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
     CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
     CheckPart("training", f"{_HERE}:training", limit_s=90.0),
-    CheckPart("fields", f"{_HERE}:fields", limit_s=120.0, least_s=40.0),
-    CheckPart("streams", f"{_ROOM}.mask_streams:check_streams", limit_s=40.0),
-    CheckPart("cubins", f"{_ROOM}.cubin_loading:load_cubins", limit_s=60.0),
-    CheckPart("tests", f"{_ROOM}.own_tests:run_tests", limit_s=180.0, least_s=30.0),
-    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
-    CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
     CheckPart("recipes", f"{_HERE}:recipes", limit_s=100.0, least_s=40.0),
+    CheckPart("network-compiled", f"{_HERE}:network_compiled", limit_s=120.0, least_s=40.0),
+    CheckPart("fields", f"{_HERE}:fields", limit_s=120.0, least_s=40.0),
+    CheckPart("configs", f"{_HERE}:configs", limit_s=70.0, least_s=30.0),
 )
 
 
@@ -173,7 +178,7 @@ def recipes(output: PartOutput) -> None:
     from sshr_deploy.benchmarks.training import TrainingSettings, measure_training, usual_batch
 
     settings = TrainingSettings(64, usual_batch(), rounds=5, classes=4)
-    recorder = Recorder("training", None, asdict(settings))
+    recorder = Recorder("training", None, asdict(settings), output.document)
     with recorder:
         measure_training(settings, recorder, output.on_step)
     for row in recorder.document.rows:

@@ -39,6 +39,8 @@ class CheckPart:
     """Seconds after which it is killed."""
     least_s: float = 20.0
     """Seconds that have to be left for it to begin."""
+    needs_bundle: bool = False
+    """It measures the bundle that the environment variable BUNDLE names."""
 
 
 @dataclass
@@ -55,16 +57,17 @@ class Outcome:
     """The last lines that it printed."""
 
 
-def run_part(part: CheckPart, limit_s: float) -> Outcome:
+def run_part(part: CheckPart, limit_s: float, document: Path | None = None) -> Outcome:
     """Run `part`, and kill it with all processes that it started after `limit_s` seconds.
 
+    A part that is a benchmark of the common form keeps its document in the file `document`.
     Ctrl-C kills it too: the outcome is "interrupted" then, with the rows so far.
     """
     began = time.monotonic()
     printed: deque[str] = deque(maxlen=_LINES)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "rows"
-        child = _start(part, file, limit_s)
+        child = _start(part, file, limit_s, document)
         relay = Thread(target=_relay, args=(child.stdout, printed), daemon=True)
         stopped: Outcome | None = None
         try:
@@ -85,12 +88,14 @@ def run_part(part: CheckPart, limit_s: float) -> Outcome:
     return outcome
 
 
-def _start(part: CheckPart, file: Path, limit_s: float) -> subprocess.Popen[str]:
+def _start(
+    part: CheckPart, file: Path, limit_s: float, document: Path | None
+) -> subprocess.Popen[str]:
     packages = str(Path(sshr_deploy.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
     module = "sshr_deploy.benchmarks.gpu.child"
     return subprocess.Popen(
-        [sys.executable, "-m", module, part.target, str(file), str(limit_s)],
+        [sys.executable, "-m", module, part.target, str(file), str(limit_s), str(document or "")],
         env=os.environ | {"PYTHONPATH": path},
         stdin=subprocess.PIPE,  # its end tells the child that this process is gone
         stdout=subprocess.PIPE,

@@ -7,8 +7,7 @@ processor; no time is reported of what is too far from it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import Image
 import sshr_deploy.export
 from sshr_deploy.benchmarks.gpu.network import GFLOP_A_PATCH, random_network
 from sshr_deploy.benchmarks.measuring.gpu_timing import OnRow
+from sshr_deploy.benchmarks.measuring.turns import take_turns
 from sshr_deploy.errors import MissingExtraError, SshrDeployError, first_line
 from sshr_deploy.export.graph.deploy import HfrmForm
 from sshr_deploy.export.graph.onnx_from_network import write_onnx
@@ -41,7 +41,8 @@ BATCHES = (32, 8, 1)
 BOUNDS = {Precision.FP16: 6e-2, Precision.FP32: 1e-4}
 """Largest relative RMS error of a CAM; see `network` for FP16 with random weights."""
 _PROFILE = "bcss"  # four classes, as the random network has
-_WARM_UP_CALLS, _FEWEST = 3, 5
+_SETTLE_S = 0.3
+"""Uncounted calls at the beginning of a turn."""
 _STREAMED = 8  # batches in a row, as those of a slide are
 
 
@@ -166,8 +167,11 @@ def _figures(session: Session, graphs: Graphs, batch: int, seconds: float) -> di
         for _ in session.stream(((None, patches) for _ in range(count)), rule):
             pass
 
-    alone = _samples_ms(lambda: stream(1), seconds)
-    row = [ms / _STREAMED for ms in _samples_ms(lambda: stream(_STREAMED), seconds)]
+    samples: dict[str, list[float]] = {"alone": [], "row": []}
+    calls = {"alone": lambda: stream(1), "row": lambda: stream(_STREAMED)}
+    for name, turn in take_turns(calls, seconds=seconds, settle_s=_SETTLE_S):
+        samples[name] += turn
+    alone, row = samples["alone"], [ms / _STREAMED for ms in samples["row"]]
     rate = batch / spread_of(row).median_ms * 1e3
     counted = graphs.gflop_per_patch
     return {
@@ -179,16 +183,3 @@ def _figures(session: Session, graphs: Graphs, batch: int, seconds: float) -> di
         "patches_per_s": rate,
         **({} if counted is None else {"tflop_per_s": rate * counted / 1e3}),
     }
-
-
-def _samples_ms(call: Callable[[], None], seconds: float) -> list[float]:
-    """By the host's clock, which sees copies and label maps as users do."""
-    for _ in range(_WARM_UP_CALLS):
-        call()
-    samples: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples) < _FEWEST:
-        began = time.perf_counter()
-        call()
-        samples.append((time.perf_counter() - began) * 1e3)
-    return samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 from sshr_deploy.geometry import PATCH_PX
@@ -21,12 +22,10 @@ def table(report: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: {part['summary']}")
         if "loaded" in part:
             lines.append(f"{name}: {part['loaded']} load, {part['from']}, by {part['library']}")
-        for step, row in part.get("steps", {}).items():
-            faster = ratio_text(row["speed_up"])
-            lines.append(f"recipe step {step:9} {row['median_ms']:9.3f} ms, x published: {faster}")
         if "partial" in part:
             lines.append(f"{name}: the rows until it {_short(part['partial'])}")
     lines += [f"left out {name}: {reason}" for name, reason in report["left_out"].items()]
+    lines += [f"{name}: {file}" for name, file in report.get("documents", {}).items()]
     return lines + [f"FAILED {name}: {reason}" for name, reason in report["failed"].items()]
 
 
@@ -115,6 +114,27 @@ def _session_lines(rows: _Rows) -> list[str]:
     ]
 
 
+def _recipe_lines(rows: _Rows) -> list[str]:
+    """Rows of `report.records.Row`, for which pydantic need not be here."""
+    return [
+        f"recipe {row['name']:15} {row['figures']['median_ms']:9.3f} ms, "
+        f"x published: {ratio_text(row['figures']['speed_up'])}"
+        for row in rows
+        if row["name"].startswith("step")
+    ]
+
+
+def _document_lines(rows: _Rows) -> list[str]:
+    """The same, of a bundle: medians, and how well the masks agree."""
+    lines = []
+    for row in rows:
+        agreement, samples = row["agreement"], row["samples"]
+        told = f"{median(samples):9.3f} {row['unit']}" if samples else row["not_measured"]
+        masks = "" if agreement is None else f", masks agree on {agreement['masks']:.3%}"
+        lines.append(f"{row['name']}: {told}{masks}")
+    return lines
+
+
 def _other_lines(rows: _Rows) -> list[str]:
     del rows
     return []
@@ -128,5 +148,8 @@ _LINES: dict[str, Callable[[_Rows], list[str]]] = {
     "training": _training_lines,
     "configs": _config_lines,
     "streams": _stream_lines,
+    "latency": _document_lines,
+    "throughput": _document_lines,
     "sessions": _session_lines,
+    "recipes": _recipe_lines,
 }

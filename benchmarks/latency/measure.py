@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sshr_deploy.benchmarks.contenders.contender import Contender
+from sshr_deploy.benchmarks.contenders.trtexec import TrtexecPeer
 from sshr_deploy.benchmarks.latency.cold_start import measure_cold_starts
+from sshr_deploy.benchmarks.latency.rows import Yardsticks, row_apart
 from sshr_deploy.benchmarks.latency.settings import LatencySettings
 from sshr_deploy.benchmarks.latency.warm import measure_calls
 from sshr_deploy.benchmarks.report.recorder import Recorder
@@ -22,11 +24,14 @@ def measure_latency(
     settings: LatencySettings,
     recorder: Recorder,
     on_step: OnStep = tell_nobody,
+    *,
+    apart: Sequence[TrtexecPeer] = (),
 ) -> None:
     """Add rows to the recorder: cold starts of the engines, then calls of all by batch size.
 
     The rows are those of `measure_cold_starts` and `measure_calls`; what the processor reaches on
-    matrix products is the fact "ceilings".
+    matrix products is the fact "ceilings". Peers that are measured `apart` time themselves, after
+    all others.
 
     Raises:
         UsageError: the base is none of the contenders.
@@ -44,3 +49,12 @@ def measure_latency(
     ceilings = measure_ceilings(precisions, settings.threads)
     recorder.fact("ceilings", ceilings.as_json())
     measure_calls(bundle, contenders, settings, recorder, ceilings.gflop_per_s, on_step)
+    against = Yardsticks(
+        bundle.manifest.model.gflop_per_patch, ceilings.gflop_per_s, None, None, None
+    )
+    for peer in apart:
+        for batch in settings.batches:
+            on_step(f"{peer.name}: building and timing batch {batch}")
+            allowed = settings.allow_unqualified
+            row = peer.measure(batch, settings.seconds, allow_unqualified=allowed)
+            recorder.row(row_apart(row, peer, batch, against))

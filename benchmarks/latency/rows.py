@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from sshr_deploy.benchmarks.contenders.judging import why_no_speed
 from sshr_deploy.benchmarks.contenders.parts import Parts
+from sshr_deploy.benchmarks.contenders.trtexec import TrtexecPeer
 from sshr_deploy.benchmarks.measuring.percentiles import calls_for, percentile
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.precision import Precision
@@ -76,11 +77,9 @@ def unmeasured_row(
 
 def row_of(calls: Calls, against: Yardsticks) -> Row:
     """The samples of `calls` with their percentiles, parts, rates and ratio."""
-    figures, refused = _percentiles(calls.samples_ms)
-    patches_per_s = calls.batch / float(np.median(calls.samples_ms)) * 1e3
-    gflop_per_s = patches_per_s * against.gflop_per_patch
-    ceiling = against.ceilings_gflop_per_s.get(calls.precision)
-    speed, why = _speed(calls, against)
+    parts = asdict(calls.parts)
+    figures, refused = _figures(calls.samples_ms, calls.batch, parts, calls.precision, against)
+    figures["speed"], why = _speed(calls, against)
     if why is not None:
         refused["speed"] = why
     base = None if against.base is None else against.base.name
@@ -93,18 +92,44 @@ def row_of(calls: Calls, against: Yardsticks) -> Row:
         better="lower",
         samples=tuple(calls.samples_ms),
         agreement=calls.agreement,
-        figures={
-            **figures,
-            "max_ms": max(calls.samples_ms),
-            **asdict(calls.parts),
-            "patches_per_s": patches_per_s,
-            "gflop_per_s": gflop_per_s,
-            "share_of_ceiling": None if ceiling is None else gflop_per_s / ceiling,
-            "speed": speed,
-        },
+        figures=figures,
         refused=refused,
         facts=facts,
     )
+
+
+def row_apart(row: Row, peer: TrtexecPeer, batch: int, against: Yardsticks) -> Row:
+    """The row of a peer that times itself, which no ratio is told of, in the form of the others."""
+    facts = {**row.facts, "contender": peer.name, "batch": batch, "base": None, "peer": True}
+    if not row.samples:
+        return row.model_copy(update={"facts": facts})
+    parts = {part.name: row.figures.get(part.name) for part in fields(Parts)}
+    precision = peer.artifact.precision
+    figures, refused = _figures(row.samples, batch, parts, precision, against)
+    figures["speed"], refused["speed"] = None, "it was not timed in turns with the others"
+    return row.model_copy(update={"figures": figures, "refused": refused, "facts": facts})
+
+
+def _figures(
+    samples_ms: Sequence[float],
+    batch: int,
+    parts: Mapping[str, float | None],
+    precision: Precision,
+    against: Yardsticks,
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All but the ratio, and why those are missing that are."""
+    figures, refused = _percentiles(samples_ms)
+    patches_per_s = batch / float(np.median(samples_ms)) * 1e3
+    gflop_per_s = patches_per_s * against.gflop_per_patch
+    ceiling = against.ceilings_gflop_per_s.get(precision)
+    figures |= {
+        "max_ms": max(samples_ms),
+        **parts,
+        "patches_per_s": patches_per_s,
+        "gflop_per_s": gflop_per_s,
+        "share_of_ceiling": None if ceiling is None else gflop_per_s / ceiling,
+    }
+    return figures, refused
 
 
 def _percentiles(samples_ms: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:

@@ -86,6 +86,8 @@ class _Entrant:
 
     def call(self, patches: NDArray[np.uint8], rule: MaskRule) -> None:
         """One call as a slide makes it."""
+        if self.cuda_graphs is not None:
+            self.session.cuda_graphs = self.cuda_graphs
         for _ in self.session.stream([(None, patches)], rule):
             pass
 
@@ -117,7 +119,12 @@ def _opened(
             reason = why_no_speed(agreement)
             if reason is None or settings.allow_unqualified:
                 sessions.push(undo.pop_all())
-                return [_Entrant(contender.name, contender, session, agreement)]
+                graphs = session.cuda_graphs
+                ways = [_Entrant(contender.name, contender, session, agreement, graphs)]
+                if graphs:
+                    name = f"{contender.name} without CUDA graphs"
+                    ways.append(_Entrant(name, contender, session, agreement, cuda_graphs=False))
+                return ways
     except SshrDeployError as error:
         reason = str(error)
     for batch in settings.batches:

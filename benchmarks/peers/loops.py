@@ -43,7 +43,9 @@ def main() -> None:
 def read_tile(slide: openslide.OpenSlide, corner: tuple[int, int], job: dict[str, Any]) -> Patches:
     """A tile from the level that suits, averaged to RGB [224, 224, 3]."""
     side_px, patch_px = job["side_px"], job["patch_px"]
-    picture = slide.read_region(tuple(corner), job["level"], (side_px, side_px)).convert("RGB")
+    picture = slide.read_region((corner[0], corner[1]), job["level"], (side_px, side_px)).convert(
+        "RGB"
+    )
     tile = cv2.resize(np.asarray(picture), (patch_px, patch_px), interpolation=cv2.INTER_AREA)
     return tile.astype(np.uint8, copy=False)
 
@@ -60,8 +62,9 @@ def dataloader_batches(job: dict[str, Any]) -> Iterable[Patches]:
     """By the worker processes of a `torch.utils.data.DataLoader`."""
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        Tiles(job), batch_size=job["batch"], num_workers=job["workers"], collate_fn=np.stack
+    tiles: Any = Tiles(job)
+    loader: Iterable[Patches] = DataLoader(
+        tiles, batch_size=job["batch"], num_workers=job["workers"], collate_fn=np.stack
     )
     yield from loader
 

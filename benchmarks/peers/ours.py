@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import sshr_deploy as sshr
 from sshr_deploy.geometry import PATCH_PX
@@ -27,10 +29,9 @@ def main() -> None:
         batch=job["batch"], threads=job["given_threads"],
     ) as model:  # fmt: skip
         start = time.perf_counter()
-        given = job["given_mpp_um"]
         found = model.slide(
             job["slide"], out / "results", mode="reference",
-            mpp=given, force_mpp=given is not None,
+            mpp=job["given_mpp_um"], force_mpp=job["force_mpp"],
         )  # fmt: skip
         work_s = time.perf_counter() - start
         info = model.info
@@ -41,11 +42,8 @@ def main() -> None:
 
 
 def tiles_of(
-    mask: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    places: list[tuple[int, int]],
-    *,
-    background: int,
-) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    mask: NDArray[np.uint8], places: Sequence[tuple[int, int]], *, background: int
+) -> NDArray[np.uint8]:
     """Tiles of a mask by (row, column); past its edges is background: uint8 [tiles, 224, 224]."""
     tiles = np.full((len(places), PATCH_PX, PATCH_PX), background, np.uint8)
     for tile, (row, column) in zip(tiles, places, strict=True):

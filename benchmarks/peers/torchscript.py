@@ -42,10 +42,9 @@ class Scores(nn.Module):
 class Network(nn.Module):
     """Normalised patches, float32 [B, 3, 224, 224] -> scores [B, N, 224, 224], logits [B, N]."""
 
-    def __init__(self, checkpoint: Path, rule: MaskRule) -> None:
+    def __init__(self, inference: Inference, scores: Scores) -> None:
         super().__init__()
-        self.inference = _Normalised(load_checkpoint(checkpoint))
-        self.scores = Scores(rule.weights, rule.threshold)
+        self.inference, self.scores = inference, scores
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -53,10 +52,14 @@ class Network(nn.Module):
         return self.scores(*cams, prob), torch.logit(prob)
 
 
-class Classifier(Network):
-    """The same without what makes label maps: logits [B, N] alone."""
+class Classifier(nn.Module):
+    """Normalised patches, float32 [B, 3, 224, 224] -> logits [B, N]."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def __init__(self, inference: Inference) -> None:
+        super().__init__()
+        self.inference = inference
+
+    def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         return torch.logit(self.inference(x)[3])
 
@@ -72,15 +75,15 @@ def write_networks(checkpoint: Path, rule: MaskRule, folder: Path) -> dict[str, 
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
-    network, classifier = Network(checkpoint, rule), Classifier(checkpoint, rule)
-    classes = network.inference.model.config.num_classes
+    model, scores = load_checkpoint(checkpoint), Scores(rule.weights, rule.threshold)
+    inference, classes = _Normalised(model), model.config.num_classes
     patches = torch.zeros(2, 3, PATCH_PX, PATCH_PX)
     cam = torch.zeros(2, classes, PATCH_CELLS, PATCH_CELLS)
     scored = (cam, cam, cam, torch.zeros(2, classes))
     modules: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
-        "network": (network, (patches,)),
-        "classifier": (classifier, (patches,)),
-        "scores": (network.scores, scored),
+        "network": (Network(inference, scores), (patches,)),
+        "classifier": (Classifier(inference), (patches,)),
+        "scores": (scores, scored),
     }
     files = {name: folder / f"{name}.pt" for name in modules}
     for name, (module, examples) in modules.items():

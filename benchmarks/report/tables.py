@@ -10,7 +10,6 @@ from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, 
 from sshr_deploy.runtime.machine.spread import spread_of
 
 _NONE = "-"
-_SHARES = ("share", "agreement")
 _OF_SAMPLES = frozenset({"median", "p25", "p75", "p50", "min", "max"})
 """Begin the names of figures that the columns of every table say already."""
 _LATENCY = ("p95_ms", "p99_ms", "patches_per_s", "share_of_ceiling", "speed")
@@ -25,12 +24,15 @@ class TextTable:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    right: bool = True
+    """All columns but the first are figures, flush right."""
 
     def markdown(self) -> str:
-        """The table and, below it, its lines as a list; all columns but the first to the right."""
-        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
-        table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-        notes = "\n".join(f"- {_escaped(note)}" for note in self.notes)
+        """The table and, below it, its lines as a list."""
+        rule = "---:" if self.right else "---"
+        lines = [self.headings, ("---", *[rule] * (len(self.headings) - 1)), *self.rows]
+        table = "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines)
+        notes = "\n".join(f"- {escaped(note)}" for note in self.notes)
         return "\n\n".join(part for part in (table, notes) if part) + "\n"
 
 
@@ -48,12 +50,7 @@ def document_table(document: BenchmarkDocument) -> TextTable:
         (row.name, *_middle(row), agreement_text(row.agreement), *_figures(row, names))
         for row in document.rows
     ]
-    reasons = [
-        (row.name, reason)
-        for row in document.rows
-        for reason in (row.not_measured, *(row.refused.get(name) for name in names))
-        if reason is not None
-    ]
+    reasons = [(row.name, reason) for row in document.rows for reason in _refusals(row, names)]
     return TextTable(headings, tuple(rows), (*_grouped(reasons), *document.notes))
 
 
@@ -85,7 +82,7 @@ def figure_text(value: float | None, name: str = "") -> str:
     """Four digits, or a percentage for shares; "-" for what cannot be told."""
     if value is None:
         return _NONE
-    if name.startswith(_SHARES):
+    if "share" in name:
         return f"{value:.1%}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
@@ -95,6 +92,13 @@ def agreement_text(agreement: Agreement | None) -> str:
     return _NONE if agreement is None else f"{agreement.masks:.3%}"
 
 
+def escaped(text: str) -> str:
+    """One line of Markdown in which signs are themselves."""
+    for sign in "|*<_":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
 def _middle(row: Row) -> tuple[str, str, str]:
     """Median, quartiles and number of the samples."""
     if not row.samples:
@@ -102,6 +106,13 @@ def _middle(row: Row) -> tuple[str, str, str]:
     spread = spread_of(row.samples)
     quartiles = f"{figure_text(spread.p25_ms)}-{figure_text(spread.p75_ms)}"
     return f"{figure_text(spread.median_ms)} {row.unit}", quartiles, str(spread.calls)
+
+
+def _refusals(row: Row, names: Sequence[str]) -> list[str]:
+    """Why it has no samples, or why some of the figures are missing."""
+    if row.not_measured is not None:
+        return [row.not_measured]
+    return [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:
@@ -124,9 +135,3 @@ def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
         if name not in names.setdefault(reason, []):
             names[reason].append(name)
     return [f"{'; '.join(about)}: {reason}" for reason, about in names.items()]
-
-
-def _escaped(text: str) -> str:
-    for sign in "|*<_":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from sshr_deploy.benchmarks.measuring.gpu_timing import alternate, without_tf32
 from torch import Tensor
 
+from sshr_deploy.benchmarks.measuring.gpu_timing import alternate, without_tf32
 from sshr_deploy.benchmarks.roofline.ceilings import Ceilings, Product
 from sshr_deploy.precision import Precision
 

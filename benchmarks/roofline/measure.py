@@ -15,18 +15,17 @@ from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.benchmarks.contenders.judging import judged, reference_of, why_no_speed
 from sshr_deploy.benchmarks.measuring.turns import take_turns
 from sshr_deploy.benchmarks.report.recorder import Recorder
-from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.benchmarks.roofline.ceilings import Ceilings, measure_ceilings
-from sshr_deploy.benchmarks.roofline.layers import Layer, profile_layers
+from sshr_deploy.benchmarks.roofline.layers import profile_layers
+from sshr_deploy.benchmarks.roofline.rows import Entrant, ceilings_name, layer_facts, row_of
 from sshr_deploy.benchmarks.roofline.work import GraphWork, graph_work
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SshrDeployError, counted
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
 from sshr_deploy.runtime.engines.kinds import KINDS
 from sshr_deploy.runtime.machine.gpus import find_gpus
-from sshr_deploy.runtime.machine.spread import spread_of
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 
@@ -49,20 +48,6 @@ class RooflineSettings:
     """Of the CPU; None chooses by width and cores."""
     allow_unqualified: bool = False
     """Tell speeds of engines whose masks disagree too, without a share."""
-
-
-@dataclass
-class _Entrant:
-    """An engine that is open, and what it has to do."""
-
-    contender: Contender
-    candidate: Candidate
-    session: Session
-    agreement: Agreement
-    work: GraphWork
-    ceilings: Ceilings | None
-    samples_ms: list[float]
-    more_facts: dict[str, Any]
 
 
 def measure_roofline(
@@ -88,25 +73,26 @@ def measure_roofline(
     shown = reference_of(bundle).patches
     patches = np.resize(shown, (settings.batch, *shown.shape[1:]))
     with ExitStack() as sessions:
-        entrants = {}
+        entrants: dict[str, Entrant] = {}
         for contender in contenders:
             on_step(f"{contender.name}: opening it, comparing its masks with the reference")
             found = _opened(bundle, contender, settings, recorder, ceilings, sessions)
-            entrants |= {} if found is None else {contender.name: found}
+            if found is not None:
+                entrants[contender.name] = found
         _time(bundle, entrants, patches, settings, recorder, threads.count, on_step)
 
 
 def _time(
     bundle: Bundle,
-    entrants: Mapping[str, _Entrant],
+    entrants: Mapping[str, Entrant],
     patches: NDArray[np.uint8],
     settings: RooflineSettings,
     recorder: Recorder,
     threads: int,
     on_step: OnStep,
 ) -> None:
-    def write(entrant: _Entrant) -> None:
-        recorder.row(_row(entrant, settings.batch, recorder.busy()))
+    def write(entrant: Entrant) -> None:
+        recorder.row(row_of(entrant, settings.batch, recorder.busy()))
 
     calls: dict[str, Callable[[], object]] = {
         name: partial(entrant.session.infer, patches) for name, entrant in entrants.items()
@@ -133,7 +119,7 @@ def _ceilings(
     precisions = {Precision.FP32, *(contender.precision for contender in contenders)}
     ordered = [precision for precision in Precision if precision in precisions]
     found = {False: measure_ceilings(ordered, threads)}
-    recorder.fact(_ceilings_name(False), found[False].as_json())
+    recorder.fact(ceilings_name(False), found[False].as_json())
     if find_gpus():
         try:
             import torch
@@ -144,13 +130,8 @@ def _ceilings(
             return found
         if torch.cuda.is_available():
             found[True] = measure_gpu_ceilings(ordered, torch.device("cuda"))
-            recorder.fact(_ceilings_name(True), found[True].as_json())
+            recorder.fact(ceilings_name(True), found[True].as_json())
     return found
-
-
-def _ceilings_name(on_gpu: bool) -> str:
-    """Of the document's fact."""
-    return "gpu_ceilings" if on_gpu else "ceilings"
 
 
 def _opened(
@@ -160,7 +141,7 @@ def _opened(
     recorder: Recorder,
     ceilings: dict[bool, Ceilings],
     sessions: ExitStack,
-) -> _Entrant | None:
+) -> Entrant | None:
     """The contender if it opens and its masks agree; else None, and a row that says why."""
     agreement = None
     try:
@@ -174,7 +155,7 @@ def _opened(
                 work = _work(bundle, candidate)
                 sessions.push(undo.pop_all())
                 own = ceilings.get(candidate.kind.needs_gpu)
-                return _Entrant(contender, candidate, session, agreement, work, own, [], {})
+                return Entrant(contender, candidate, session, agreement, work, own, [], {})
     except SshrDeployError as error:
         reason = str(error)
     recorder.row(
@@ -206,65 +187,8 @@ def _work(bundle: Bundle, candidate: Candidate) -> GraphWork:
     return graph_work(path, bundle.geometry, None if own else candidate.precision)
 
 
-def _row(entrant: _Entrant, batch: int, busy: str | None) -> Row:
-    spread, work = spread_of(entrant.samples_ms), entrant.work
-    flop, moved = batch * work.flop, work.moved_bytes(batch)
-    floor_ms, why = _floor_ms(entrant, batch)
-    disagrees = why_no_speed(entrant.agreement)
-    reasons = [why, busy, disagrees, spread.busy()]
-    refused = next((reason for reason in reasons if reason is not None), None)
-    share = None if refused is not None or floor_ms is None else floor_ms / spread.median_ms
-    info = entrant.session.info
-    facts: dict[str, Any] = {
-        "engine": info.engine,
-        "precision": info.precision,
-        "library": info.library,
-        "device": info.device,
-        "batch": batch,
-        "ceilings": _ceilings_name(entrant.candidate.kind.needs_gpu),
-        "other_gflop": batch * work.other_flop / 1e9,
-        **entrant.more_facts,
-    }
-    if disagrees is not None:
-        facts["unqualified"] = disagrees
-    return Row(
-        name=entrant.contender.name,
-        unit="ms",
-        better="lower",
-        samples=tuple(entrant.samples_ms),
-        agreement=entrant.agreement,
-        figures={
-            "median_ms": spread.median_ms,
-            "gflop": flop / 1e9,
-            "gb": moved / 1e9,
-            "flop_per_byte": flop / moved,
-            "gflop_per_s": flop / spread.median_ms / 1e6,
-            "gb_per_s": moved / spread.median_ms / 1e6,
-            "floor_ms": floor_ms,
-            "share_of_ceiling": share,
-        },
-        refused={} if refused is None else {"share_of_ceiling": refused},
-        facts=facts,
-    )
-
-
-def _floor_ms(entrant: _Entrant, batch: int) -> tuple[float | None, str | None]:
-    """The least time of a call: that of its convolutions and products one after another."""
-    if entrant.ceilings is None:
-        return None, "the GPU's ceilings were not measured"
-    total = 0.0
-    for node in entrant.work.products.values():
-        moved = node.weight_bytes + batch * node.value_bytes
-        floor = entrant.ceilings.floor_ms(batch * node.flop, moved, node.precision)
-        if floor is None:
-            missing = entrant.ceilings.not_measured.get(node.precision)
-            return None, missing or f"no product was measured in {node.precision}"
-        total += floor
-    return total, None
-
-
 def _layers(
-    bundle: Bundle, entrant: _Entrant, patches: NDArray[np.uint8], threads: int
+    bundle: Bundle, entrant: Entrant, patches: NDArray[np.uint8], threads: int
 ) -> dict[str, Any]:
     """Facts of a row: its layers, the one that loses most first; or why there are none."""
     candidate = entrant.candidate
@@ -281,23 +205,8 @@ def _layers(
     except SshrDeployError as error:
         return {"layers": [], "layers_not_measured": str(error)}
     assert entrant.ceilings is not None  # those of the processor, which alone has profilers
-    rows = [_layer_facts(layer, entrant.ceilings) for layer in layers]
+    rows = [layer_facts(layer, entrant.ceilings) for layer in layers]
     rows.sort(key=lambda row: -row["lost_ms"])
     whole = sum(row["median_ms"] for row in rows)
     lost = sum(row["lost_ms"] for row in rows[:WORST])
     return {"layers": rows, "kernels_ms": whole, "kernels_without_worst_ms": whole - lost}
-
-
-def _layer_facts(layer: Layer, ceilings: Ceilings) -> dict[str, Any]:
-    return {
-        "layer": layer.layer,
-        "kernel": layer.kernel,
-        "operator": layer.operator,
-        "precision": str(layer.precision),
-        "gflop": layer.flop / 1e9,
-        "gb": layer.moved_bytes / 1e9,
-        "median_ms": layer.median_ms,
-        "floor_ms": layer.floor_ms(ceilings),
-        "lost_ms": layer.lost_ms(ceilings),
-        "samples_ms": layer.samples_ms,
-    }

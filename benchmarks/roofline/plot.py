@@ -75,7 +75,12 @@ def _draw(axes: Axes, words: str, ceilings: dict[str, Any], rows: Sequence[Row])
         points.append((row.figures["flop_per_byte"] or 0.0, row.figures["gflop_per_s"] or 0.0))
         share = row.figures["share_of_ceiling"]
         label = row.name if share is None else f"{row.name}, {share:.0%} of its ceiling"
-        look = {"markersize": 11, "markeredgecolor": "white", "linestyle": "", "zorder": 3}
+        look: dict[str, Any] = {
+            "markersize": 11,
+            "markeredgecolor": "white",
+            "linestyle": "",
+            "zorder": 3,
+        }
         axes.plot(*points[-1], marker=marker, color=colour, label=label, **look)
     _draw_ceilings(axes, ceilings, colours, points)
     with_layers = any(row.facts.get("layers") for row in rows)
@@ -98,29 +103,13 @@ def _draw_ceilings(
     colours: dict[str, str],
     points: Sequence[tuple[float, float]],
 ) -> None:
-    """Slopes of the copies up to the highest product, and a line for each product."""
+    """Slopes of the copies up to the highest product, a line for each product, and the axes."""
     products, memory = ceilings["gflop_per_s"], ceilings["copy_gb_per_s"]
     top = max(products.values())
     intensities, rates = zip(*points, strict=True)
     low = min(*intensities, top / memory) / _REACH
     high = max(*intensities, top / memory) * _REACH
-    slopes = {"memory": (memory, "-"), "caches": (ceilings["cache_gb_per_s"], "--")}
-    for words, (bandwidth, dashes) in slopes.items():
-        if bandwidth is None:
-            continue
-        xs = np.array([low, max(low, top / bandwidth)])
-        axes.plot(xs, xs * bandwidth, dashes, color=MUTED)
-        axes.text(
-            low * 1.05,
-            low * 1.05 * bandwidth,
-            f"{words}, {bandwidth:.3g} GB/s",
-            rotation=np.degrees(np.arctan(bandwidth)),
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-            va="bottom",
-            color=MUTED,
-            fontsize=9,
-        )
+    _draw_slopes(axes, ceilings, low, top)
     widest = max(memory, ceilings["cache_gb_per_s"] or 0.0)
     for name, rate in products.items():
         axes.plot([max(low, rate / widest), high], [rate, rate], color=colours[name])
@@ -140,3 +129,27 @@ def _draw_ceilings(
     axes.set_ylim(min(*rates, low * memory) / _REACH, max(*rates, top) * _REACH)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_slopes(axes: Axes, ceilings: dict[str, Any], low: float, top: float) -> None:
+    """From `low` FLOP/byte up to `top` GFLOP/s."""
+    slopes = {
+        "memory": (ceilings["copy_gb_per_s"], "-"),
+        "caches": (ceilings["cache_gb_per_s"], "--"),
+    }
+    for words, (bandwidth, dashes) in slopes.items():
+        if bandwidth is None:
+            continue
+        xs = np.array([low, max(low, top / bandwidth)])
+        axes.plot(xs, xs * bandwidth, dashes, color=MUTED)
+        axes.text(
+            low * 1.05,
+            low * 1.05 * bandwidth,
+            f"{words}, {bandwidth:.3g} GB/s",
+            rotation=np.degrees(np.arctan(bandwidth)),
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            va="bottom",
+            color=MUTED,
+            fontsize=9,
+        )

@@ -29,7 +29,10 @@ _PER_VALUE = {"BatchNormalization": 2, "QuantizeLinear": 2, "DequantizeLinear": 
 """Operations for a value that is made; 1 in the others."""
 _REDUCING = {"AveragePool", "GlobalAveragePool", "ReduceMax", "ReduceMean", "ReduceSum"}
 """One operation for a value that is read."""
-_TYPES = {TensorProto.FLOAT16: Precision.FP16, TensorProto.BFLOAT16: Precision.BF16}
+_TYPES: dict[int, Precision] = {
+    TensorProto.FLOAT16: Precision.FP16,
+    TensorProto.BFLOAT16: Precision.BF16,
+}
 BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2, Precision.INT8: 1}
 """Of a value."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import sshr_deploy
 from sshr_deploy.benchmarks.peers.set_up import how_to_set_up, python_of
+from sshr_deploy.errors import UsageError
 
 _PACKAGE = "sshr_deploy.benchmarks.peers"
 _FOLDER = Path(__file__).resolve().parent.parent / "peers"
@@ -147,3 +148,18 @@ PEERS = (
         lacks="areas, overlays, regions; its own tissue search is left out",
     ),
 )
+
+
+def peers_named(wanted: str) -> tuple[SlideContender, ...]:
+    """Peers whose names contain one of the words, with commas between; all for an empty text.
+
+    Raises:
+        UsageError: a word is in no name.
+    """
+    words = [word.strip().lower() for word in wanted.split(",") if word.strip()]
+    for word in words:
+        if not any(word in peer.name.lower() for peer in PEERS):
+            names = "; ".join(peer.name for peer in PEERS)
+            raise UsageError(f"`peers` {word!r} is in no name; there are: {names}")
+    named = (peer for peer in PEERS if any(word in peer.name.lower() for word in words))
+    return tuple(named) if words else PEERS

@@ -41,7 +41,9 @@ class SlideSettings:
     workers: int | None = None
     """Processes that read for a DataLoader; None for one a core."""
     mpp_um: float | None = None
-    """Size of a level-0 pixel; None for what the file states."""
+    """Size of a level-0 pixel, where the file states none."""
+    force_mpp: bool = False
+    """It counts even where the file has its own."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def prepare_job(
 
 def _tiles(bundle: Bundle, slide: Path, settings: SlideSettings) -> dict[str, Any]:
     target_um = bundle.manifest.profile.mpp_um
-    given = GivenMpp(settings.mpp_um, force=settings.mpp_um is not None)
+    given = GivenMpp(settings.mpp_um, settings.force_mpp)
     with open_slide(slide) as reader:
         concern_of = partial(check_stain, slide, any_stain=False)
         plan = plan_tiles(survey_slide(reader, target_um, given=given, concern_of=concern_of))
@@ -99,6 +101,7 @@ def _tiles(bundle: Bundle, slide: Path, settings: SlideSettings) -> dict[str, An
         "patch_px": PATCH_PX,
         "mpp_um": (plan.mpp.x_um, plan.mpp.y_um),
         "given_mpp_um": settings.mpp_um,
+        "force_mpp": settings.force_mpp,
         "target_mpp_um": target_um,
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sshr_deploy.runtime.machine.nvml import GpuLoad, gpu_loads
 
-_POWERCAP = Path("/sys/class/powercap")
+POWERCAP = Path("/sys/class/powercap")
 _PACKAGES = "intel-rapl:[0-9]*"
 """AMD's processors are there under the same name. Folders with a second colon are parts of one."""
 _NO_RAPL = "no RAPL counters in {folder}: not Linux, a virtual machine, or no such processor"
@@ -22,22 +22,22 @@ class EnergyMeter:
     """Energy since it was made; ask at least once an hour, before a counter has gone round twice.
 
     Args:
-        powercap: the system's folder of counters.
-        gpus: how the GPUs run.
+        powercap: folder of counters; None for the system's.
+        gpus: tells how the GPUs run; None asks NVML.
     """
 
     def __init__(
         self,
-        powercap: Path = _POWERCAP,
-        gpus: Callable[[], Sequence[GpuLoad]] = gpu_loads,
+        powercap: Path | None = None,
+        gpus: Callable[[], Sequence[GpuLoad]] | None = None,
     ) -> None:
-        self._gpus = gpus
+        self._gpus = gpus or gpu_loads
         self.unreadable: list[str] = []
         """Why a part of it cannot be read, each in a line."""
-        self._packages = self._open(powercap)
+        self._packages = self._open(powercap or POWERCAP)
         self._last_uj = {package: _number(package / "energy_uj") for package in self._packages}
         self._package_j = 0.0
-        self._first_j = {gpu.index: gpu.energy_j for gpu in gpus()}
+        self._first_j = {gpu.index: gpu.energy_j for gpu in self._gpus()}
         self.unreadable += [
             f"GPU {index} does not tell its energy"
             for index, joules in self._first_j.items()

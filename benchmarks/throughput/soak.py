@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -36,7 +36,6 @@ def measure_soak(
     minutes: float,
     amount: Amount,
     window_s: float = WINDOW_S,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Compute without a pause for `minutes`; one row, whose samples are the rates of windows.
 
@@ -51,7 +50,6 @@ def measure_soak(
         minutes: how long.
         amount: of the slide that slides an hour are told for.
         window_s: seconds of a window.
-        clock: in seconds.
 
     Raises:
         SessionError: the engine cannot be opened, or fails.
@@ -67,7 +65,7 @@ def measure_soak(
         facts = {"batch": batch, **engine_facts(session, agreement)}
         covers = input_mm2(session.geometry, engine.bundle.manifest.profile.mpp_um)
         windows: list[dict[str, Any]] = []
-        for window in _windows(load, recorder, minutes * 60, window_s, clock):
+        for window in _windows(load, recorder, minutes * 60, window_s):
             windows.append(window)
             rates = [window["inputs_per_s"] for window in windows]
             trend, refused = _trend(rates, recorder.busy())
@@ -85,12 +83,9 @@ def measure_soak(
 
 
 def _windows(
-    load: Load,
-    recorder: Recorder,
-    seconds: float,
-    window_s: float,
-    clock: Callable[[], float],
+    load: Load, recorder: Recorder, seconds: float, window_s: float
 ) -> Iterator[dict[str, Any]]:
+    clock = time.perf_counter
     count, meter = load.batches_a_sample(), EnergyMeter()
     for reason in meter.unreadable:
         recorder.note(f"energy: {reason}")

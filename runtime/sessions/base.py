@@ -40,6 +40,7 @@ class BaseSession(Closing):
     geometry: Geometry = PATCH
     any_side = False
     labels_on_device = False
+    cuda_graphs: bool | None = None
     ahead = 0
     """Batches that are started before the result of one is waited for."""
 

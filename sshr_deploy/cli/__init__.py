@@ -11,12 +11,15 @@ import typer
 
 from sshr_deploy.cli import (
     benchmark_compare,  # noqa: F401  adds itself to benchmark_app
+    benchmark_host,  # noqa: F401  likewise
     benchmark_int8,  # noqa: F401  likewise
     benchmark_kernels,  # noqa: F401  likewise
     benchmark_latency,  # noqa: F401  likewise
     benchmark_pipeline,  # noqa: F401  likewise
+    benchmark_plot,  # noqa: F401  likewise
     benchmark_robustness,  # noqa: F401  likewise
     benchmark_roofline,  # noqa: F401  likewise
+    benchmark_slides,  # noqa: F401  likewise
     benchmark_throughput,  # noqa: F401  likewise
     benchmark_training,  # noqa: F401  likewise
 )

@@ -36,6 +36,22 @@ PrecisionsOption = Annotated[
 ]
 
 
+PeersOption = Annotated[
+    bool,
+    typer.Option(
+        "--peers",
+        help="Also what one would use instead: PyTorch in several ways, ONNX Runtime and OpenVINO "
+        "as they come, trtexec where it is installed.",
+    ),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Weights that the bundle was exported from, for PyTorch; with --peers."
+    ),
+]
+
+
 @command(benchmark_app, config=True)
 def latency(
     bundle: BundleArgument,
@@ -67,21 +83,8 @@ def latency(
             show_default="the first that is measured",
         ),
     ] = None,
-    with_peers: Annotated[
-        bool,
-        typer.Option(
-            "--peers",
-            help="Also measure what a user would run instead: the bundle's graphs by plain ONNX "
-            "Runtime and OpenVINO, by trtexec where it is on the PATH, and with --checkpoint "
-            "PyTorch.",
-        ),
-    ] = False,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Checkpoint that the bundle was exported from, for --peers."
-        ),
-    ] = None,
+    peers: PeersOption = False,
+    checkpoint: CheckpointOption = None,
     threads: ThreadsOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -105,9 +108,8 @@ def latency(
     from dataclasses import asdict
 
     from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
-    from sshr_deploy.benchmarks.contenders.peers import peers
+    from sshr_deploy.benchmarks.contenders.peers import peers as peers_of
     from sshr_deploy.benchmarks.contenders.trtexec import trtexec_peers
-    from sshr_deploy.benchmarks.latency.alone import measure_trtexec
     from sshr_deploy.benchmarks.latency.measure import measure_latency
     from sshr_deploy.benchmarks.latency.settings import LatencySettings
     from sshr_deploy.benchmarks.measuring.batches import parse_batches
@@ -119,10 +121,10 @@ def latency(
     from sshr_deploy.cli.latency_table import print_latency
     from sshr_deploy.runtime.machine.threads import choose_threads
 
-    if checkpoint is not None and not with_peers:
-        raise UsageError("--checkpoint is for --peers; add that")
-    sizes, engines = parse_batches(batches), _split(engine)
-    precisions = [Precision.of(name) for name in _split(precision)]
+    if checkpoint is not None and not peers:
+        raise UsageError("`checkpoint` is for PyTorch beside the bundle; give `peers` too")
+    sizes, engines = parse_batches(batches), split_names(engine)
+    precisions = [Precision.of(name) for name in split_names(precision)]
     loaded = load_bundle(bundle)
     count = choose_threads(loaded.manifest.model.width, threads).count
     settings = LatencySettings(sizes, seconds, base, cold, count, allow_unqualified)
@@ -134,15 +136,15 @@ def latency(
         allow_unqualified=allow_unqualified,
         on_step=say,
     )
-    ways += peers(loaded, checkpoint) if with_peers else []
+    ways += peers_of(loaded, checkpoint) if peers else []
+    apart = trtexec_peers(loaded) if peers else []
     recorder = Recorder("latency", subject_of(loaded), asdict(settings), json_file)
     if (note := left_out(loaded, engines)) is not None:
         recorder.note(note)
     with shown(recorder, print_latency, json_file):
-        measure_latency(loaded, ways, settings, recorder, say)
-        measure_trtexec(trtexec_peers(loaded) if with_peers else [], settings, recorder, say)
+        measure_latency(loaded, ways, settings, recorder, say, apart=apart)
 
 
-def _split(texts: Sequence[str] | None) -> list[str]:
+def split_names(texts: Sequence[str] | None) -> list[str]:
     """Names of an option that is given several times, or with commas between."""
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]

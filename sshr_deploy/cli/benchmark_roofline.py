@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.benchmark_latency import EnginesOption, PrecisionsOption, split_names
 from sshr_deploy.cli.commands import command
-from sshr_deploy.cli.options import ENGINE, AllowUnqualifiedOption, BundleArgument, ThreadsOption
+from sshr_deploy.cli.options import AllowUnqualifiedOption, BundleArgument, ThreadsOption
 from sshr_deploy.errors import MissingExtraError
 from sshr_deploy.precision import Precision
 
@@ -17,24 +18,8 @@ from sshr_deploy.precision import Precision
 @command(benchmark_app, config=True)
 def roofline(
     bundle: BundleArgument,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,...",
-            help="Engines to measure, with commas between.",
-            show_default="all that work here",
-            rich_help_panel=ENGINE,
-        ),
-    ] = "",
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,...",
-            help="Precisions to measure, with commas between.",
-            show_default="all that the bundle has",
-            rich_help_panel=ENGINE,
-        ),
-    ] = "",
+    engine: EnginesOption = None,
+    precision: PrecisionsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Patches of a call.")] = 8,
     seconds: Annotated[
@@ -68,7 +53,8 @@ def roofline(
     with all else fused into them. At the ceiling: the time that this takes at least, in ms. Of
     ceiling: that time over what a call took; not told where the machine was busy.
 
-    Layers: from the libraries' own profilers, onnx-cpu and openvino alone. Lost: time above what
+    Layers: from the libraries' own profilers, onnx-cpu and openvino alone, in one call by all
+    threads. Lost: time above what
     the layer takes at its ceiling. A layer that computes nothing, such as a change of layout, has
     only its bytes.
     """
@@ -95,13 +81,13 @@ def roofline(
             raise MissingExtraError(error.name or "a package", "plots") from error
         for path in plot_paths(plot):
             check_writable(path)
-    loaded, engines = load_bundle(bundle), _split(engine)
+    loaded, engines = load_bundle(bundle), split_names(engine)
     count = choose_threads(loaded.manifest.model.width, threads).count
     settings = RooflineSettings(batch, seconds, layers, count, allow_unqualified)
     contenders = bundle_contenders(
         loaded,
         engines=engines,
-        precisions=[Precision.of(name) for name in _split(precision)],
+        precisions=[Precision.of(name) for name in split_names(precision)],
         threads=count,
         allow_unqualified=allow_unqualified,
         on_step=say,
@@ -114,7 +100,3 @@ def roofline(
     if plot is not None:
         for path in write_roofline(plot, recorder.document):
             typer.echo(str(path))
-
-
-def _split(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

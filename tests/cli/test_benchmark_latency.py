@@ -56,10 +56,9 @@ def test_an_engine_is_measured_and_kept(small_bundle_dir: Path, tmp_path: Path) 
     ("words", "says"),
     [
         (("--base", "tensorrt fp16"), "--base 'tensorrt fp16' is not measured; choose "),
+        (("--checkpoint", "weights.safetensors"), "give --peers too"),
         (("--precision", "fp32,fp4"), "'fp4' is not one of fp32"),
         (("--engine", "onnx-cpu,onnx-gpu"), "no engine named 'onnx-gpu'"),
-        (("--checkpoint", "a.safetensors"), "--checkpoint is for --peers; add that"),
-        (("--peers", "--checkpoint", "none.safetensors"), "none.safetensors cannot be read"),
     ],
 )
 def test_what_does_not_fit_is_one_line(
@@ -68,17 +67,6 @@ def test_what_does_not_fit_is_one_line(
     done = run_here("benchmark", "latency", small_bundle_dir, *QUICK, *words)
     assert done.returncode == 2
     assert says in done.stderr
-
-
-def test_peers_stand_beside_the_engines(small_bundle_dir: Path, tmp_path: Path) -> None:
-    file = tmp_path / "latency.json"
-    words = ("--engine", "onnx-cpu", "--batches", "1", "--threads", "1", "--peers", "--json", file)
-    done = run_here("benchmark", "latency", small_bundle_dir, *QUICK, *words)
-    assert done.returncode == 0, done.stderr
-    row = read_document(file).row("plain ONNX Runtime fp32, batch 1")
-    assert row.samples and row.facts["peer"]
-    assert row.agreement is not None and row.agreement.misses == ()
-    assert "plain ONNX Runtime fp32" in done.stdout
 
 
 def test_where_nothing_can_be_measured_the_command_fails(

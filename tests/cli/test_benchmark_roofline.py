@@ -87,5 +87,5 @@ def test_a_plot_that_cannot_be_written_is_told_first(
 ) -> None:
     (tmp_path / "file").write_text("")
     done = run(small_bundle_dir, "--plot", tmp_path / "file")
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "cannot write" in done.stderr and done.stdout == ""

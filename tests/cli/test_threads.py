@@ -48,6 +48,24 @@ def test_infer_says_and_records_its_threads(
         torch.set_num_threads(libraries[1])
     assert "2 threads, masks equal" in done.stderr, done.output
     assert json.loads((out / "run.json").read_text("utf-8"))["engine"]["threads"] == 2
+    assert "2 streams, 2 threads" in done.stderr
+    assert json.loads((out / "run.json").read_text("utf-8"))["engine"]["streams"] == 2
+
+
+def test_streams_are_no_more_than_threads(
+    small_bundle_dir: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_in_use", None)
+    libraries = cv2.getNumThreads(), torch.get_num_threads()
+    patch = next((repo_root / "export" / "qualification").glob("*.png"))
+    options = ["--model", str(small_bundle_dir), "--out", str(tmp_path / "out")]
+    options += ["--threads", "1", "--streams", "2", "--engine", "onnx-cpu"]
+    try:
+        done = CliRunner().invoke(app, ["infer", str(patch), *options])
+    finally:
+        cv2.setNumThreads(libraries[0])
+        torch.set_num_threads(libraries[1])
+    assert str(done.exception).startswith("`streams` is 2, each needs a CPU thread and there is 1;")
 
 
 @pytest.mark.parametrize(

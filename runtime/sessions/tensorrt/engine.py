@@ -30,6 +30,8 @@ class TensorRtEngine(Closing):
     Every failure of the library is a `SessionError` with the last line that it logged as an error.
     """
 
+    uses_graphs = True
+    """Whether its calls may be captured and replayed."""
     why_no_graph = ""
     """Set once its work could not be captured; there are no CUDA graphs then."""
 

@@ -112,7 +112,7 @@ class TensorRtSession(BaseSession):
                 library=f"{self._engine.library}, {device.library}",
                 notes=tuple(notes),
             )
-            self._open = True
+            self._open, self.cuda_graphs = True, True
             self.infer(np.zeros((max(batches), *geometry.input_shape()), np.uint8))
             self._save_cache()
             self._undo = undo.pop_all()
@@ -120,6 +120,7 @@ class TensorRtSession(BaseSession):
     def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
         self._check_open()
         on_device = rule if self.labels_on_device else None
+        self._engine.uses_graphs = bool(self.cuda_graphs)
         with self._errors():
             results = self._slots.start(patches, on_device, calls(len(patches), self._batches))
         return partial(self._finish, results)

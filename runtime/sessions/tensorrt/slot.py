@@ -75,7 +75,7 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
             self._activations = undo.pop_all()
 
     def _compute(self, call: EngineCall, rule: MaskRule | None) -> None:
-        replays = call.is_static and not are_timed()
+        replays = call.is_static and self._engine.uses_graphs and not are_timed()
         graph = self._graphs.get((call.profile, rule)) if replays else None
         if graph is None:
             self._bind(call)
@@ -105,7 +105,9 @@ class TensorRtSlot(BufferedSlot[EngineCall]):
     def _finished(self, call: EngineCall, rule: MaskRule | None) -> None:
         """Capture what was just done once and waited for, as TensorRT wants it to be."""
         key = call.profile, rule
-        if self._engine.why_no_graph or not call.is_static or key in self._graphs or are_timed():
+        if not self._engine.uses_graphs or self._engine.why_no_graph or are_timed():
+            return
+        if not call.is_static or key in self._graphs:
             return
         try:
             self._graphs[key] = self._stream.capture(lambda: self._ask(call, rule))

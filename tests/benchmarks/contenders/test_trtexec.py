@@ -17,11 +17,7 @@ import pytest
 from sshr_deploy.benchmarks.contenders import trtexec as module
 from sshr_deploy.benchmarks.contenders.judging import reference_of
 from sshr_deploy.benchmarks.contenders.trtexec import TrtexecPeer, trtexec_peers
-from sshr_deploy.benchmarks.latency.alone import measure_trtexec
-from sshr_deploy.benchmarks.latency.settings import LatencySettings
-from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.bundle import Bundle, load_bundle
-from sshr_deploy.cli.latency_table import print_latency
 from sshr_deploy.runtime.contract import OUTPUT_NAMES
 from tests.benchmarks.contenders import fake_trtexec
 
@@ -83,17 +79,6 @@ def test_its_row_has_the_warm_calls_with_both_copies(install: Install, tmp_path:
     ]
     assert row.facts["batch"] == 6 and "no label maps" in row.facts["covers"]
     assert not list(tmp_path.glob("sshr-trtexec-*")), "its files are gone"
-
-
-def test_the_latency_table_has_it_without_a_ratio(install: Install) -> None:
-    settings = LatencySettings([6], 1.0, None, 0, 1, False)
-    recorder = Recorder("latency", None, {})
-    measure_trtexec([install()], settings, recorder)
-    (row,) = recorder.document.rows
-    assert (row.name, row.facts["contender"]) == ("trtexec fp32, batch 6", "trtexec fp32")
-    assert (row.figures["p50_ms"], row.figures["engine_ms"]) == (4.0, 2.5)
-    assert row.figures["speed"] is None and "takes no turns" in row.refused["speed"]
-    print_latency(recorder.document)
 
 
 def test_wrong_masks_get_no_speed(install: Install) -> None:

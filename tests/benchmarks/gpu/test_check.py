@@ -21,6 +21,7 @@ from sshr_deploy.benchmarks.gpu.own_tests import TESTS
 from sshr_deploy.benchmarks.gpu.parts import PARTS, describe_device
 from sshr_deploy.benchmarks.gpu.process import CheckPart, Outcome
 from sshr_deploy.benchmarks.gpu.table import table
+from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.errors import SshrDeployError
 from tests.benchmarks.gpu.processes import check_gone, wait_for_two
 from tests.benchmarks.gpu.stand_ins import HERE, ROW
@@ -54,7 +55,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None:
     code = "from importlib import import_module as load\nfrom sshr_deploy.benchmarks.gpu.parts "
     code += "import DEVICE, PARTS\nassert 'torch' not in sys.modules, 'the parent has no CUDA'\n"
-    code += "targets = [part.target.split(':') for part in (DEVICE, *PARTS)]\n"
+    code += "parts = [part for part in (DEVICE, *PARTS) if not part.needs_bundle]\n"
+    code += "targets = [part.target.split(':') for part in parts]\n"
     code += "assert all(callable(getattr(load(m), f)) for m, f in targets)\n"
     code += "from sshr_deploy.benchmarks import kernels\n"
     code += "from sshr_deploy.benchmarks.gpu import mask_kernel, network, training_kernels\n"
@@ -63,10 +65,11 @@ def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_the_network_comes_first() -> None:
+def test_what_shows_defects_comes_first_and_what_compiles_for_minutes_last() -> None:
     names = [part.name for part in PARTS]
-    assert [name for name in names if "network" in name] == names[:3]
-    assert names[3:6] == ["kernels", "masks", "training"]
+    assert names[:5] == ["streams", "cubins", "latency", "throughput", "sessions"]
+    assert [name for name in names if name in ("kernels", "masks", "training")] == names[8:11]
+    assert names[-3:] == ["network-compiled", "fields", "configs"]
 
 
 def test_its_tests_are_collected_where_only_pytorch_and_triton_are(repo_root: Path) -> None:
@@ -152,7 +155,7 @@ def test_a_crash_and_a_hang_cost_only_their_own_parts(
 def test_the_file_is_there_after_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def run(part: CheckPart, limit_s: float) -> Outcome:
+    def run(part: CheckPart, limit_s: float, document: Path | None = None) -> Outcome:
         if part.name == "device":
             return Outcome("done", figures={"device": "NVIDIA Test 1"})
         file = tmp_path / FILE
@@ -203,7 +206,7 @@ def test_parts_can_be_chosen(
 ) -> None:
     ran: list[tuple[str, float]] = []
 
-    def run(part: CheckPart, limit_s: float) -> Outcome:
+    def run(part: CheckPart, limit_s: float, document: Path | None = None) -> Outcome:
         ran.append((part.name, limit_s))
         return Outcome("done", figures={"device": "NVIDIA Test 1"})
 
@@ -211,12 +214,36 @@ def test_parts_can_be_chosen(
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     chosen = ["--parts", "kernels, network", "--deadline", "70", "--out", str(tmp_path)]
     assert check.main(chosen) == 0
-    names = ["device", "network-eager", "network-fused", "network-compiled", "kernels"]
+    names = ["device", "network-eager", "network-fused", "kernels", "network-compiled"]
     assert [name for name, _ in ran] == names
     assert all(limit_s <= 70 for _, limit_s in ran)
     assert check.main(["--parts", "kernel"]) == 2
     said = capsys.readouterr().err
-    assert "gpu-check: no part is called 'kernel'; choose of network-eager, network-fused," in said
+    assert "gpu-check: no part is called 'kernel'; choose of streams, cubins, latency," in said
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_the_document_of_a_part_that_crashed_is_kept_and_told(tmp_path: Path) -> None:
+    old = tmp_path / FILE.replace(".json", "-right.json")
+    old.write_text("of an earlier run")
+    report = check.check(tmp_path, [part("benchmark_and_crash"), part("right")])
+    name = FILE.replace(".json", "-benchmark_and_crash.json")
+    assert report.content["documents"] == {"benchmark_and_crash": name}
+    assert f"benchmark_and_crash: {name}" in table(report.content)
+    document = read_document(tmp_path / name)
+    assert [row.name for row in document.rows] == ["a"] and not document.complete
+    assert not old.exists()
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_without_a_bundle_its_parts_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BUNDLE", raising=False)
+    bundle_parts = [part for part in PARTS if part.needs_bundle]
+    report = check.check(tmp_path, bundle_parts)
+    why = "no bundle to measure; name one: BUNDLE=folder"
+    assert report.content["left_out"] == dict.fromkeys(["latency", "throughput"], why)
 
 
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
@@ -240,10 +267,20 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"form": "compiled", "precision": "fp16", "batch": 1, "side_px": 1344, "median_ms": 12.0}
         | {"patches_per_s": 3000.0}
     ],
+    "latency": [
+        {"name": "tensorrt fp16, batch 8", "unit": "ms", "samples": [4.0, 6.0, 5.0]}
+        | {"agreement": {"masks": 0.9947}},
+        {"name": "tensorrt int8, batch 8", "unit": "ms", "samples": [], "not_measured": "no graph"}
+        | {"agreement": None},
+    ],
     "sessions": [
         {"form": "onnx-cuda fp16", "batch": 32, "median_ms": 16.0}
         | {"patches_per_s": 2100.0, "mask_agreement": 0.9947, "labels_on_device": False},
         {"form": "onnx-cuda fp32", "failed": "no cuDNN"},
+    ],
+    "recipes": [
+        {"name": "HFRM f56, plain", "figures": {"median_ms": 1.0, "speed_up": 1.0}},
+        {"name": "step, fast", "figures": {"median_ms": 12.0, "speed_up": None}},
     ],
     "configs": [{"batch": 1, "config": {"rows": 2}, "left_out": "out of resource"}],
 }
@@ -264,8 +301,11 @@ def test_the_table(tmp_path: Path) -> None:
         "training step, batch 20, fused                  120.000 ms",
         "stream 1: 50 launches of its graph, all labels right",
         "network fp16 batch   1 of 1344 px compiled    12.000 ms   3000.0 patches/s",
+        "tensorrt fp16, batch 8:     5.000 ms, masks agree on 99.470%",
+        "tensorrt int8, batch 8: no graph",
         "onnx-cuda fp16 batch  32   16.000 ms,   2100.0 patches/s in a row, "
         "masks agree on 99.470%, label maps by the processor",
+        "recipe step, fast         12.000 ms, x published: not reported",
         "block sizes, batch   1 rows 2: out of resource",
         "FAILED kernels, separable, 32, [512, 28, 28]: out of memory",
         "FAILED sessions, onnx-cuda fp32: no cuDNN",

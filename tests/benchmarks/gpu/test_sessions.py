@@ -31,7 +31,7 @@ PROVIDER = Provider(CPU_PROVIDER, "gpu", buffers="cpu", on_trial={"faster": "1"}
 @pytest.fixture
 def graphs(tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Graphs:
     monkeypatch.setattr(sessions, "_STREAMED", 2)
-    monkeypatch.setattr(sessions, "_WARM_UP_CALLS", 0)
+    monkeypatch.setattr(sessions, "_SETTLE_S", 0.0)
     install_fake_tensorrt(monkeypatch, make_mask_kernels(tmp_path / "kernels", SM))
     monkeypatch.setattr(gpu_module, "find_gpus", lambda: (Gpu(0, "a card", SM, "580", 1024),))
     size = (2, PATCH_PX, PATCH_PX, 3)

@@ -36,6 +36,19 @@ class AnswersSession(RecalledSession):
         self.is_closed = True
 
 
+class GraphsSession(AnswersSession):
+    """Counts its calls by whether they may be replayed."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.cuda_graphs = True
+        self.calls = {True: 0, False: 0}
+
+    def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+        self.calls[bool(self.cuda_graphs)] += 1
+        return super()._compute(patches)
+
+
 def contender(name: str, opened: Callable[[int], Session]) -> Contender:
     """One in FP32."""
     return Contender(name, Precision.FP32, TOLERANCES[Precision.FP32], opened, "")

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sshr_deploy.benchmarks.contenders.parts import Parts
-from sshr_deploy.benchmarks.latency.rows import Calls, Yardsticks, row_of, unmeasured_row
-from sshr_deploy.benchmarks.report.records import Agreement
+from sshr_deploy.benchmarks.contenders.trtexec import TrtexecPeer
+from sshr_deploy.benchmarks.latency.rows import (
+    Calls,
+    Yardsticks,
+    row_apart,
+    row_of,
+    unmeasured_row,
+)
+from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.bundle import load_bundle
 from sshr_deploy.precision import Precision
 
 AGREES = Agreement(masks=1.0, cam_error=0.0, misses=())
@@ -74,6 +83,25 @@ def test_a_ratio_that_cannot_be_told_says_why() -> None:
 def test_a_ceiling_that_was_not_measured_gives_no_share() -> None:
     calls = replace(_calls("a", 10.0), precision=Precision.BF16)
     assert row_of(calls, _against(None)).figures["share_of_ceiling"] is None
+
+
+def test_a_peer_that_times_itself_gets_no_ratio(small_bundle_dir: Path) -> None:
+    bundle = load_bundle(small_bundle_dir)
+    peer = TrtexecPeer("trtexec", bundle, bundle.artifacts("onnx-cpu")[0])
+    timed = Row(
+        name="trtexec fp32, batch 4",
+        unit="ms",
+        better="lower",
+        samples=(10.0,) * 8,
+        figures={"copy_in_ms": 1.0, "engine_ms": 8.0, "copy_out_ms": 1.0},
+    )
+    row = row_apart(timed, peer, 4, _against(_calls("b", 40.0)))
+    assert (row.figures["p50_ms"], row.figures["engine_ms"]) == (10.0, 8.0)
+    assert (row.figures["labels_ms"], row.figures["speed"]) == (None, None)
+    assert row.figures["share_of_ceiling"] == pytest.approx(8.0)
+    assert "not timed in turns" in row.refused["speed"]
+    absent = timed.model_copy(update={"samples": (), "not_measured": "no GPU", "figures": {}})
+    assert row_apart(absent, peer, 4, _against(None)).facts["contender"] == "trtexec fp32"
 
 
 def test_what_was_not_measured_has_no_samples() -> None:

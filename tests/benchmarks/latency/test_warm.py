@@ -18,7 +18,7 @@ from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import MissingExtraError
-from tests.benchmarks.latency.stand_ins import AnswersSession, contender
+from tests.benchmarks.latency.stand_ins import AnswersSession, GraphsSession, contender
 
 SETTINGS = LatencySettings(batches=(1, 8), seconds=0.01)
 
@@ -58,6 +58,15 @@ def test_each_contender_has_a_row_for_each_batch_size(bundle: Bundle) -> None:
         assert row.facts["session"]["library"] == "none 0"
         assert row.figures["labels_ms"] > 0  # type: ignore[operator]
     assert all(session.is_closed for session in sessions)
+
+
+def test_an_engine_with_cuda_graphs_is_timed_without_them_too(bundle: Bundle) -> None:
+    session = GraphsSession(bundle)
+    document = _measured(bundle, [contender("a", lambda _: session)], LatencySettings((1,), 0.01))
+    assert [row.name for row in document.rows] == ["a, batch 1", "a without CUDA graphs, batch 1"]
+    assert [row.facts["cuda_graphs"] for row in document.rows] == [True, False]
+    for row, uses in zip(document.rows, (True, False), strict=True):
+        assert session.calls[uses] > len(row.samples)
 
 
 def test_wrong_masks_get_no_speed(bundle: Bundle) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_what_a_further_slide_takes_is_the_difference_of_two_runs() -> None:
     busy = {"infer": 4.0}
     alone = timed(busy, {"write": 6.0})
     row = timed({"infer": 12.0}, {"write": 6.0}, seconds=18.0)
-    row = type(row)(18.0, 6.0, row.effort, 15, 3.0, (Path("a.svs"),) * 3)
+    row = replace(row, cpu_s=6.0, paths=row.paths * 3)
     day = day_of(10, alone, row, cores=2, first_s=10.0, row_s=18.0)
     assert (day.first_s, day.further_s) == (10.0, 4.0)
     assert day.bounds_s == {"engine": 4.0, "read": 0.0, "plan": 0.0, "finish": 0.0, "cores": 1.0}

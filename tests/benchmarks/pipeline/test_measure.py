@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner
 
 from sshr_deploy.benchmarks.pipeline import measure
 from sshr_deploy.benchmarks.pipeline.measure import measure_pipeline
-from sshr_deploy.benchmarks.pipeline.runs import Timed
+from sshr_deploy.benchmarks.pipeline.runs import Timed, run_whole
 from sshr_deploy.benchmarks.pipeline.stages import STAGES
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
@@ -68,18 +69,15 @@ def test_ratios_are_those_of_medians_in_turns(
 ) -> None:
     bundle = load_bundle(small_bundle_dir)
     context = context_of(bundle, Session(PATCH))
-    real = measure.run_whole
-
-    def whole(source: Path, given: object) -> Timed:
-        found = real(source, given)  # type: ignore[arg-type]
-        return type(found)(8.0, found.cpu_s, found.effort, found.units, 2.0, found.paths)
-
-    monkeypatch.setattr(measure, "run_whole", whole)
+    found = replace(
+        run_whole(small_slide(tmp_path / "x.tif"), context), seconds=8.0, tissue_mm2=2.0
+    )
+    monkeypatch.setattr(measure, "run_whole", lambda *_: found)
     monkeypatch.setattr(measure, "compute_alone", lambda *_: Timed(4.0, 1.0))
     monkeypatch.setattr(measure, "read_alone", lambda *_: Timed(2.0, 1.0))
     monkeypatch.setattr(Recorder, "busy", lambda _: None)
     with Recorder("pipeline", None, {}) as recorder:
-        measure_pipeline(context, small_slide(tmp_path / "x.tif"), recorder, rounds=5)
+        measure_pipeline(context, tmp_path / "x.tif", recorder, rounds=5)
     run = recorder.document.row("whole run")
     assert run.figures["over_engine_alone"] == 2.0
     assert run.figures["over_reading_alone"] == 4.0
@@ -88,7 +86,7 @@ def test_ratios_are_those_of_medians_in_turns(
     assert run.samples == (8.0,) * 5 and not run.refused
     monkeypatch.setattr(Recorder, "busy", lambda _: "the machine was busy")
     with Recorder("pipeline", None, {}) as recorder:
-        measure_pipeline(context, small_slide(tmp_path / "y.tif"), recorder, rounds=1)
+        measure_pipeline(context, tmp_path / "x.tif", recorder, rounds=1)
     run = recorder.document.row("whole run")
     assert run.figures["over_engine_alone"] is None
     assert run.refused["over_engine_alone"] == "the machine was busy"

@@ -10,7 +10,7 @@ from sshr_deploy.errors import OutputError
 from tests.benchmarks.roofline.documents import roofline_document
 
 
-def test_the_plot_names_engines_ceilings_and_shares(tmp_path: Path) -> None:
+def test_the_plot_names_engines_ceilings_and_shares_the_same_way_each_time(tmp_path: Path) -> None:
     png, svg = write_roofline(tmp_path / "plots", roofline_document())
 
     with Image.open(png) as image:
@@ -20,12 +20,8 @@ def test_the_plot_names_engines_ceilings_and_shares(tmp_path: Path) -> None:
         assert words in text
     assert "memory, 10 GB/s" in text and "caches, 40 GB/s" in text
     assert "onnx-cpu int8" not in text
-
-
-def test_the_same_document_makes_the_same_file(tmp_path: Path) -> None:
-    document = roofline_document()
-    first, second = (write_roofline(tmp_path / name, document)[1] for name in "ab")
-    assert first.read_bytes() == second.read_bytes()
+    write_roofline(tmp_path / "plots", roofline_document())
+    assert svg.read_text() == text
 
 
 def test_without_a_measured_engine_there_is_none(tmp_path: Path) -> None:

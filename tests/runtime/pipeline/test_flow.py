@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
+from sshr_deploy.runtime.contract import MaskRule
 from sshr_deploy.runtime.pipeline import endings, slide_files
 from sshr_deploy.runtime.pipeline.result_folders import write_summary
 from sshr_deploy.runtime.pipeline.slide import SlideWork
@@ -26,7 +28,9 @@ from sshr_deploy.runtime.results.file_names import (
     SUMMARY_NAME,
     UNFINISHED_NAME,
 )
+from sshr_deploy.runtime.sessions.base import Finish
 from sshr_deploy.runtime.writers.overlay import write_overlay
+from tests.runtime.colour_images import Pixels
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, read_summary
 from tests.runtime.small_slides import small_picture, small_slide
@@ -272,3 +276,25 @@ def test_too_few_units_leave_the_number_of_readers_as_it_is(bundle: Bundle, tmp_
     assert result.document.effort is not None
     assert result.document.effort.readers == 2
     assert "too little" in result.document.effort.readers_chosen_by
+
+
+def test_calls_at_the_same_time_are_not_counted_twice(bundle: Bundle, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+
+        class Streams(Session):
+            def _start(self, patches: Pixels, rule: MaskRule | None) -> Finish:
+                began.append(len(patches))
+                call = pool.submit(time.sleep, 0.05)
+                cams = self._compute(patches)
+                return lambda: (call.result() or cams, None)
+
+        began = list[int]()
+        started = time.perf_counter()
+        session = Streams(ahead=2)
+        result = Runner(bundle, session)(slides(tmp_path / "in", 1), tmp_path / "out", batch=1)
+        spent_s = time.perf_counter() - started
+    effort = result.document.effort
+    assert effort is not None
+    assert len(began) > 2
+    waited_s = sum(effort.engine_waited_s.values())
+    assert 0 < effort.busy_s["infer"] + effort.busy_s["keep"] + waited_s <= spent_s

@@ -179,6 +179,17 @@ def test_timed_parts_are_waited_for_and_leave_the_graphs(opener: Opener, gpu: Fa
         assert [what for what, _ in gpu.log] == ["graph", "synchronize"]
 
 
+def test_graphs_can_be_switched_off_and_on(opener: Opener, gpu: FakeGpu) -> None:
+    with opener(library="cuda-core") as session:
+        for _ in range(4):
+            session.infer(noise(4))
+        for graphs, wanted in ((False, 0), (True, 1)):
+            session.cuda_graphs = graphs
+            gpu.log.clear()
+            session.infer(noise(4))
+            assert [what for what, _ in gpu.log].count("graph") == wanted
+
+
 def test_tails_have_no_graph(opener: Opener, gpu: FakeGpu) -> None:
     with opener(library="cuda-core") as session:
         gpu.log.clear()
