@@ -94,7 +94,8 @@ def test_how_each_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_gpu_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert gpu_states() == gpu_loads() == []
+    assert gpu_states() == []
+    assert gpu_loads() == []
 
 
 def test_no_gpu_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
