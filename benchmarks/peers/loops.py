@@ -112,7 +112,8 @@ def label_map(
         for cam, weight in zip(cams, job["weights"], strict=True):
             up = cv2.resize(cam[label], scores.shape[1:], interpolation=cv2.INTER_LINEAR)
             scores[label] += weight * (up - up.min()) / (up.max() - up.min() + job["epsilon"])
-    return scores.argmax(0).astype(np.uint8)
+    labels: NDArray[np.uint8] = scores.argmax(0).astype(np.uint8)
+    return labels
 
 
 def by_pytorch(job: dict[str, Any]) -> tuple[Labels, str]:
@@ -129,7 +130,9 @@ def by_pytorch(job: dict[str, Any]) -> tuple[Labels, str]:
 
     @torch.inference_mode()
     def labels(patches: Patches) -> NDArray[np.uint8]:
-        return scores(*network(torch.from_numpy(patches))).argmax(1).to(torch.uint8).numpy()
+        found = scores(*network(torch.from_numpy(patches))).argmax(1).to(torch.uint8)
+        maps: NDArray[np.uint8] = found.numpy()
+        return maps
 
     return labels, f"torch {torch.__version__}"
 

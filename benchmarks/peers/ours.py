@@ -35,7 +35,8 @@ def main() -> None:
         )  # fmt: skip
         work_s = time.perf_counter() - start
         info = model.info
-    tiles = found.summary.tiles.computed
+    tiles = len(job["places"])
+    assert found.summary.tiles is not None and found.summary.tiles.computed == tiles
     np.save(out / "labels.npy", tiles_of(found.mask, job["places"], background=job["classes"]))
     version = f"sshr-deploy {sshr.__version__}, {info.engine} {info.precision}, {info.library}"
     print(json.dumps({"work_s": work_s, "tiles": tiles, "version": version}))

@@ -86,7 +86,8 @@ def main() -> None:
         save_dir=out / "saved",
     )  # fmt: skip
     work_s = time.perf_counter() - start
-    mask = np.asarray(zarr.open(next(iter(written.values())), mode="r")["predictions"]).squeeze()
+    saved: Any = zarr.open(next(iter(written.values())), mode="r")
+    mask = np.asarray(saved["predictions"]).squeeze()
     np.save(out / "labels.npy", _tiles(np, mask, job))
     version = f"tiatoolbox {tiatoolbox.__version__}, {library}"
     found = {"work_s": work_s, "tiles": len(segmentor.output_locations), "version": version}
@@ -96,7 +97,7 @@ def main() -> None:
 def _by_torch(job: dict[str, Any]) -> tuple[Any, str]:
     import torch
 
-    network = torch.jit.load(job["network"], map_location="cpu")
+    network = torch.jit.load(job["network"], map_location="cpu")  # type: ignore[no-untyped-call]
     mean, std = torch.tensor(job["mean"]), torch.tensor(job["std"])
 
     def scores(patches: Any) -> Any:
@@ -113,7 +114,7 @@ def _by_onnxruntime(job: dict[str, Any]) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job["threads"]
     session = onnxruntime.InferenceSession(job["onnx"], options, ["CPUExecutionProvider"])
-    to_scores = torch.jit.load(job["scores"], map_location="cpu")
+    to_scores = torch.jit.load(job["scores"], map_location="cpu")  # type: ignore[no-untyped-call]
 
     def scores(patches: Any) -> Any:
         found = session.run(job["outputs"], {job["input"]: patches.numpy()})

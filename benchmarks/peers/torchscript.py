@@ -94,5 +94,5 @@ def write_networks(checkpoint: Path, rule: MaskRule, folder: Path) -> dict[str, 
 def _write(module: nn.Module, file: Path, examples: tuple[Tensor, ...]) -> None:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, but what runners take
-        traced = torch.jit.trace(module.eval(), examples)
+        traced = torch.jit.trace(module.eval(), examples)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, file)

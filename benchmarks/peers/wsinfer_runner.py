@@ -46,7 +46,8 @@ def main() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.network = torch.jit.load(job["network"], map_location="cpu")
+            load: Any = torch.jit.load
+            self.network = load(job["network"], map_location="cpu")
 
         def forward(self, x: Any) -> Any:
             """Normalised patches [B, 3, 224, 224] -> logits [B, N]."""

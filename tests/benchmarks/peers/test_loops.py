@@ -67,7 +67,7 @@ def test_the_label_maps_of_the_loop_are_the_published_ones() -> None:
     prob = np.array([0.1, 0.9, 0.4], np.float32)
     rule = MaskRule((0.6, 0.2, 0.2), 0.3)
     job = {"patch_px": 224, "weights": rule.weights, "threshold": 0.3, "epsilon": 1e-8}
-    batch = CamBatch(*(cam[None] for cam in cams), prob[None])
+    batch = CamBatch(cams[0][None], cams[1][None], cams[2][None], prob[None])
     expected = label_map(batch, 0, rule, height_px=224, width_px=224)
     assert (loops.label_map(cams, prob, job) == expected).mean() > 0.9999
 

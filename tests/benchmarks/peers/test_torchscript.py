@@ -28,14 +28,17 @@ def test_the_best_score_is_the_published_label() -> None:
     rule = MaskRule((0.6, 0.2, 0.2), 0.5)
     scores = Scores(rule.weights, rule.threshold)(*map(torch.from_numpy, (*cams, prob)))
     found = scores.argmax(1).numpy()
-    batch = CamBatch(*cams, prob)
+    batch = CamBatch(cams[0], cams[1], cams[2], prob)
     expected = np.stack([label_map(batch, index, rule, **SIDES) for index in range(4)])
     assert (found == expected).mean() > 0.9999
 
 
 def test_the_files_are_the_network(small_checkpoint: Path, profile: Profile, job: SlideJob) -> None:
     rule, files = mask_rule(profile), json.loads(job.file.read_text())
-    network, classifier = (torch.jit.load(files[name]) for name in ("network", "classifier"))
+    network, classifier = (
+        torch.jit.load(files[name])  # type: ignore[no-untyped-call]
+        for name in ("network", "classifier")
+    )
     patches = np.random.default_rng(5).integers(0, 256, (3, 224, 224, 3), np.uint8)
     expected = predict(load_checkpoint(small_checkpoint), patches)
     with torch.inference_mode():
