@@ -47,7 +47,7 @@ def document_table(document: BenchmarkDocument) -> TextTable:
     ]
     headings = ("row", "median", "quartiles", "samples", "agreement", *map(heading, names))
     rows = [
-        (row.name, *_middle(row), agreement_text(row.agreement), *_figures(row, names))
+        (marked(row.name, row), *_middle(row), agreement_text(row.agreement), *_figures(row, names))
         for row in document.rows
     ]
     reasons = [(row.name, reason) for row in document.rows for reason in _refusals(row, names)]
@@ -71,6 +71,11 @@ def comparison_table(comparison: Comparison) -> TextTable:
     ]
     reasons = [(row.name, row.reason) for row in comparison.rows if row.reason is not None]
     return TextTable(headings, tuple(rows), (*_grouped(reasons), *comparison.warnings))
+
+
+def marked(name: str, row: Row) -> str:
+    """`name`, with a star where the row's masks disagree and it was measured all the same."""
+    return f"{name} *" if "unqualified" in row.facts else name
 
 
 def heading(name: str) -> str:
@@ -109,10 +114,12 @@ def _middle(row: Row) -> tuple[str, str, str]:
 
 
 def _refusals(row: Row, names: Sequence[str]) -> list[str]:
-    """Why it has no samples, or why some of the figures are missing."""
+    """Why it has no samples, why these count for nothing, or why some figures are missing."""
     if row.not_measured is not None:
         return [row.not_measured]
-    return [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
+    unqualified = row.facts.get("unqualified")
+    told = [] if unqualified is None else [f"* not qualified: {unqualified}"]
+    return told + [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:

@@ -67,6 +67,13 @@ def test_a_document_in_full(tmp_path: Path) -> None:
     assert "Earlier" not in text
 
 
+def test_a_row_whose_masks_disagree_is_marked(tmp_path: Path) -> None:
+    wrong = make_row("int8, batch 1", [10.0], facts={"unqualified": "masks 40%"})
+    text = page(tmp_path, mine=make_document([make_row("fp32, batch 1", [11.0]), wrong]))
+    assert "| int8, batch 1 \\* |" in text and "| fp32, batch 1 |" in text
+    assert "- int8, batch 1: \\* not qualified: masks 40%" in text
+
+
 def test_what_is_missing_is_told_once(tmp_path: Path) -> None:
     text = page(tmp_path, mine=make_document([make_row("a", [1.0])]))
     missing = text.partition("## Not measured")[2]
