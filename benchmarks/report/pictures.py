@@ -69,6 +69,9 @@ def _panels(document: BenchmarkDocument) -> Iterable[_Panel]:
     others = [row for row in rows if row not in stages]
     if document.benchmark in ("latency", "throughput"):
         yield from _line_panels(document)
+        starts = [row for row in rows if row.unit == "s"]
+        if any(row.samples for row in starts):
+            yield _bars("Cold start, from process to first label map, in s", starts)
     elif document.benchmark == "soak":
         yield from (panel for row in rows for panel in _time_panels(row))
     elif any("mm2_per_s" in row.figures and "form" in row.facts for row in rows):

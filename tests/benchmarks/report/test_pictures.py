@@ -34,12 +34,15 @@ def test_latency_by_batch_with_the_agreement_of_each_line(tmp_path: Path) -> Non
         for batch in (1, 8)
     ]
     rows.append(make_row("trtexec, batch 1", [], not_measured="absent", facts={"batch": 1}))
+    rows.append(make_row("onnx-cpu fp32, cold start", STEADY, unit="s"))
     found = texts(make_document(rows), tmp_path)
     for words in (
         "Latency of wsss4luad, width 8",
         "Time of a call in ms by batch",
         "Patches/s by batch",
         "onnx-cpu fp32, masks 100.000%",
+        "Cold start, from process to first label map, in s",
+        "onnx-cpu fp32, cold start",
         "$x$ &amp; &lt;y&gt;, masks 100.000%",
         "A processor, 2 cores, load 0.1 to 1.2, other work 1%; 2026-11-28T14:00:00Z",
     ):
