@@ -21,7 +21,8 @@ class SlideContender:
     """A program that does the tiles of a job.
 
     It is called with the job's file, a folder for its files and `arguments`. Its last line on
-    stdout is JSON: `work_s`, without start-up; `tiles`; `version`, of what it runs by. It leaves
+    stdout is JSON: `work_s`, without start-up; `tiles`; `version`, of what it runs by; ours also
+    `tiles_s`, from the first tile read to the last label map, and `mask_agreement`. It leaves
     labels.npy, uint8 [tiles, 224, 224], where it `has_masks`.
     """
 
@@ -36,6 +37,8 @@ class SlideContender:
     does: str = ""
     lacks: str = ""
     """What of the product it does not do."""
+    maps_alone: bool = False
+    """Label maps in memory are all that it makes, so that our tiles alone are what compares."""
 
     def cannot_run(self, *, has_checkpoint: bool) -> str | None:
         """Why it cannot be measured here, in one line."""
@@ -86,6 +89,7 @@ PEERS = (
         needs_checkpoint=False,
         does="label maps with the bundle's FP32 graph",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "OpenSlide loop, PyTorch",
@@ -93,6 +97,7 @@ PEERS = (
         ("openslide", "pytorch"),
         does="label maps with the network in eager mode",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "OpenSlide loop, published forward",
@@ -100,6 +105,7 @@ PEERS = (
         ("openslide", "published"),
         does="label maps, one tile a call, all four heads",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "DataLoader, ONNX Runtime",
@@ -108,6 +114,7 @@ PEERS = (
         needs_checkpoint=False,
         does="label maps with the bundle's FP32 graph; reads in processes of their own",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "DataLoader, PyTorch",
@@ -115,6 +122,7 @@ PEERS = (
         ("dataloader", "pytorch"),
         does="label maps with the network in eager mode; reads in processes of their own",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "WSInfer",

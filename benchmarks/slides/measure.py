@@ -28,7 +28,11 @@ from sshr_deploy.runtime.machine.threads import usable_cores
 
 Labels = NDArray[np.uint8]
 
-WHOLE, WORK = "whole process", "without start-up"
+WHOLE, WORK, TILES = "whole process", "without start-up", "tiles alone"
+_TILES_DO = (
+    "reading, network and label maps, from the first tile that is read to the last label map; not "
+    "the search for tissue before, nor the files after"
+)
 SAME_MASKS = 0.99
 """Share of the mask's pixels that has to be equal. Peers round averaged pixels otherwise, by one
 level at most: that moved 0.24 % of labels of a trained network. Other filters (TIAToolbox's cubic,
@@ -42,14 +46,21 @@ class _Entry:
     contender: SlideContender
     judged: Finished | None = None
     agreement: Agreement | None = None
-    """With our label maps; None of ours, and where there are no label maps."""
+    """With our label maps, of ours with PyTorch's; None where there are no label maps."""
     not_measured: str | None = None
     """Why it is not timed."""
     runs: list[Finished] = field(default_factory=list)
 
     def samples_s(self, form: str) -> list[float]:
         """Seconds of each run."""
+        if form == TILES:
+            return [run.tiles_s for run in self.runs if run.tiles_s is not None]
         return [run.seconds if form == WHOLE else run.work_s for run in self.runs]
+
+    def named_samples(self, form: str) -> tuple[str, list[float]]:
+        """For a ratio."""
+        name = self.contender.name
+        return f"{name}, {form}" if form == TILES else name, self.samples_s(form)
 
 
 def measure_slides(
@@ -64,6 +75,8 @@ def measure_slides(
     on_step: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Record two rows for each contender, "NAME, whole process" and "NAME, without start-up".
+
+    Ours has a third, "NAME, tiles alone": what the peers that make label maps alone do.
 
     Args:
         bundle: ours, with an FP32 graph for ONNX Runtime.
@@ -153,6 +166,8 @@ def _judge(entry: _Entry, runner: _Runner, ours: Labels | None) -> Labels | None
         entry.not_measured = str(error)
         return ours
     if ours is None:
+        if (share := entry.judged.mask_agreement) is not None:
+            entry.agreement = Agreement(masks=share, cam_error=None, misses=())
         return labels
     if labels is not None:
         entry.agreement = _agreement(labels, ours, runner.job.classes)
@@ -183,8 +198,11 @@ def _time(entry: _Entry, runner: _Runner) -> None:
 
 
 def _record(entry: _Entry, ours: _Entry, job: SlideJob, recorder: Recorder) -> None:
+    busy = recorder.busy()
     for form in (WHOLE, WORK):
-        recorder.row(_row(entry, ours, form, job, recorder.busy()))
+        recorder.row(_row(entry, ours, form, job, busy))
+    if entry is ours and entry.samples_s(TILES):
+        recorder.row(_row(entry, ours, TILES, job, busy))
 
 
 def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None) -> Row:
@@ -194,11 +212,12 @@ def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None
     if samples_s:
         seconds = float(np.median(samples_s))
         figures |= {"median_s": seconds, "mm2_per_s": job.area_mm2 / seconds}
-        if entry is not ours:
-            ratio = _times(entry, ours, form) if busy is None else Ratio(None, busy)
-            figures["times_ours"] = ratio.value
-            refused = {} if ratio.refused is None else {"times_ours": ratio.refused}
+        for name, ratio in _ratios(entry, ours, form, busy).items():
+            figures[name] = ratio.value
+            refused |= {} if ratio.refused is None else {name: ratio.refused}
     facts = {"contender": contender.name, "form": form, "does": contender.does}
+    if form == TILES:  # stands beside the loops without start-up
+        facts = {"contender": f"{contender.name}, {TILES}", "form": WORK, "does": _TILES_DO}
     judged: dict[str, Any] = {}
     if entry.judged is not None:
         judged = {"version": entry.judged.version, "peak_memory_mib": entry.judged.peak_mib}
@@ -211,14 +230,22 @@ def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None
         agreement=entry.agreement,
         figures=figures,
         refused=refused,
-        facts={**facts, "lacks": contender.lacks, **judged},
+        facts={**facts, "lacks": contender.lacks, "has_masks": contender.has_masks, **judged},
     )
 
 
-def _times(entry: _Entry, ours: _Entry, form: str) -> Ratio:
-    """How many times as long as ours."""
-    one, other = (
-        (each.contender.name, [1e3 * seconds for seconds in each.samples_s(form)])
-        for each in (entry, ours)
-    )
-    return ratio_of(one, other)
+def _ratios(entry: _Entry, ours: _Entry, form: str, busy: str | None) -> dict[str, Ratio]:
+    """How many times as long as ours, and as our tiles alone where that is the same work."""
+    if entry is ours:
+        return {}
+    bases = {"times_ours": form}
+    if form == WORK and entry.contender.maps_alone and ours.samples_s(TILES):
+        bases["times_our_tiles"] = TILES
+    if not entry.contender.has_masks:
+        busy = f"{entry.contender.name} makes no masks"
+    return {
+        name: Ratio(None, busy)
+        if busy is not None
+        else ratio_of(entry.named_samples(form), ours.named_samples(base), "s")
+        for name, base in bases.items()
+    }

@@ -84,7 +84,31 @@ def test_each_has_its_time_with_and_without_start_up(
     assert row.facts["peak_memory_mib"] is not None
     whole = document.row("slow, whole process")
     assert len(whole.samples) == 5
-    assert "times_ours" not in document.row("ours, without start-up").figures
+    own = document.row("ours, without start-up")
+    assert "times_ours" not in own.figures
+    assert own.agreement is None  # it told none
+    assert all("tiles alone" not in row.name for row in document.rows)
+
+
+def test_loops_are_compared_with_our_tiles_alone_too(
+    small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = '"work_s": work_s, "tiles_s": work_s / 4, "mask_agreement": 0.9990, "tiles"'
+    code = PROGRAM.replace('"work_s": work_s, "tiles"', more)
+    monkeypatch.setattr(measure, "OURS", peer("ours", work_s=4.0, code=code))
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
+    peers = [peer("loop", work_s=3.0, maps_alone=True), peer("more", work_s=3.0)]
+    document = measured(small_bundle_dir, nine_tiles, peers, rounds=5)
+    row = document.row("ours, tiles alone")
+    assert row.samples == (1.0,) * 5
+    assert row.facts["form"] == "without start-up"
+    assert row.agreement is not None
+    assert row.agreement.masks == 0.9990
+    loop = document.row("loop, without start-up")
+    assert loop.figures["times_ours"] == pytest.approx(0.75)
+    assert loop.figures["times_our_tiles"] == pytest.approx(3.0)
+    for other in ("loop, whole process", "more, without start-up", "ours, without start-up"):
+        assert "times_our_tiles" not in document.row(other).figures
 
 
 def test_other_masks_have_no_speed(ours: StandIn, small_bundle_dir: Path, nine_tiles: Path) -> None:
@@ -133,15 +157,17 @@ def test_peers_that_cannot_run_say_why(
     assert not why["good"]
 
 
-def test_one_without_label_maps_is_timed_without_agreement(
-    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path
+def test_one_without_label_maps_is_timed_but_not_compared(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
     code = PROGRAM.replace("labels.npy", "other")
     peers = [peer("classifier", code=code, has_masks=False)]
-    document = measured(small_bundle_dir, nine_tiles, peers)
+    document = measured(small_bundle_dir, nine_tiles, peers, rounds=5)
     row = document.row("classifier, whole process")
     assert row.samples
     assert row.agreement is None
+    assert row.refused == {"times_ours": "classifier makes no masks"}
 
 
 def test_where_ours_fails_nothing_is_measured(
