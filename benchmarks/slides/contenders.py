@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sshr_deploy
-from sshr_deploy.benchmarks.peers.set_up import how_to_set_up, python_of
+from sshr_deploy.benchmarks.peers.set_up import how_to_set_up, is_set_up, python_of
 from sshr_deploy.errors import UsageError
 
 _PACKAGE = "sshr_deploy.benchmarks.peers"
@@ -42,7 +42,7 @@ class SlideContender:
 
     def cannot_run(self, *, has_checkpoint: bool) -> str | None:
         """Why it cannot be measured here, in one line."""
-        if self.venv is not None and not python_of(self.venv).exists():
+        if self.venv is not None and not is_set_up(self.venv):
             return f"it is not set up: {how_to_set_up(self.venv)}"
         if self.needs_checkpoint and not has_checkpoint:
             return "it needs the network in PyTorch: give --checkpoint FILE"

@@ -22,7 +22,7 @@ from sshr_deploy.benchmarks.slides.contenders import OURS, PEERS, SlideContender
 from sshr_deploy.benchmarks.slides.job import SlideJob, SlideSettings, prepare_job
 from sshr_deploy.benchmarks.slides.process import Finished, run_process
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.errors import SessionError, counted, first_line
 from sshr_deploy.runtime.machine.spread import Ratio, ratio_of
 from sshr_deploy.runtime.machine.threads import usable_cores
 
@@ -49,6 +49,8 @@ class _Entry:
     """With our label maps, of ours with PyTorch's; None where there are no label maps."""
     not_measured: str | None = None
     """Why it is not timed."""
+    stopped: str | None = None
+    """Why it is not timed further, after some runs."""
     runs: list[Finished] = field(default_factory=list)
 
     def samples_s(self, form: str) -> list[float]:
@@ -108,14 +110,22 @@ def measure_slides(
             on_step(f"trying {entry.contender.name}")
             labels = _judge(entry, runner, labels)
             _record(entry, entries[0], job, recorder)
-        for turn in range(rounds):
+        try:
+            for turn in range(rounds):
+                for entry in _in_order(entries, turn):
+                    if entry.not_measured is None and entry.stopped is None:
+                        on_step(f"round {turn + 1} of {rounds}: {entry.contender.name}")
+                        _time(entry, runner)
+                        _record(entry, entries[0], job, recorder)
+        finally:  # after Ctrl-C too: ratios over all runs of both sides, and all other work
             for entry in entries:
-                if entry.not_measured is None:
-                    on_step(f"round {turn + 1} of {rounds}: {entry.contender.name}")
-                    _time(entry, runner)
-                    _record(entry, entries[0], job, recorder)
-        for entry in entries:  # ratios over all runs of both sides
-            _record(entry, entries[0], job, recorder)
+                _record(entry, entries[0], job, recorder)
+
+
+def _in_order(entries: list[_Entry], turn: int) -> list[_Entry]:
+    """Each round begins with the next, so that nobody always follows the heaviest."""
+    first = turn % len(entries)
+    return [*entries[first:], *entries[:first]]
 
 
 class _Runner:
@@ -181,20 +191,24 @@ def _agreement(labels: Labels, ours: Labels, classes: int) -> Agreement:
     if labels.shape != ours.shape:
         return Agreement(masks=0.0, cam_error=None, misses=(f"label maps {labels.shape}",))
     tissue = ours < classes
+    if not tissue.any():
+        return Agreement(masks=0.0, cam_error=None, misses=("no pixel of ours has tissue",))
     share = float((labels == ours)[tissue].mean())
     misses = (f"{share:.2%} of pixels equal (at least {SAME_MASKS:.0%})",)
     return Agreement(masks=share, cam_error=None, misses=misses if share < SAME_MASKS else ())
 
 
 def _time(entry: _Entry, runner: _Runner) -> None:
-    """One more timed run; a peer that fails is not measured further."""
+    """One more timed run; a peer that fails is not measured further, but keeps its runs."""
     try:
         entry.runs.append(runner.run(entry.contender)[0])
     except SessionError as error:
         if entry.contender is OURS:
             raise
-        entry.not_measured = f"after {len(entry.runs)} runs {error}"
-        entry.runs.clear()
+        if entry.runs:
+            entry.stopped = f"after {counted(len(entry.runs), 'run')}: {error}"
+        else:
+            entry.not_measured = str(error)
 
 
 def _record(entry: _Entry, ours: _Entry, job: SlideJob, recorder: Recorder) -> None:
@@ -221,6 +235,8 @@ def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None
     judged: dict[str, Any] = {}
     if entry.judged is not None:
         judged = {"version": entry.judged.version, "peak_memory_mib": entry.judged.peak_mib}
+    if entry.stopped is not None:
+        judged["stopped"] = entry.stopped
     return Row(
         name=f"{contender.name}, {form}",
         unit="s",

@@ -79,6 +79,8 @@ def _notes(document: BenchmarkDocument) -> list[str]:
         if row.samples:
             lacks = f"; without {facts['lacks']}" if facts["lacks"] else ""
             lines.append(f"{name} ({facts['version']}): {facts['does']}{lacks}")
+            if "stopped" in facts:
+                lines.append(f"{name}: stopped {facts['stopped']}")
         elif row.not_measured is not None:
             lines.append(f"{name}: not measured: {row.not_measured}")
     reasons = (why for row in document.rows for why in row.refused.values())
