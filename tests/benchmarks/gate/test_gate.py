@@ -17,8 +17,10 @@ from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.field_labels import labels_of
 from sshr_deploy.runtime.masks import fused_cam, label_map
 from sshr_deploy.runtime.pipeline import label_bands, units
+from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
 from sshr_deploy.runtime.slides.plan import survey_slide
 from sshr_deploy.runtime.writers.bands import BAND_PX
@@ -145,7 +147,7 @@ def test_stitching_six_times_closes_it(
 
 
 def test_scores_enlarged_twice_close_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = repeated(label_bands.labels_of, 2)
+    twice = repeated(labels_of, 2)
     monkeypatch.setattr(label_bands, "labels_of", twice)
     assert not found(stitching.check_stitching(slide, PROFILE), "stitching: enlarged maps").held
 
@@ -154,17 +156,17 @@ def test_twice_the_memory_for_stitching_closes_it(
     slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ten_bands = 10 * BAND_PX * 1000  # it is 1,100 px wide at that resolution
-    monkeypatch.setattr(label_bands, "labels_of", hoarding(label_bands.labels_of, ten_bands))
+    monkeypatch.setattr(label_bands, "labels_of", hoarding(labels_of, ten_bands))
     assert not found(stitching.check_stitching(slide, PROFILE), "stitching: memory").held
 
 
 def test_records_kept_twice_close_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = stitching.UnitStore.put
+    put = UnitStore.put
 
     def twice(self: Any, records: Any) -> None:
         put(self, {unit: np.concatenate([record] * 2) for unit, record in records.items()})
 
-    monkeypatch.setattr(stitching.UnitStore, "put", twice)
+    monkeypatch.setattr(UnitStore, "put", twice)
     assert not found(stitching.check_stitching(slide, PROFILE), "store: bytes kept").held
 
 
