@@ -94,9 +94,13 @@ def _print_layers(console: Console, row: Row) -> None:
             _figure(layer["gb"] / took * 1e3 if took else None),
             _figure(layer["floor_ms"]),
             _figure(layer["lost_ms"]),
-            f"{layer['lost_ms'] / whole_ms:.1%}",
+            "" if layer["lost_ms"] is None else f"{layer['lost_ms'] / whole_ms:.1%}",
         )
     print_table(console, table)
+    if "layers_refused" in row.facts:
+        why = row.facts["layers_refused"]
+        console.print(f"{row.name}: what its layers lose is not told: {why}", markup=False)
+        return
     taken: dict[str, float] = {}
     for layer in row.facts["layers"]:
         taken[layer["operator"]] = taken.get(layer["operator"], 0.0) + layer["median_ms"]
