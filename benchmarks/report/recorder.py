@@ -82,10 +82,12 @@ class Recorder:
         """Why nothing measured so far allows a ratio; None where the machine was quiet."""
         return busy_text(self._neighbours.share())
 
-    def ratio(self, one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]]) -> Ratio:
+    def ratio(
+        self, one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]], unit: str = "ms"
+    ) -> Ratio:
         """`ratio_of` two things of this document; refused too where other work was beside them."""
         busy = self.busy()
-        return ratio_of(one, other) if busy is None else Ratio(None, busy)
+        return ratio_of(one, other, unit) if busy is None else Ratio(None, busy)
 
     def __enter__(self) -> Self:
         self._neighbours = Neighbours()
