@@ -74,7 +74,7 @@ def latency(
     cold: Annotated[
         int,
         typer.Option(min=0, max=100, help="Cold starts of each engine that count; 0 makes none."),
-    ] = 3,
+    ] = 5,
     base: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +103,9 @@ def latency(
     precision, in the same run.
 
     Cold start: a process of its own each time, from its start to its first label map, in s. What is
-    built once on a machine is told apart.
+    built once on a machine is told apart. The first of an engine compares its masks too, after its
+    time is taken. The bundle's files are in the system's cache then; after a boot, reading them
+    takes longer. Less than 5 starts are too few for `benchmark compare`.
     """
     from dataclasses import asdict
 
