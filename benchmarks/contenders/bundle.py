@@ -53,9 +53,16 @@ def bundle_contenders(
     found = []
     for candidate in _candidates(bundle, _taken(engines), precisions):
         options = OpenOptions(candidate.precision, allow_unqualified=allow_unqualified)
-        opened = partial(_opened, bundle, candidate.kind.name, options, chosen, on_step)
+        opened = partial(_opened, bundle, candidate.kind.name, chosen, on_step)
         found.append(
-            Contender(str(candidate), candidate.precision, candidate.tolerance, opened, "")
+            Contender(
+                str(candidate),
+                candidate.precision,
+                candidate.tolerance,
+                partial(opened, options),
+                "",
+                open_one_stream=partial(opened, replace(options, streams=1)),
+            )
         )
     if not found:
         asked = [*engines, *precisions]
@@ -92,9 +99,9 @@ def _candidates(
 def _opened(
     bundle: Bundle,
     engine: str,
-    options: OpenOptions,
     threads: Threads,
     on_step: OnStep,
+    options: OpenOptions,
     batch: int,
 ) -> Session:
     use_threads(threads)

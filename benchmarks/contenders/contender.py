@@ -25,5 +25,8 @@ class Contender:
     about: str
     """Of a peer: its settings, in one line; empty for the bundle's own engines."""
     is_peer: bool = False
+    open_one_stream: Callable[[int], Session] | None = None
+    """Opens it for one call at a time, which then has all threads; None where there is no choice.
+    """
     compiles_sizes: bool = False
     """Each new number of inputs in a call takes it long, so it is judged one by one."""

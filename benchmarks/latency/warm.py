@@ -97,6 +97,7 @@ class _Entrant:
             "peer": self.contender.is_peer,
             "about": self.contender.about,
             "session": asdict(self.session.info),
+            "streams": self.session.info.streams,
             "labels_on_device": self.session.labels_on_device,
             "cuda_graphs": self.cuda_graphs,
         }
@@ -109,10 +110,32 @@ def _opened(
     recorder: Recorder,
     sessions: ExitStack,
 ) -> list[_Entrant]:
+    """Ways of the contender, or none and rows that say why.
+
+    Where calls share the threads, a call alone has a part of them only: then it is opened for one
+    call at a time too.
+    """
+    given = (bundle, contender, settings, recorder, sessions)
+    found = _opened_as(contender.name, contender.open, *given)
+    one_stream = contender.open_one_stream
+    if found and one_stream is not None and (found[0].session.info.streams or 1) > 1:
+        found += _opened_as(f"{contender.name}, 1 stream", one_stream, *given)
+    return found
+
+
+def _opened_as(
+    name: str,
+    opened: Callable[[int], Session],
+    bundle: Bundle,
+    contender: Contender,
+    settings: LatencySettings,
+    recorder: Recorder,
+    sessions: ExitStack,
+) -> list[_Entrant]:
     """The contender if it opens and its masks agree; else none, and rows that say why."""
     agreement = None
     try:
-        session = contender.open(max(settings.batches))
+        session = opened(max(settings.batches))
         with ExitStack() as undo:
             undo.enter_context(session)
             agreement = judged(session, contender, bundle)
@@ -120,15 +143,15 @@ def _opened(
             if reason is None or settings.allow_unqualified:
                 sessions.push(undo.pop_all())
                 graphs = session.cuda_graphs
-                ways = [_Entrant(contender.name, contender, session, agreement, graphs)]
+                ways = [_Entrant(name, contender, session, agreement, graphs)]
                 if graphs:
-                    name = f"{contender.name} without CUDA graphs"
-                    ways.append(_Entrant(name, contender, session, agreement, cuda_graphs=False))
+                    other = f"{name} without CUDA graphs"
+                    ways.append(_Entrant(other, contender, session, agreement, cuda_graphs=False))
                 return ways
     except SshrDeployError as error:
         reason = str(error)
     for batch in settings.batches:
-        recorder.row(unmeasured_row(contender.name, batch, reason, agreement))
+        recorder.row(unmeasured_row(name, batch, reason, agreement))
     return []
 
 

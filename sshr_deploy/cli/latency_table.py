@@ -52,7 +52,7 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     table = _table("way", [*headings, "agreement", "of ceiling"])
     for row in rows:
         table.add_row(
-            row.facts["contender"] + " *" * ("unqualified" in row.facts),
+            _way(row) + " *" * ("unqualified" in row.facts),
             str(row.facts["batch"]),
             str(len(row.samples)),
             *(_interval(row, key) for key in _PERCENTILES),
@@ -74,6 +74,12 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
         figures = (_figure(row.figures[key]) for key in _PARTS)
         parts.add_row(row.facts["contender"], str(row.facts["batch"]), *figures)
     print_table(console, parts)
+
+
+def _way(row: Row) -> str:
+    """Name of the way, with its streams where calls share the threads."""
+    streams = row.facts.get("streams") or 1
+    return f"{row.facts['contender']}{f', {streams} streams' if streams > 1 else ''}"
 
 
 def _print_starts(console: Console, rows: Sequence[Row]) -> None:

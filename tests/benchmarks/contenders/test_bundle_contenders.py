@@ -68,6 +68,16 @@ def test_one_that_cannot_be_opened_says_why(bundle: Bundle) -> None:
         gpu.open(1)
 
 
+def test_it_can_be_opened_for_one_call_at_a_time(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_in_use", None)
+    (contender,) = bundle_contenders(bundle, engines=["onnx-cpu"], threads=2)
+    assert contender.open_one_stream is not None
+    with contender.open(1) as shared, contender.open_one_stream(1) as alone:
+        assert (shared.info.streams, alone.info.streams) == (2, 1)
+
+
 def test_it_is_opened_by_the_product_with_its_proof_and_threads(
     small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

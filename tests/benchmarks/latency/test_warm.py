@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -67,6 +68,25 @@ def test_an_engine_with_cuda_graphs_is_timed_without_them_too(bundle: Bundle) ->
     assert [row.facts["cuda_graphs"] for row in document.rows] == [True, False]
     for row, uses in zip(document.rows, (True, False), strict=True):
         assert session.calls[uses] > len(row.samples)
+
+
+def test_an_engine_whose_calls_share_the_threads_is_timed_one_by_one_too(bundle: Bundle) -> None:
+    def opened(streams: int) -> AnswersSession:
+        session = AnswersSession(bundle)
+        session.info = replace(session.info, streams=streams)
+        return session
+
+    ways = {"a": lambda _: opened(2), "b": lambda _: opened(1)}
+    a, b = (
+        replace(contender(name, way), open_one_stream=lambda _: opened(1))
+        for name, way in ways.items()
+    )
+    document = _measured(bundle, [a, b], LatencySettings((1,), 0.01))
+    assert [(row.name, row.facts["streams"]) for row in document.rows] == [
+        ("a, batch 1", 2),
+        ("a, 1 stream, batch 1", 1),
+        ("b, batch 1", 1),
+    ]
 
 
 def test_wrong_masks_get_no_speed(bundle: Bundle) -> None:
