@@ -18,6 +18,7 @@ _PARTS = {
     "copy_out_ms": "copy out ms",
     "labels_ms": "label maps ms",
 }
+_UNTOLD = {"speed": "speed", "share_of_ceiling": "share of the ceiling"}
 _STARTS = {
     "start_s": "process s",
     "load_s": "bundle s",
@@ -106,22 +107,22 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
     from sshr_deploy.cli.option_names import as_options
 
     rows: dict[str, list[str]] = {}
-    speeds: dict[str, list[str]] = {}
+    untold: dict[tuple[str, str], list[str]] = {}
     calls: dict[str, None] = {}
     for row in document.rows:
         if row.not_measured is not None:
             rows.setdefault(row.not_measured, []).append(row.facts["contender"])
         for figure, reason in row.refused.items():
-            if figure == "speed":
-                speeds.setdefault(reason, []).append(row.name)
+            if figure in _UNTOLD:
+                untold.setdefault((_UNTOLD[figure], reason), []).append(row.name)
             else:
                 calls[f"{figure.removesuffix('_ms')} {reason}"] = None
     for reason, names in rows.items():
         yield as_options(f"not measured: {', '.join(dict.fromkeys(names))}: {reason}")
     if calls:
         yield f"where there are too few calls: {', '.join(calls)}; give more --seconds"
-    for reason, names in speeds.items():
-        yield f"speed not told of {'; '.join(names)}: {reason}"
+    for (figure, reason), names in untold.items():
+        yield f"{figure} not told of {'; '.join(names)}: {reason}"
     yield from document.notes
 
 
