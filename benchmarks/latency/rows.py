@@ -33,6 +33,7 @@ class Calls:
     """Of a call: the median of a few that are not among the samples."""
     facts: dict[str, Any]
     samples_ms: list[float] = field(default_factory=list)
+    on_gpu: bool = False
 
     @property
     def disagrees(self) -> str | None:
@@ -46,13 +47,13 @@ class Yardsticks:
 
     gflop_per_patch: float
     ceilings_gflop_per_s: Mapping[Precision, float]
-    """By precision, of this machine; empty where they were not measured."""
+    """By precision, of the processor; empty where they were not measured."""
     base: Calls | None
     """Of the same batch size; None where there is none to compare with."""
     no_base: str | None
     """Why not, in one line; None where there is one."""
     busy: str | None
-    """Why no ratio is told at all; None on a quiet machine."""
+    """Why neither ratios nor shares are told; None on a quiet machine."""
 
 
 def row_name(contender: str, batch: int) -> str:
@@ -78,7 +79,8 @@ def unmeasured_row(
 def row_of(calls: Calls, against: Yardsticks) -> Row:
     """The samples of `calls` with their percentiles, parts, rates and ratio."""
     parts = asdict(calls.parts)
-    figures, refused = _figures(calls.samples_ms, calls.batch, parts, calls.precision, against)
+    figures, refused = _figures(calls.samples_ms, calls.batch, parts, against)
+    _add_share(figures, refused, None if calls.on_gpu else calls.precision, against)
     figures["speed"], why = _speed(calls, against)
     if why is not None:
         refused["speed"] = why
@@ -104,8 +106,8 @@ def row_apart(row: Row, peer: TrtexecPeer, batch: int, against: Yardsticks) -> R
     if not row.samples:
         return row.model_copy(update={"facts": facts})
     parts = {part.name: row.figures.get(part.name) for part in fields(Parts)}
-    precision = peer.artifact.precision
-    figures, refused = _figures(row.samples, batch, parts, precision, against)
+    figures, refused = _figures(row.samples, batch, parts, against)
+    _add_share(figures, refused, None, against)
     figures["speed"], refused["speed"] = None, "it was not timed in turns with the others"
     return row.model_copy(update={"figures": figures, "refused": refused, "facts": facts})
 
@@ -114,22 +116,38 @@ def _figures(
     samples_ms: Sequence[float],
     batch: int,
     parts: Mapping[str, float | None],
-    precision: Precision,
     against: Yardsticks,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All but the ratio, and why those are missing that are."""
+    """All but ratio and share, and why those are missing that are."""
     figures, refused = _percentiles(samples_ms)
     patches_per_s = batch / float(np.median(samples_ms)) * 1e3
-    gflop_per_s = patches_per_s * against.gflop_per_patch
-    ceiling = against.ceilings_gflop_per_s.get(precision)
     figures |= {
         "max_ms": max(samples_ms),
         **parts,
         "patches_per_s": patches_per_s,
-        "gflop_per_s": gflop_per_s,
-        "share_of_ceiling": None if ceiling is None else gflop_per_s / ceiling,
+        "gflop_per_s": patches_per_s * against.gflop_per_patch,
     }
     return figures, refused
+
+
+def _add_share(
+    figures: dict[str, float | None],
+    refused: dict[str, str],
+    precision: Precision | None,
+    against: Yardsticks,
+) -> None:
+    """Share of what the processor reaches in `precision`, None on a GPU, or why it is not told."""
+    figures["share_of_ceiling"] = None
+    if precision is None:
+        refused["share_of_ceiling"] = "the GPU's ceilings are those of `benchmark roofline`"
+        return
+    ceiling, achieved = against.ceilings_gflop_per_s.get(precision), figures["gflop_per_s"]
+    if ceiling is None or achieved is None:
+        return
+    if against.busy is not None:
+        refused["share_of_ceiling"] = against.busy
+        return
+    figures["share_of_ceiling"] = achieved / ceiling
 
 
 def _percentiles(samples_ms: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:

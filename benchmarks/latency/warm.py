@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,21 +17,24 @@ from sshr_deploy.benchmarks.contenders.parts import Parts, parts_of_call
 from sshr_deploy.benchmarks.latency.rows import (
     Calls,
     Yardsticks,
+    row_name,
     row_of,
     unmeasured_row,
 )
 from sshr_deploy.benchmarks.latency.settings import LatencySettings
-from sshr_deploy.benchmarks.measuring.turns import take_turns
+from sshr_deploy.benchmarks.measuring.turns import settle, take_turns
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.errors import SessionError, SshrDeployError, counted
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import MaskRule, Session
 from sshr_deploy.runtime.masks import mask_rule
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 
-_CALLS_IN_PARTS = 3
+_BASES = ("PyTorch eager", "onnx-cpu fp32")
+"""That the others are compared with unless the user chooses; the first that is there."""
+_CALLS_IN_PARTS = 5
 """Calls that are split into their parts: on a GPU they take longer than those that are timed."""
 
 
@@ -48,11 +51,11 @@ def measure_calls(
     A call is what a slide's batch takes, from patches to label maps, through the session's stream.
     The contenders take turns; their masks are compared with the reference before they are timed.
     Patches are those of the bundle's reference. Every row is written as it grows; one that cannot
-    be measured says why.
+    be measured says why. Without a `base` speeds are over PyTorch's, else over ONNX Runtime's in
+    FP32, else over the first, the same at all batch sizes.
 
     Raises:
         BundleError: the bundle's reference set is broken.
-        SessionError: an engine failed in the middle of its calls.
     """
     shown, rule = reference_of(bundle).patches, mask_rule(bundle.manifest.profile)
     with ExitStack() as sessions:
@@ -60,11 +63,12 @@ def measure_calls(
         for contender in contenders:
             on_step(f"{contender.name}: opening it, comparing its masks with the reference")
             entrants += _opened(bundle, contender, settings, recorder, sessions)
+        base = settings.base or _default_base(entrants)
         tables = []
         try:
             for batch in settings.batches:
                 patches = np.resize(shown, (batch, *shown.shape[1:]))
-                table = _Table(bundle, settings, recorder, ceilings_gflop_per_s, batch)
+                table = _Table(bundle, settings, recorder, ceilings_gflop_per_s, batch, base)
                 tables.append(table)
                 on_step(f"batch {batch}: {len(entrants)} ways in turns")
                 table.measure(entrants, patches, rule)
@@ -86,10 +90,22 @@ class _Entrant:
 
     def call(self, patches: NDArray[np.uint8], rule: MaskRule) -> None:
         """One call as a slide makes it."""
+        self._choose_graphs()
+        with _lack_of_memory():
+            for _ in self.session.stream([(None, patches)], rule):
+                pass
+
+    def judged_at(self, batch: int, bundle: Bundle) -> Agreement:
+        """Of calls of so many patches, where the engine has code of its own for them."""
+        if not self.contender.depends_on_size:
+            return self.agreement
+        self._choose_graphs()
+        with _lack_of_memory():
+            return judged(self.session, self.contender, bundle, batch=batch)
+
+    def _choose_graphs(self) -> None:
         if self.cuda_graphs is not None:
             self.session.cuda_graphs = self.cuda_graphs
-        for _ in self.session.stream([(None, patches)], rule):
-            pass
 
     def facts(self) -> dict[str, Any]:
         """For the row: the engine as it is by now."""
@@ -97,9 +113,19 @@ class _Entrant:
             "peer": self.contender.is_peer,
             "about": self.contender.about,
             "session": asdict(self.session.info),
+            "streams": self.session.info.streams,
             "labels_on_device": self.session.labels_on_device,
             "cuda_graphs": self.cuda_graphs,
         }
+
+
+@contextmanager
+def _lack_of_memory() -> Iterator[None]:
+    """As an error of a session, which ends the way and not the run."""
+    try:
+        yield
+    except MemoryError as error:
+        raise SessionError("this machine has not enough memory for it") from error
 
 
 def _opened(
@@ -109,27 +135,54 @@ def _opened(
     recorder: Recorder,
     sessions: ExitStack,
 ) -> list[_Entrant]:
+    """Ways of the contender, or none and rows that say why.
+
+    Where calls share the threads, a call alone has a part of them only: then it is opened for one
+    call at a time too.
+    """
+    given = (bundle, contender, settings, recorder, sessions)
+    found = _opened_as(contender.name, contender.open, *given)
+    one_stream = contender.open_one_stream
+    if found and one_stream is not None and (found[0].session.info.streams or 1) > 1:
+        found += _opened_as(f"{contender.name}, 1 stream", one_stream, *given)
+    return found
+
+
+def _opened_as(
+    name: str,
+    opened: Callable[[int], Session],
+    bundle: Bundle,
+    contender: Contender,
+    settings: LatencySettings,
+    recorder: Recorder,
+    sessions: ExitStack,
+) -> list[_Entrant]:
     """The contender if it opens and its masks agree; else none, and rows that say why."""
     agreement = None
     try:
-        session = contender.open(max(settings.batches))
-        with ExitStack() as undo:
-            undo.enter_context(session)
+        with _lack_of_memory(), ExitStack() as undo:
+            session = undo.enter_context(opened(max(settings.batches)))
             agreement = judged(session, contender, bundle)
             reason = why_no_speed(agreement)
             if reason is None or settings.allow_unqualified:
                 sessions.push(undo.pop_all())
                 graphs = session.cuda_graphs
-                ways = [_Entrant(contender.name, contender, session, agreement, graphs)]
+                ways = [_Entrant(name, contender, session, agreement, graphs)]
                 if graphs:
-                    name = f"{contender.name} without CUDA graphs"
-                    ways.append(_Entrant(name, contender, session, agreement, cuda_graphs=False))
+                    other = f"{name} without CUDA graphs"
+                    ways.append(_Entrant(other, contender, session, agreement, cuda_graphs=False))
                 return ways
     except SshrDeployError as error:
         reason = str(error)
     for batch in settings.batches:
-        recorder.row(unmeasured_row(contender.name, batch, reason, agreement))
+        recorder.row(unmeasured_row(name, batch, reason, agreement))
     return []
+
+
+def _default_base(entrants: Sequence[_Entrant]) -> str | None:
+    """One for all batch sizes; None where no masks agree."""
+    able = [entrant.name for entrant in entrants if why_no_speed(entrant.agreement) is None]
+    return next((name for name in (*_BASES, *able) if name in able), None)
 
 
 class _Table:
@@ -142,31 +195,55 @@ class _Table:
         recorder: Recorder,
         ceilings_gflop_per_s: Mapping[Precision, float],
         batch: int,
+        base: str | None,
     ) -> None:
         self._ceilings_gflop_per_s = ceilings_gflop_per_s
-        self._gflop_per_patch = bundle.manifest.model.gflop_per_patch
+        self._bundle, self._gflop_per_patch = bundle, bundle.manifest.model.gflop_per_patch
         self._settings, self._recorder, self._batch = settings, recorder, batch
+        self._base = base
         self._calls: dict[str, Calls] = {}
 
     def measure(
         self, entrants: Sequence[_Entrant], patches: NDArray[np.uint8], rule: MaskRule
     ) -> None:
-        """Time all entrants in turns; each turn is written."""
+        """Time all entrants in turns; each turn is written. One that fails leaves the others."""
         in_turns: dict[str, Callable[[], None]] = {}
         for entrant in entrants:
             try:
+                agreement = entrant.judged_at(self._batch, self._bundle)
+                reason = why_no_speed(agreement)
+                if reason is not None and not self._settings.allow_unqualified:
+                    row = unmeasured_row(entrant.name, self._batch, reason, agreement)
+                    self._recorder.row(row)
+                    continue
                 parts = _parts(entrant, patches, rule)
             except SshrDeployError as error:  # such as too little memory for this batch
                 self._recorder.row(unmeasured_row(entrant.name, self._batch, str(error)))
                 continue
-            precision = entrant.contender.precision
             self._calls[entrant.name] = Calls(
-                entrant.name, self._batch, precision, entrant.agreement, parts, entrant.facts()
+                entrant.name,
+                self._batch,
+                entrant.contender.precision,
+                agreement,
+                parts,
+                entrant.facts(),
+                on_gpu=entrant.contender.on_gpu,
             )
             in_turns[entrant.name] = partial(entrant.call, patches, rule)
-        for name, samples_ms in take_turns(in_turns, seconds=self._settings.seconds):
+        seconds = self._settings.seconds
+        for name, samples_ms in take_turns(in_turns, seconds=seconds, on_failure=self._failed):
             self._calls[name].samples_ms += samples_ms
             self._recorder.row(row_of(self._calls[name], self._yardsticks()))
+
+    def _failed(self, name: str, error: SshrDeployError) -> None:
+        calls = self._calls[name]
+        if not calls.samples_ms:
+            row = unmeasured_row(name, self._batch, str(error), calls.agreement)
+            self._recorder.row(row)
+            return
+        calls.facts["failed"] = str(error)
+        made = counted(len(calls.samples_ms), "call")
+        self._recorder.note(f"{row_name(name, self._batch)}: it failed after {made}: {error}")
 
     def write(self) -> None:
         """Write all rows anew, as what they are compared with has changed meanwhile."""
@@ -176,10 +253,9 @@ class _Table:
                 self._recorder.row(row_of(calls, against))
 
     def _yardsticks(self) -> Yardsticks:
-        name = self._settings.base
         able = [c for c in self._calls.values() if c.samples_ms and c.disagrees is None]
-        base = next((c for c in able if name in (None, c.name)), None)
-        missing = f"{name or 'what to compare with'} was not measured at batch {self._batch}"
+        base = next((c for c in able if c.name == self._base), None)
+        missing = f"{self._base or 'what to compare with'} was not measured at batch {self._batch}"
         return Yardsticks(
             self._gflop_per_patch,
             self._ceilings_gflop_per_s,
@@ -190,8 +266,8 @@ class _Table:
 
 
 def _parts(entrant: _Entrant, patches: NDArray[np.uint8], rule: MaskRule) -> Parts:
-    """Medians of the parts of a few calls, after one that warms up."""
-    entrant.call(patches, rule)
+    """Medians of the parts of a few calls, after some that warm up."""
+    settle(partial(entrant.call, patches, rule))
     found = [parts_of_call(entrant.session, patches, rule) for _ in range(_CALLS_IN_PARTS)]
     columns = zip(*(asdict(parts).values() for parts in found), strict=True)
     return Parts(*(float(np.median(column)) for column in columns))

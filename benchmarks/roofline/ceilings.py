@@ -107,30 +107,6 @@ class Ceilings:
         }
 
 
-def share_of_ceiling(
-    gflop_per_s: float,
-    ceilings: Ceilings,
-    precision: Precision,
-    *,
-    gb_per_s: float = 0.0,
-) -> float | None:
-    """What was achieved of the nearer ceiling: that of products, or of copies in memory.
-
-    It is the least time the work could take over the time it took. None where no product was
-    measured in that precision.
-
-    Args:
-        gflop_per_s: achieved operations of products and convolutions, 1e9 a second.
-        ceilings: of the same run.
-        precision: that was computed in.
-        gb_per_s: achieved bytes, 1e9 a second, where they are known.
-    """
-    product = ceilings.gflop_per_s.get(precision)
-    if product is None:
-        return None
-    return max(gflop_per_s / product, gb_per_s / ceilings.copy_gb_per_s)
-
-
 def measure_ceilings(precisions: Iterable[Precision], threads: int | None = None) -> Ceilings:
     """Measure the processor: products in `precisions`, each by every library that has it, copies.
 
