@@ -13,8 +13,8 @@ from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.benchmarks.throughput import energy, machine_watch
 from sshr_deploy.benchmarks.throughput.soak import measure_soak
 from sshr_deploy.bundle import Bundle, load_bundle
-from sshr_deploy.runtime.engines.kind import CPU_BATCH
 from sshr_deploy.runtime.machine.nvml import GpuLoad
+from sshr_deploy.runtime.settings import CPU_BATCH
 from tests.benchmarks.throughput.stand_in_engine import DIFFERS, Clock, StandInEngine
 
 
