@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from sshr_deploy.benchmarks.measuring import clocks
@@ -24,7 +25,7 @@ def test_all_that_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     gpu = SimpleNamespace(sm_clock_mhz=1980, memory_clock_mhz=None)
     monkeypatch.setattr(clocks, "_GOVERNOR", tmp_path / "governor")
     monkeypatch.setattr(clocks, "gpu_loads", lambda: [gpu])
-    monkeypatch.setattr(clocks.psutil, "cpu_freq", lambda: SimpleNamespace(current=2445.43))
+    monkeypatch.setattr(psutil, "cpu_freq", lambda: SimpleNamespace(current=2445.43))
     assert read_clocks() == {
         "cpu_mhz": 2445.4, "governor": "powersave", "gpu_sm_mhz": [1980], "gpu_memory_mhz": [None],
     }  # fmt: skip
@@ -39,6 +40,6 @@ def test_what_is_not_told_is_none(
     answer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(clocks, "_GOVERNOR", tmp_path / "none")
-    monkeypatch.setattr(clocks.psutil, "cpu_freq", answer)
+    monkeypatch.setattr(psutil, "cpu_freq", answer)
     found = read_clocks()
     assert (found["cpu_mhz"], found["governor"]) == (None, None)
