@@ -103,6 +103,7 @@ def _origin(document: BenchmarkDocument) -> str:
 
 def _print(about: list[str], found: TextTable) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from sshr_deploy.cli.tables import print_table
     from sshr_deploy.cli.terminal import stdout_console
@@ -114,7 +115,7 @@ def _print(about: list[str], found: TextTable) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in found.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     print_table(console, table)
     for line in found.notes:
         console.print(line, markup=False, soft_wrap=True)

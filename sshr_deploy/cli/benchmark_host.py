@@ -102,7 +102,8 @@ def _print_host(document: BenchmarkDocument) -> None:
     what = "patches" if settings["side_px"] == settings["core_px"] else "fields"
     console.print(
         f"{counted(len(document.facts['slides']), 'slide')}, {units} {what} of "
-        f"{settings['side_px']} px, on {machine_line(document)}"
+        f"{settings['side_px']} px, on {machine_line(document)}",
+        markup=False,
     )
     table = Table("way", "runs", f"{what}/s", "of bound", "CPU ms")
     for column in table.columns[1:]:
@@ -120,4 +121,4 @@ def _print_host(document: BenchmarkDocument) -> None:
         )
     refused = [reason for row in document.rows for reason in row.refused.values()]
     for reason in dict.fromkeys(refused):
-        console.print(f"not reported: {reason}")
+        console.print(f"not reported: {reason}", markup=False)

@@ -74,6 +74,8 @@ def _print_engines(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _print_layers(console: Console, row: Row) -> None:
+    from rich.text import Text
+
     from sshr_deploy.cli.tables import print_table
 
     headings = ["kernel", "in", "ms", "GFLOP/s", "GB/s", "at the ceiling ms", "lost ms", "of all"]
@@ -84,8 +86,8 @@ def _print_layers(console: Console, row: Row) -> None:
         took = layer["median_ms"]
         rate = layer["gflop"] / took * 1e3 if took else None
         table.add_row(
-            layer["layer"],
-            layer["operator"],
+            Text(layer["layer"]),
+            Text(layer["operator"]),
             layer["precision"],
             _figure(took),
             _figure(rate) if layer["gflop"] else "",

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.benchmarks.throughput import engine
+from sshr_deploy.benchmarks.throughput import engine, soak
 from sshr_deploy.runtime.machine import threads
 from tests.cli.command import run_here
 
 
 @pytest.fixture(autouse=True)
-def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _threads_as_before_and_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "use_threads", lambda _: None)
+    monkeypatch.setattr(soak, "WINDOW_S", 0.2)
     monkeypatch.setattr(threads, "_in_use", threads.Threads(2, "--threads"))
 
 
@@ -34,6 +35,9 @@ def test_rates_and_windows_of_a_real_engine(small_bundle_dir: Path, tmp_path: Pa
 
     done = run_here(*command, "--soak", "0.01", "--batches", "1", *options)
     assert done.returncode == 0, done.stderr
+    soaked = json.loads(file.read_text("utf-8"))
+    assert (soaked["settings"]["batches"], soaked["settings"]["streams"]) == ([1], [])
+    assert soaked["facts"]["slide"]["mm2"] == 150
     assert "until" in done.stdout and "last third over first: not told" in done.stdout
 
 
@@ -42,3 +46,9 @@ def test_one_slide_is_stated(small_bundle_dir: Path, demo_slide: Path) -> None:
     done = run_here("benchmark", "throughput", small_bundle_dir, *both)
     assert done.returncode != 0
     assert "--slide-mm2 and --slide both state a slide; give one" in done.stderr
+
+
+def test_a_wrong_list_is_blamed_on_its_option(small_bundle_dir: Path) -> None:
+    done = run_here("benchmark", "throughput", small_bundle_dir, "--streams", "x")
+    assert done.returncode != 0
+    assert "--streams 'x': give whole numbers" in done.stderr
