@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from sshr_deploy.benchmarks.throughput import engine
+from sshr_deploy.benchmarks.throughput import engine, soak
 from sshr_deploy.runtime.machine import threads
 from tests.cli.command import run_here
 
 
 @pytest.fixture(autouse=True)
-def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _threads_as_before_and_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "use_threads", lambda _: None)
+    monkeypatch.setattr(soak, "WINDOW_S", 0.2)
     monkeypatch.setattr(threads, "_in_use", threads.Threads(2, "--threads"))
 
 

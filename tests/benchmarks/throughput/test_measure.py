@@ -98,6 +98,15 @@ def test_engines_made_for_a_batch_size_are_not_made_for_the_largest(
     assert engine.opened == [(batch, 1) for batch in (1, 2, 4, 8, 16)]
 
 
+def test_where_the_machine_chooses_the_smallest_tells_what_is_opened(
+    bundle: Bundle, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandInEngine, "has_static_batches", None)
+    engine = StandInEngine(bundle, clock, _up_to_four)
+    _measured(engine, streams=(1,))
+    assert engine.opened == [(1, 1), (32, 1)]
+
+
 def test_sizes_that_were_not_tried_are_told(bundle: Bundle, clock: Clock) -> None:
     found = _measured(StandInEngine(bundle, clock, _up_to_four), batches=(*SIZES, 64))
     said = "not tried with streams 1: batch 32, 64, as 2 in a row gained nothing"

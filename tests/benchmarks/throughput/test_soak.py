@@ -13,8 +13,8 @@ from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.benchmarks.throughput import energy, machine_watch
 from sshr_deploy.benchmarks.throughput.soak import measure_soak
 from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.runtime.engines.kinds import default_batch
 from sshr_deploy.runtime.machine.nvml import GpuLoad
-from sshr_deploy.runtime.settings import CPU_BATCH
 from tests.benchmarks.throughput.stand_in_engine import DIFFERS, Clock, StandInEngine
 
 
@@ -141,8 +141,8 @@ def test_without_a_batch_it_is_that_of_a_run(bundle: Bundle, clock: Clock) -> No
         measure_soak(engine, recorder, batch=None, streams=None, minutes=0.1, amount=lambda _: None)
     (row,) = recorder.document.rows
     assert engine.opened == [(None, None)]
-    assert row.facts["batch"] == CPU_BATCH
-    assert row.samples[0] == pytest.approx(CPU_BATCH / 0.5)
+    assert row.facts["batch"] == default_batch("onnx-cpu") > 1
+    assert row.samples[0] == pytest.approx(row.facts["batch"] / 0.5)
 
 
 def test_an_interruption_leaves_the_windows(bundle: Bundle, clock: Clock, tmp_path: Path) -> None:
