@@ -26,7 +26,7 @@ def main() -> None:
     job, out = json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2])
     with sshr.load(
         job["bundle"], job["engine"], precision=job["precision"],
-        batch=job["batch"], threads=job["given_threads"],
+        batch=job["batch"], threads=job["given_threads"], streams=job["streams"],
     ) as model:  # fmt: skip
         times_s: list[float] = []  # of the plan that is made, and of each call's label maps
         start = time.perf_counter()
@@ -39,8 +39,11 @@ def main() -> None:
         info = model.info
     tiles = len(job["places"])
     assert found.summary.tiles is not None and found.summary.tiles.computed == tiles
-    np.save(out / "labels.npy", tiles_of(found.mask, job["places"], background=job["classes"]))
+    if job["keeps_labels"]:
+        np.save(out / "labels.npy", tiles_of(found.mask, job["places"], background=job["classes"]))
     version = f"sshr-deploy {sshr.__version__}, {info.engine} {info.precision}, {info.library}"
+    if info.streams is not None:
+        version += f", threads {info.threads}, streams {info.streams}"
     told = {"work_s": work_s, "tiles_s": times_s[-1] - times_s[0], "tiles": tiles}
     if info.mask_agreement is not None:
         told["mask_agreement"] = info.mask_agreement

@@ -35,6 +35,10 @@ def main() -> None:
     resize = transforms.imresize
     transforms.imresize = lambda **options: resize(**options | {"interpolation": cv2.INTER_AREA})
     scores_of, library = _by_onnxruntime(job) if by_onnx else _by_torch(job)
+    blank = torch.zeros(job["batch"], job["patch_px"], job["patch_px"], 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        for _ in range(2):  # first calls of TorchScript take longer, and are of the start-up
+            scores_of(blank)
 
     class Model(ModelABC):  # type: ignore[misc]
         """Scores of each class at each pixel; a pixel gets the label of the best."""
@@ -86,9 +90,10 @@ def main() -> None:
         save_dir=out / "saved",
     )  # fmt: skip
     work_s = time.perf_counter() - start
-    saved: Any = zarr.open(next(iter(written.values())), mode="r")
-    mask = np.asarray(saved["predictions"]).squeeze()
-    np.save(out / "labels.npy", _tiles(np, mask, job))
+    if job["keeps_labels"]:
+        saved: Any = zarr.open(next(iter(written.values())), mode="r")
+        mask = np.asarray(saved["predictions"]).squeeze()
+        np.save(out / "labels.npy", _tiles(np, mask, job))
     version = f"tiatoolbox {tiatoolbox.__version__}, {library}"
     found = {"work_s": work_s, "tiles": len(segmentor.output_locations), "version": version}
     print(json.dumps(found))

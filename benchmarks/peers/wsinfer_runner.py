@@ -55,9 +55,6 @@ def main() -> None:
             labels.append(scores.argmax(1).to(torch.uint8).numpy())
             return logits
 
-    if not classifier:
-        labelling = Labelling()
-        runner.get_pretrained_torch_module = lambda model: labelling  # noqa: ARG005
     names = [f"class {label}" for label in range(job["classes"])]
     resize = {"size": job["patch_px"], "interpolation": InterpolationMode.BOX}
     steps = [
@@ -69,13 +66,20 @@ def main() -> None:
         "sshr", len(names), names, job["patch_px"], job["target_mpp_um"], steps
     )
     model = runner.LocalModelTorchScript(config, job["classifier"])
+    network = runner.get_pretrained_torch_module(model) if classifier else Labelling()
+    with torch.inference_mode():
+        blank = torch.zeros(job["batch"], 3, job["patch_px"], job["patch_px"])
+        for _ in range(2):  # first calls of TorchScript take longer, and are of the start-up
+            network(blank)
+    labels.clear()
+    runner.get_pretrained_torch_module = lambda model: network  # noqa: ARG005
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         failed = runner.run_inference(slides, results, model, job["batch"], job["workers"])
     work_s = time.perf_counter() - start
     if any(failed):
         sys.exit(f"WSInfer failed on {failed}")
-    if labels:
+    if labels and job["keeps_labels"]:
         np.save(out / "labels.npy", np.concatenate(labels))
     version = f"wsinfer {wsinfer.__version__}, torch {torch.__version__}"
     tiles = len(next((results / "model-outputs-csv").glob("*.csv")).read_text().splitlines()) - 1

@@ -23,7 +23,7 @@ class SlideContender:
     It is called with the job's file, a folder for its files and `arguments`. Its last line on
     stdout is JSON: `work_s`, without start-up; `tiles`; `version`, of what it runs by; ours also
     `tiles_s`, from the first tile read to the last label map, and `mask_agreement`. It leaves
-    labels.npy, uint8 [tiles, 224, 224], where it `has_masks`.
+    labels.npy, uint8 [tiles, 224, 224], where it `has_masks` and the job `keeps_labels`.
     """
 
     name: str

@@ -37,9 +37,12 @@ class SlideSettings:
     batch: int = CPU_BATCH
     """Tiles a call."""
     threads: int | None = None
-    """That compute; None for as many as there are cores, and for ours what it chooses itself."""
+    """Cores that each may use, and threads that compute; None for all cores, and for ours as many
+    threads as it chooses itself."""
+    streams: int | None = None
+    """Ours, calls of the engine at the same time; None for what it chooses itself."""
     workers: int | None = None
-    """Processes that read for a DataLoader; None for one a core."""
+    """Processes that read for a DataLoader; None for one a core that it may use."""
     mpp_um: float | None = None
     """Size of a level-0 pixel, where the file states none."""
     force_mpp: bool = False
@@ -51,6 +54,9 @@ class SlideJob:
     """A slide with its tiles, described in a file that contenders read."""
 
     file: Path
+    """To be judged: label maps are kept."""
+    timed_file: Path
+    """To be timed: label maps are made, and not written for the judge."""
     tiles: int
     area_mm2: float
     """Of all tiles."""
@@ -72,12 +78,14 @@ def prepare_job(
     if checkpoint is not None:
         _check_same(bundle, checkpoint)
         content |= _torchscript(bundle, checkpoint, folder)
-    file = folder / "job.json"
-    file.write_text(json.dumps(content), "utf-8")
+    file, timed_file = folder / "job.json", folder / "timed.json"
+    file.write_text(json.dumps({**content, "keeps_labels": True}), "utf-8")
+    timed_file.write_text(json.dumps({**content, "keeps_labels": False}), "utf-8")
     tiles = len(content["places"])
     side_mm = PATCH_PX * bundle.manifest.profile.mpp_um / 1000
     classes = bundle.manifest.profile.num_classes
-    return SlideJob(file, tiles, tiles * side_mm**2, classes, checkpoint is not None)
+    area_mm2 = tiles * side_mm**2
+    return SlideJob(file, timed_file, tiles, area_mm2, classes, checkpoint is not None)
 
 
 def _tiles(bundle: Bundle, slide: Path, settings: SlideSettings) -> dict[str, Any]:
@@ -111,12 +119,14 @@ def _network(bundle: Bundle, settings: SlideSettings) -> dict[str, Any]:
     graph = next((graph for graph in graphs if graph.precision == Precision.FP32), None)
     if graph is None:
         raise UsageError(f"{bundle.path} has no FP32 graph, which peers need; export one with it")
-    rule, cores = mask_rule(bundle.manifest.profile), usable_cores()
+    rule = mask_rule(bundle.manifest.profile)
+    cores = min(settings.threads or usable_cores(), usable_cores())
     return {
         "bundle": str(bundle.path.absolute()),
         "engine": settings.engine,
         "precision": settings.precision.value,
         "given_threads": settings.threads,
+        "streams": settings.streams,
         "threads": settings.threads or cores,
         "workers": cores if settings.workers is None else settings.workers,
         "batch": settings.batch,

@@ -20,9 +20,9 @@ from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.benchmarks.slides.contenders import OURS, PEERS, SlideContender
 from sshr_deploy.benchmarks.slides.job import SlideJob, SlideSettings, prepare_job
-from sshr_deploy.benchmarks.slides.process import Finished, run_process
+from sshr_deploy.benchmarks.slides.process import CAN_LIMIT_CORES, Finished, run_process
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError, counted, first_line
+from sshr_deploy.errors import SessionError, UsageError, counted, first_line
 from sshr_deploy.runtime.machine.spread import Ratio, ratio_of
 from sshr_deploy.runtime.machine.threads import usable_cores
 
@@ -92,11 +92,14 @@ def measure_slides(
 
     Raises:
         InputError: the slide cannot be read, or has no tissue.
-        UsageError: the checkpoint is not the bundle's.
+        UsageError: the checkpoint is not the bundle's, or the system cannot keep processes to so
+            many cores.
         MissingExtraError: PyTorch is not installed; only with a checkpoint.
         SessionError: our own pipeline fails.
     """
     settings = settings or SlideSettings()
+    if settings.threads is not None and not CAN_LIMIT_CORES:
+        raise UsageError("`threads`: this system cannot keep a process to some cores; leave it out")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         on_step("planning the slide and writing the network for the peers")
@@ -149,10 +152,10 @@ class _Runner:
             threads = threads or usable_cores()
         with tempfile.TemporaryDirectory(dir=self._folder) as name:
             out, labels = Path(name), None
-            command = contender.command(self.job.file, out)
+            command = contender.command(self.job.file if judge else self.job.timed_file, out)
             environ = contender.environ(threads, self._home)
             try:
-                found = run_process(command, environ, watch_memory=judge)
+                found = run_process(command, environ, watch_memory=judge, cores=self._threads)
                 if judge and contender.has_masks:
                     labels = np.load(out / "labels.npy", allow_pickle=False)
             except (OSError, ValueError) as error:

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ from sshr_deploy.runtime.machine.clock import Stopwatch
 
 LIMIT_S = 3600.0
 """A contender that takes longer is ended."""
+CAN_LIMIT_CORES = hasattr(os, "sched_setaffinity")
 _WATCH_S = 0.1
 _MIB = 1 << 20
 
@@ -48,11 +49,13 @@ def run_process(
     *,
     watch_memory: bool = False,
     limit_s: float = LIMIT_S,
+    cores: int | None = None,
 ) -> Finished:
     """Run a contender to its end; it is killed, with all that it started, where that fails.
 
     Memory is counted as the system shares it out (PSS): what several processes have in common
-    counts once. Watching costs the process some time, so it is not for runs that are timed.
+    counts once. Watching costs the process some time, so it is not for runs that are timed. With
+    `cores`, which needs `CAN_LIMIT_CORES`, it and its children have no others.
 
     Raises:
         SessionError: it fails, takes too long, or does not tell what it found.
@@ -60,14 +63,15 @@ def run_process(
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         watch = Stopwatch()
-        child = subprocess.Popen(
-            command,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,  # a group to end as one
-        )
+        with _on_cores(cores):
+            child = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # a group to end as one
+            )
         timer, memory = threading.Timer(limit_s, _end, [child]), _MemoryWatch(child.pid)
         timer.start()
         try:
@@ -85,6 +89,20 @@ def run_process(
             raise SessionError(f"it failed: {_last_line(err) or f'exit code {code}'}")
         told = _told(_last_line(out))
     return Finished(seconds, peak_mib=memory.peak_mib if watch_memory else None, **told)
+
+
+@contextmanager
+def _on_cores(cores: int | None) -> Iterator[None]:
+    """What this thread starts inside has so many cores."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

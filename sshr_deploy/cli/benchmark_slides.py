@@ -16,7 +16,7 @@ from sshr_deploy.cli.options import (
     EngineOption,
     ForceMppOption,
     MppOption,
-    ThreadsOption,
+    StreamsOption,
 )
 from sshr_deploy.runtime.engines.kinds import AUTO
 from sshr_deploy.runtime.settings import CPU_BATCH
@@ -51,11 +51,23 @@ def slides(
     batch: Annotated[
         int, typer.Option(min=1, max=1024, help="Tiles in a call of the network.")
     ] = CPU_BATCH,
-    threads: ThreadsOption = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Cores that each may use, and threads that compute.",
+            show_default="all cores; ours chooses its threads itself",
+        ),
+    ] = None,
+    streams: StreamsOption = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, max=256, help="Processes that read for a DataLoader.", show_default="one a core"
+            min=0,
+            max=256,
+            help="Processes that read for a DataLoader.",
+            show_default="one a core that it may use",
         ),
     ] = None,
     json_file: JsonOption = None,
@@ -90,8 +102,8 @@ def slides(
 
     chosen, loaded = peers_named(peers), load_bundle(bundle)
     settings = SlideSettings(
-        engine=engine, batch=batch, threads=threads, workers=workers,
-        mpp_um=mpp, force_mpp=force_mpp,
+        engine=engine, batch=batch, threads=threads, streams=streams,
+        workers=workers, mpp_um=mpp, force_mpp=force_mpp,
     )  # fmt: skip
     given = {"slide": slide.name, "rounds": rounds, **asdict(settings)}
     recorder = Recorder("slides", subject_of(loaded), given, json_file)

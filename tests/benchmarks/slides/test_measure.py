@@ -18,7 +18,7 @@ from sshr_deploy.benchmarks.slides.contenders import SlideContender
 from sshr_deploy.benchmarks.slides.job import SlideSettings
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.cli import app
-from sshr_deploy.errors import SessionError
+from sshr_deploy.errors import SessionError, UsageError
 
 AT_HALF = SlideSettings(mpp_um=0.5, force_mpp=True)
 PROGRAM = """
@@ -201,6 +201,38 @@ def test_the_command_prints_both_tables(
     assert json.loads(file.read_text())["settings"]["mpp_um"] == 0.5
     refused = CliRunner().invoke(app, ["benchmark", "slides", *given, "--peers", "nobody"])
     assert "`peers` 'nobody' is in no name" in str(refused.exception)
+
+
+def test_timed_runs_keep_to_the_cores_and_write_nothing_for_the_judge(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    looks = (
+        "import json, os, sys\njob = json.load(open(sys.argv[1]))\n"
+        "cores = len(os.sched_getaffinity(0))\n"
+        "found = job['keeps_labels'], cores, job['streams'], job['workers']\n"
+        f"open({str(seen)!r}, 'a').write(json.dumps(found) + chr(10))\n"
+    )
+    recorder = Recorder("slides", None, {})
+    with recorder:
+        measure.measure_slides(
+            load_bundle(small_bundle_dir), nine_tiles, None,
+            peers=[peer("p", code=looks + PROGRAM)], rounds=1, recorder=recorder,
+            settings=SlideSettings(mpp_um=0.5, force_mpp=True, threads=1, streams=3),
+        )  # fmt: skip
+    found = [json.loads(line) for line in seen.read_text().splitlines()]
+    assert found == [[True, 1, 3, 1], [False, 1, 3, 1]]
+
+
+def test_cores_are_not_limited_where_the_system_cannot(
+    small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "CAN_LIMIT_CORES", False)
+    with pytest.raises(UsageError, match="`threads`"):
+        measure.measure_slides(
+            load_bundle(small_bundle_dir), nine_tiles, None,
+            recorder=Recorder("slides", None, {}), settings=SlideSettings(threads=1),
+        )  # fmt: skip
 
 
 def test_an_interruption_keeps_the_rows(

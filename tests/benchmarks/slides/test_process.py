@@ -8,18 +8,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sshr_deploy.benchmarks.slides.process import Finished, run_process
+from sshr_deploy.benchmarks.slides.process import CAN_LIMIT_CORES, Finished, run_process
 from sshr_deploy.errors import SessionError
 
 TELL = 'print("chatter"); print(\'{"work_s": 0.25, "tiles": 3, "version": "x 1"}\')'
 
 
 def run(
-    code: str, *, watch_memory: bool = False, limit_s: float = 60.0, path: str = ""
+    code: str,
+    *,
+    watch_memory: bool = False,
+    limit_s: float = 60.0,
+    path: str = "",
+    cores: int | None = None,
 ) -> Finished:
     environ = {**os.environ, "GIVEN": path}
     command = [sys.executable, "-I", "-S", "-c", code]
-    return run_process(command, environ, watch_memory=watch_memory, limit_s=limit_s)
+    return run_process(command, environ, watch_memory=watch_memory, limit_s=limit_s, cores=cores)
 
 
 def test_the_last_line_is_what_it_found() -> None:
@@ -35,6 +40,20 @@ def test_memory_of_children_counts() -> None:
     found = run(code, watch_memory=True)
     assert found.peak_mib is not None
     assert found.peak_mib > 64
+
+
+@pytest.mark.skipif(not CAN_LIMIT_CORES, reason="the system has no affinity of processes")
+def test_it_and_its_children_have_so_many_cores(tmp_path: Path) -> None:
+    before, file = os.sched_getaffinity(0), tmp_path / "cores"
+    count = "import os; print(len(os.sched_getaffinity(0)))"
+    code = (
+        "import os, subprocess, sys\n"
+        f"found = subprocess.check_output([sys.executable, '-c', {count!r}], text=True)\n"
+        f"open(os.environ['GIVEN'], 'w').write(found)\n{TELL}"
+    )
+    run(code, path=str(file), cores=1)
+    assert file.read_text().strip() == "1"
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize(
