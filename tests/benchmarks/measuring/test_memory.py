@@ -40,15 +40,15 @@ def test_what_processes_share_counts_once(tmp_path: Path) -> None:
     file.write_bytes(bytes(MB * 10**6))
     mapped = np.memmap(file, np.uint8, "r")
     mapped.max()
-    touch = f"import mmap; m = mmap.mmap(open({str(file)!r}).fileno(), 0, prot=mmap.PROT_READ)"
-    code = f"{touch}; m.find(b'x'); print(flush=True); input()"
+    touch = "m = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); print(m.find(b'x'), flush=True)"
+    code = f"import mmap; file = open({str(file)!r}, 'rb'); {touch}; input()"
     with PeakMemory() as memory:
         before = memory.mb
         child = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert child.stdout is not None
-        child.stdout.readline()
+        assert child.stdout.readline() == b"-1\n"
         memory._look()
         child.communicate(b"\n")
     assert memory.mb < before + 0.5 * MB
