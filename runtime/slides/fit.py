@@ -15,6 +15,7 @@ from sshr_deploy.errors import InputError
 from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.known_tissue import Appearance, KnownTissue
 from sshr_deploy.manifest import Frozen
+from sshr_deploy.runtime.machine.read_ahead import side_by_side
 from sshr_deploy.runtime.slides.appearance import appearance_of
 from sshr_deploy.runtime.slides.area import read_area
 from sshr_deploy.runtime.slides.plan import SlideSurvey
@@ -141,8 +142,10 @@ def sample_patches(reader: SlideReader, survey: SlideSurvey) -> list[NDArray[np.
     """
     grid, tissue = survey.grid, survey.tissue_map
     half = [PATCH_PX / 2 * scale for scale in grid.l0_px_per_px]
-    return [
-        read_area(
+
+    def read(place: tuple[int, int]) -> NDArray[np.uint8]:
+        row, column = place
+        return read_area(
             reader,
             survey.mpp,
             target_mpp_um=grid.mpp_um,
@@ -151,8 +154,8 @@ def sample_patches(reader: SlideReader, survey: SlideSurvey) -> list[NDArray[np.
             width_px=PATCH_PX,
             height_px=PATCH_PX,
         )
-        for row, column in spread_over(tissue.mask, SLIDE_PATCHES)
-    ]
+
+    return side_by_side(spread_over(tissue.mask, SLIDE_PATCHES), read)
 
 
 def measure_patches(

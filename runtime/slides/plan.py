@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.geometry import BLOCK_PX, PATCH_PX, Geometry
+from sshr_deploy.runtime.machine.beside import beside
 from sshr_deploy.runtime.pixel_sizes import NOT_GIVEN, GivenMpp
 from sshr_deploy.runtime.settings import TissueChoice
 from sshr_deploy.runtime.slides.area import choose_level, read_area
@@ -83,12 +84,13 @@ def survey_slide(
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
     picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)
     check_stop()
-    concern = concern_of(picture)
+    found: list[NDArray[np.bool_]] = []
+    with beside() as begin:
+        if tissue is not TissueChoice.ALL:
+            begin(lambda _: found.append(detect_tissue(picture, picture_mpp_um)))
+        concern = concern_of(picture)
     check_stop()
-    if tissue is TissueChoice.ALL or concern is not None:
-        mask = np.ones(picture.shape[:2], np.bool_)
-    else:
-        mask = detect_tissue(picture, picture_mpp_um)
+    mask = found[0] if found and concern is None else np.ones(picture.shape[:2], np.bool_)
     l0_px_per_px = picture_mpp_um / mpp.x_um, picture_mpp_um / mpp.y_um
     tissue_map = TissueMap(mask, l0_px_per_px, picture_mpp_um)
     return SlideSurvey(mpp, grid, picture, picture_mpp_um, concern, tissue_map)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.runtime.machine.read_ahead import side_by_side
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.tissue import detect_tissue
 from sshr_deploy.runtime.slides.tissue_map import TissueMap
@@ -55,19 +56,21 @@ def quality_of(survey: SlideSurvey, patches: Iterable[NDArray[np.uint8]]) -> Qua
     """
     mpp_um = survey.grid.mpp_um
     px = max(1.0, survey.mpp.x_um / mpp_um, survey.mpp.y_um / mpp_um)
-    sharp: list[float] = []
-    total_od, count = 0.0, 0
-    for rgb in patches:
+
+    def measured(rgb: NDArray[np.uint8]) -> tuple[float, int, float | None]:
+        """Sum of green density in the tissue, its pixels, and its sharpness where it is judged."""
         tissue, density = detect_tissue(rgb, mpp_um), _DENSITY[rgb[..., 1]]
-        total_od += float(density[tissue].sum(dtype=np.float64))
-        count += int(np.count_nonzero(tissue))
         inner = _without_edge(tissue, px)
-        if inner.mean() >= _MIN_TISSUE:
-            sharp.append(sharpness(density, inner, px))
+        sharp = sharpness(density, inner, px) if inner.mean() >= _MIN_TISSUE else None
+        return float(density[tissue].sum(dtype=np.float64)), int(np.count_nonzero(tissue)), sharp
+
+    found = side_by_side(patches, measured)
+    sharp = [value for _, _, value in found if value is not None]
+    count = sum(pixels for _, pixels, _ in found)
     return Quality(
         judged=len(sharp),
         blurred=sum(value < BLURRED_BELOW for value in sharp),
-        green_od=total_od / count if count else None,
+        green_od=sum(total for total, _, _ in found) / count if count else None,
         border_um=border_um(survey.tissue_map),
     )
 

@@ -175,8 +175,9 @@ class _Look:
 def _look(rgb: NDArray[np.uint8]) -> _Look:
     rgb = _shrunk(rgb)
     luminance = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-    lowest = rgb.min(axis=2)
-    spread = rgb.max(axis=2) - lowest
+    r, g, b = (rgb[..., channel] for channel in range(3))  # rgb.min(axis=2) is 10 x slower
+    lowest = np.minimum(np.minimum(r, g), b)
+    spread = np.maximum(np.maximum(r, g), b) - lowest
     glass = (lowest >= _GLASS_MIN_LEVEL) & (spread <= _GLASS_MAX_TINT)
     deep, pale = (
         (luminance >= low) & (luminance < high) for low, high in (_GREY_LUMINANCE, _PALE_LUMINANCE)

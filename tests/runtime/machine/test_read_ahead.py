@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from sshr_deploy.runtime.machine.read_ahead import batches, read_ahead
+from sshr_deploy.runtime.machine.read_ahead import batches, read_ahead, side_by_side
 
 PATIENCE_S = 30.0
 
@@ -62,3 +62,15 @@ def test_a_full_batch_does_not_wait_for_the_next_item() -> None:
     items = iter([1, 2, 3])
     assert next(batches(items, 2)) == [1, 2]
     assert next(items) == 3
+
+
+def test_work_side_by_side_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sshr_deploy.runtime.machine.read_ahead.usable_cores", lambda: 2)
+    both = threading.Barrier(2)
+
+    def work(item: int) -> int:
+        both.wait(PATIENCE_S)
+        return item * item
+
+    assert side_by_side(range(6), work) == [0, 1, 4, 9, 16, 25]
+    assert side_by_side([], work) == []
