@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.benchmarks.latency import warm
@@ -18,6 +20,7 @@ from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import MissingExtraError
+from sshr_deploy.runtime.contract import CamBatch
 from tests.benchmarks.latency.stand_ins import AnswersSession, GraphsSession, contender
 
 SETTINGS = LatencySettings(batches=(1, 8), seconds=0.01)
@@ -67,6 +70,33 @@ def test_an_engine_with_cuda_graphs_is_timed_without_them_too(bundle: Bundle) ->
     assert [row.facts["cuda_graphs"] for row in document.rows] == [True, False]
     for row, uses in zip(document.rows, (True, False), strict=True):
         assert session.calls[uses] > len(row.samples)
+
+
+def test_graphs_that_cannot_be_captured_are_no_way_of_their_own(bundle: Bundle) -> None:
+    class Uncapturable(GraphsSession):
+        """Finds out in a call of two patches, which no comparison makes."""
+
+        def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+            if len(patches) == 2:
+                self.cuda_graphs = None
+            return super()._compute(patches)
+
+    ways = [contender("a", lambda _: Uncapturable(bundle))]
+    document = _measured(bundle, ways, LatencySettings((2,), 0.01))
+    with_graphs = document.row("a, batch 2")
+    without = document.row("a without CUDA graphs, batch 2")
+    assert with_graphs.samples and with_graphs.facts["cuda_graphs"] is None
+    assert without.samples == ()
+    assert "a has no CUDA graphs either" in str(without.not_measured)
+
+
+def test_fields_have_no_label_maps(bundle: Bundle) -> None:
+    fields = bundle.on_fields()
+    way = contender("a", lambda _: AnswersSession(fields))
+    document = _measured(fields, [way], LatencySettings((1, 2), 0.01))
+    assert [row.name for row in document.rows] == ["a, batch 1 of fields", "a, batch 2 of fields"]
+    for row in document.rows:
+        assert row.figures["labels_ms"] is None and row.figures["fields_per_s"] is not None
 
 
 def test_wrong_masks_get_no_speed(bundle: Bundle) -> None:
