@@ -223,6 +223,8 @@ def load(
 
     What this machine has not yet is built and compared with the reference; `on_step` is told. The
     other arguments are the options of `sshr-deploy infer`; `threads` is for the whole process.
+    `streams` is chosen for slides, whose batches follow one another: a narrow network computes a
+    thread a call. Give `streams=1` for single patches, each of which then has all threads.
 
     Raises:
         BundleError: not a bundle, or an altered one.

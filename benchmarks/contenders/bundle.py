@@ -9,7 +9,7 @@ from functools import partial
 
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import UsageError
+from sshr_deploy.errors import MissingExtraError, UsageError
 from sshr_deploy.geometry import PATCH_PX, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
@@ -55,9 +55,18 @@ def bundle_contenders(
     found = []
     for candidate in _candidates(bundle, _taken(engines), precisions):
         options = OpenOptions(candidate.precision, allow_unqualified=allow_unqualified)
-        opened = partial(_opened, bundle, candidate.kind.name, options, chosen, on_step)
+        opened = partial(_opened, bundle, candidate.kind.name, chosen, on_step)
         found.append(
-            Contender(str(candidate), candidate.precision, candidate.tolerance, opened, "")
+            Contender(
+                str(candidate),
+                candidate.precision,
+                candidate.tolerance,
+                partial(opened, options),
+                "",
+                has_static_batches=candidate.kind.has_static_batches,
+                on_gpu=candidate.kind.needs_gpu,
+                open_one_stream=partial(opened, replace(options, streams=1)),
+            )
         )
     if not found:
         asked = [*engines, *precisions]
@@ -69,11 +78,19 @@ def bundle_contenders(
 
 
 def left_out(bundle: Bundle, engines: Collection[str] = ()) -> str | None:
-    """Says once which engines of `bundle` are no contenders for want of a GPU; None for none."""
+    """Says once which engines of `bundle` are no contenders, for want of a GPU or a package."""
+    if engines:
+        return None
     taken = _taken(engines)
-    kinds = [kind for kind in KINDS if kind.needs_gpu and kind not in taken]
-    names = [kind.name for kind in kinds if bundle.artifacts(kind.graphs)]
-    return f"not measured: {', '.join(names)}: {why_no_gpu()}" if names and not engines else None
+    reasons: dict[str, list[str]] = {}
+    for kind in KINDS:
+        if kind in taken or not bundle.artifacts(kind.graphs):
+            continue
+        missing = kind.package if not kind.is_considered else None
+        reason = why_no_gpu() if missing is None else str(MissingExtraError(missing, kind.extra))
+        reasons.setdefault(reason, []).append(kind.name)
+    told = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return f"not measured: {'; '.join(told)}" if told else None
 
 
 def patches_in(inputs: int, geometry: Geometry) -> int:
@@ -99,9 +116,9 @@ def _candidates(
 def _opened(
     bundle: Bundle,
     engine: str,
-    options: OpenOptions,
     threads: Threads,
     on_step: OnStep,
+    options: OpenOptions,
     batch: int,
 ) -> Session:
     use_threads(threads)

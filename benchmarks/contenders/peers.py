@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.benchmarks.contenders.plain_sessions import PlainOnnxSession, PlainOpenVinoSession
+from sshr_deploy.benchmarks.contenders.trtexec import PROGRAM
 from sshr_deploy.bundle import Bundle, file_entry
 from sshr_deploy.errors import CheckpointError, MissingExtraError, UsageError
 from sshr_deploy.manifest import Artifact
 from sshr_deploy.precision import Precision
-from sshr_deploy.runtime.engines.kinds import ONNX_CPU, ONNX_CUDA
+from sshr_deploy.runtime.engines.kinds import ONNX_CPU, ONNX_CUDA, TENSORRT
 from sshr_deploy.runtime.engines.qualification import TOLERANCES
 from sshr_deploy.runtime.machine.gpus import find_gpus
 from sshr_deploy.runtime.sessions.openvino import computes
@@ -44,6 +46,18 @@ def peers(bundle: Bundle, checkpoint: Path | None) -> list[Contender]:
             if artifact.precision in ONNX_CUDA.precisions:
                 found.append(_plain_cuda(bundle, artifact))
     return found
+
+
+def peers_left_out(bundle: Bundle, checkpoint: Path | None) -> str | None:
+    """Says which peers of `bundle` are not there, and what they need; None where all are."""
+    told = []
+    if checkpoint is None:
+        told.append("PyTorch: it needs the checkpoint that the bundle was exported from")
+    if bundle.artifacts(ONNX_CPU.name) and find_spec("openvino") is None:
+        told.append(f"plain OpenVINO: {MissingExtraError('openvino', 'openvino')}")
+    if find_gpus() and bundle.artifacts(TENSORRT.name) and shutil.which(PROGRAM) is None:
+        told.append(f"{PROGRAM}: it is not on the PATH")
+    return f"not measured: {'; '.join(told)}" if told else None
 
 
 def _of_checkpoint(bundle: Bundle, checkpoint: Path) -> list[Contender]:
@@ -102,4 +116,5 @@ def _plain_cuda(bundle: Bundle, artifact: Artifact) -> Contender:
         lambda _: opened(),
         f"{_DEFAULTS}{', which take TF32' if tf32 else ''}",
         is_peer=True,
+        on_gpu=True,
     )

@@ -133,6 +133,7 @@ def torch_peers(checkpoint: Path, geometry: Geometry) -> list[Contender]:
             open=partial(_opened, checkpoint, way, geometry, device),
             about=f"{way.about}; on the {'GPU' if device.type == 'cuda' else 'processor'}",
             is_peer=True,
+            on_gpu=device.type == "cuda",
             compiles_sizes=way.compiles,
         )
         for way in _WAYS
@@ -145,10 +146,14 @@ def _opened(
 ) -> Session:
     if (threads := threads_in_use()) is not None:
         torch.set_num_threads(threads.count)
-    module = way.module(load_checkpoint(checkpoint).to(device), geometry)
-    session = PyTorchSession(
-        module, mode=way.mode, precision=way.precision, batch=batch, geometry=geometry
-    )
+    model = load_checkpoint(checkpoint)
+    try:
+        module = way.module(model.to(device), geometry)
+        session = PyTorchSession(
+            module, mode=way.mode, precision=way.precision, batch=batch, geometry=geometry
+        )
+    except RuntimeError as error:  # out of memory is one of them
+        raise SessionError(f"PyTorch failed: {first_line(error)}") from error
     session.info = replace(session.info, engine=way.name)
     if way.compiles:  # in the first call, which shows whether it can be had
         try:

@@ -35,6 +35,7 @@ class Calls:
     samples_ms: list[float] = field(default_factory=list)
     inputs: str = "patches"
     """Or "fields"."""
+    on_gpu: bool = False
 
     @property
     def disagrees(self) -> str | None:
@@ -48,13 +49,13 @@ class Yardsticks:
 
     gflop_per_input: float
     ceilings_gflop_per_s: Mapping[Precision, float]
-    """By precision, of this machine; empty where they were not measured."""
+    """By precision, of the processor; empty where they were not measured."""
     base: Calls | None
     """Of the same batch size; None where there is none to compare with."""
     no_base: str | None
     """Why not, in one line; None where there is one."""
     busy: str | None
-    """Why no ratio is told at all; None on a quiet machine."""
+    """Why neither ratios nor shares are told; None on a quiet machine."""
 
 
 def row_name(contender: str, batch: int, inputs: str = "patches") -> str:
@@ -86,9 +87,8 @@ def row_of(calls: Calls, against: Yardsticks) -> Row:
     parts: dict[str, float | None] = asdict(calls.parts)
     if calls.inputs == "fields":
         parts["labels_ms"] = None  # they are made of all of a slide
-    figures, refused = _figures(
-        calls.samples_ms, calls.batch, parts, calls.precision, against, calls.inputs
-    )
+    figures, refused = _figures(calls.samples_ms, calls.batch, parts, against, calls.inputs)
+    _add_share(figures, refused, None if calls.on_gpu else calls.precision, against)
     figures["speed"], why = _speed(calls, against)
     if why is not None:
         refused["speed"] = why
@@ -114,8 +114,8 @@ def row_apart(row: Row, peer: TrtexecPeer, batch: int, against: Yardsticks) -> R
     if not row.samples:
         return row.model_copy(update={"facts": facts})
     parts = {part.name: row.figures.get(part.name) for part in fields(Parts)}
-    precision = peer.artifact.precision
-    figures, refused = _figures(row.samples, batch, parts, precision, against)
+    figures, refused = _figures(row.samples, batch, parts, against)
+    _add_share(figures, refused, None, against)
     figures["speed"], refused["speed"] = None, "it was not timed in turns with the others"
     return row.model_copy(update={"figures": figures, "refused": refused, "facts": facts})
 
@@ -124,23 +124,39 @@ def _figures(
     samples_ms: Sequence[float],
     batch: int,
     parts: Mapping[str, float | None],
-    precision: Precision,
     against: Yardsticks,
     inputs: str = "patches",
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All but the ratio, and why those are missing that are."""
+    """All but ratio and share, and why those are missing that are."""
     figures, refused = _percentiles(samples_ms)
     per_s = batch / float(np.median(samples_ms)) * 1e3
-    gflop_per_s = per_s * against.gflop_per_input
-    ceiling = against.ceilings_gflop_per_s.get(precision)
     figures |= {
         "max_ms": max(samples_ms),
         **parts,
         f"{inputs}_per_s": per_s,
-        "gflop_per_s": gflop_per_s,
-        "share_of_ceiling": None if ceiling is None else gflop_per_s / ceiling,
+        "gflop_per_s": per_s * against.gflop_per_input,
     }
     return figures, refused
+
+
+def _add_share(
+    figures: dict[str, float | None],
+    refused: dict[str, str],
+    precision: Precision | None,
+    against: Yardsticks,
+) -> None:
+    """Share of what the processor reaches in `precision`, None on a GPU, or why it is not told."""
+    figures["share_of_ceiling"] = None
+    if precision is None:
+        refused["share_of_ceiling"] = "the GPU's ceilings are those of `benchmark roofline`"
+        return
+    ceiling, achieved = against.ceilings_gflop_per_s.get(precision), figures["gflop_per_s"]
+    if ceiling is None or achieved is None:
+        return
+    if against.busy is not None:
+        refused["share_of_ceiling"] = against.busy
+        return
+    figures["share_of_ceiling"] = achieved / ceiling
 
 
 def _percentiles(samples_ms: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:

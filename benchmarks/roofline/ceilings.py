@@ -61,9 +61,9 @@ class Ceilings:
     copy_gb_per_s: float
     """Bytes read plus bytes written of a copy in memory, far larger than the caches."""
     cache_gb_per_s: float | None
-    """The same within the caches; None where their size is not known, and of GPUs."""
+    """The same within the caches; None where their size is not known."""
     cache_bytes: int | None
-    """Of the last level."""
+    """Of the last level; of a GPU its L2."""
     threads: int | None
     """None on a GPU."""
     not_measured: Mapping[Precision, str]
@@ -105,30 +105,6 @@ class Ceilings:
             "gflop_per_s": {str(precision): rate for precision, rate in self.gflop_per_s.items()},
             "not_measured": {str(precision): why for precision, why in self.not_measured.items()},
         }
-
-
-def share_of_ceiling(
-    gflop_per_s: float,
-    ceilings: Ceilings,
-    precision: Precision,
-    *,
-    gb_per_s: float = 0.0,
-) -> float | None:
-    """What was achieved of the nearer ceiling: that of products, or of copies in memory.
-
-    It is the least time the work could take over the time it took. None where no product was
-    measured in that precision.
-
-    Args:
-        gflop_per_s: achieved operations of products and convolutions, 1e9 a second.
-        ceilings: of the same run.
-        precision: that was computed in.
-        gb_per_s: achieved bytes, 1e9 a second, where they are known.
-    """
-    product = ceilings.gflop_per_s.get(precision)
-    if product is None:
-        return None
-    return max(gflop_per_s / product, gb_per_s / ceilings.copy_gb_per_s)
 
 
 def measure_ceilings(precisions: Iterable[Precision], threads: int | None = None) -> Ceilings:

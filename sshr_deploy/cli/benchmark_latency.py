@@ -127,6 +127,7 @@ def latency(
 
     from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
     from sshr_deploy.benchmarks.contenders.peers import peers as peers_of
+    from sshr_deploy.benchmarks.contenders.peers import peers_left_out
     from sshr_deploy.benchmarks.contenders.trtexec import trtexec_peers
     from sshr_deploy.benchmarks.latency.measure import measure_latency
     from sshr_deploy.benchmarks.latency.settings import LatencySettings
@@ -164,8 +165,10 @@ def latency(
     recorder = Recorder(
         "latency", subject_of(loaded), {**asdict(settings), "mode": taken}, json_file
     )
-    if (note := left_out(loaded, engines)) is not None:
-        recorder.note(note)
+    absent = peers_left_out(loaded, checkpoint) if peers else None
+    for note in (left_out(loaded, engines), absent):
+        if note is not None:
+            recorder.note(note)
     with shown(recorder, print_latency, json_file):
         measure_latency(loaded, ways, settings, recorder, say, apart=apart)
 

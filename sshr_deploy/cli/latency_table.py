@@ -18,6 +18,7 @@ _PARTS = {
     "copy_out_ms": "copy out ms",
     "labels_ms": "label maps ms",
 }
+_UNTOLD = {"speed": "speed", "share_of_ceiling": "share of the ceiling"}
 _STARTS = {
     "start_s": "process s",
     "load_s": "bundle s",
@@ -80,6 +81,12 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     print_table(console, parts)
 
 
+def _way(row: Row) -> str:
+    """Name of the way, with its streams where calls share the threads."""
+    streams = row.facts.get("streams") or 1
+    return f"{row.facts['contender']}{f', {streams} streams' if streams > 1 else ''}"
+
+
 def _print_starts(console: Console, rows: Sequence[Row]) -> None:
     import numpy as np
 
@@ -106,7 +113,7 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
     from sshr_deploy.cli.option_names import as_options
 
     rows: dict[str, list[str]] = {}
-    speeds: dict[str, list[str]] = {}
+    untold: dict[tuple[str, str], list[str]] = {}
     calls: dict[str, None] = {}
     more: list[str] = []
     for row in document.rows:
@@ -115,16 +122,16 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
         elif failed := row.facts.get("failed"):
             more.append(f"{row.name}: only {len(row.samples)} counted; the next failed: {failed}")
         for figure, reason in row.refused.items():
-            if figure == "speed":
-                speeds.setdefault(reason, []).append(row.name)
+            if figure in _UNTOLD:
+                untold.setdefault((_UNTOLD[figure], reason), []).append(row.name)
             else:
                 calls[f"{figure.removesuffix('_ms')} {reason}"] = None
     for reason, names in rows.items():
         yield as_options(f"not measured: {', '.join(dict.fromkeys(names))}: {reason}")
     if calls:
         yield f"where there are too few calls: {', '.join(calls)}; give more --seconds"
-    for reason, names in speeds.items():
-        yield f"speed not told of {'; '.join(names)}: {reason}"
+    for (figure, reason), names in untold.items():
+        yield f"{figure} not told of {'; '.join(names)}: {reason}"
     yield from (as_options(line) for line in more)
     yield from document.notes
 
@@ -143,8 +150,7 @@ def _has(rows: Sequence[Row], key: str) -> bool:
 
 
 def _marked(row: Row) -> str:
-    name: str = row.facts["contender"]
-    return f"{name} *" if "unqualified" in row.facts else name
+    return _way(row) + " *" * ("unqualified" in row.facts)
 
 
 def _agreement(row: Row) -> str:

@@ -12,6 +12,7 @@ from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders, left_out
 from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import SessionError, UsageError
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.engines import kind
 from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine import threads
 from sshr_deploy.runtime.machine.gpus import Gpu
@@ -42,12 +43,21 @@ def test_all_that_runs_without_a_gpu_is_there_and_the_others_are_told_once(bundl
     assert left_out(bundle, ["onnx-cpu"]) is None, "the user chose"
 
 
+def test_a_package_that_is_not_installed_is_told(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, "find_spec", lambda _: None)
+    assert [contender.name for contender in bundle_contenders(bundle)][-1] == "onnx-cpu fp32"
+    assert "openvino: openvino is not installed: pip install" in str(left_out(bundle))
+
+
 def test_with_a_gpu_its_engines_come_first(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Gpu(0, "a card", 89, "580.95.05", 16384)
     monkeypatch.setattr(module, "find_gpus", lambda: (card,))
-    first, *_ = bundle_contenders(bundle)
+    first, *others = bundle_contenders(bundle)
     assert first.name.startswith("onnx-cuda ")
-    assert left_out(bundle) is None
+    assert [way.on_gpu for way in (first, others[-1])] == [True, False]
+    assert "onnx-cuda" not in str(left_out(bundle))
 
 
 def test_they_can_be_chosen(bundle: Bundle) -> None:
@@ -66,6 +76,16 @@ def test_one_that_cannot_be_opened_says_why(bundle: Bundle) -> None:
     (gpu, *_) = bundle_contenders(bundle, engines=["onnx-cuda"])
     with pytest.raises(SessionError, match="no NVIDIA GPU"):
         gpu.open(1)
+
+
+def test_it_can_be_opened_for_one_call_at_a_time(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_in_use", None)
+    (contender,) = bundle_contenders(bundle, engines=["onnx-cpu"], threads=2)
+    assert contender.open_one_stream is not None
+    with contender.open(1) as shared, contender.open_one_stream(1) as alone:
+        assert (shared.info.streams, alone.info.streams) == (2, 1)
 
 
 def test_it_is_opened_by_the_product_with_its_proof_and_threads(

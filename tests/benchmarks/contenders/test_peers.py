@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from sshr_deploy.benchmarks.contenders import torch_peers
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.benchmarks.contenders.judging import judged, reference_of
 from sshr_deploy.benchmarks.contenders.parts import parts_of_call
-from sshr_deploy.benchmarks.contenders.peers import peers
+from sshr_deploy.benchmarks.contenders.peers import peers, peers_left_out
 from sshr_deploy.benchmarks.contenders.plain_sessions import PlainOnnxSession
 from sshr_deploy.benchmarks.contenders.torch_peers import Published
 from sshr_deploy.bundle import Bundle, load_bundle
@@ -95,6 +96,7 @@ def test_with_a_gpu_pytorch_runs_there_in_more_ways(
     found = {contender.name: contender for contender in peers(bundle, small_checkpoint)}
     assert {*TORCH, "PyTorch autocast fp16", "PyTorch CUDA graph"} < set(found)
     assert found["PyTorch eager"].about.endswith("on the GPU")
+    assert {name for name, way in found.items() if not way.on_gpu} == set(PLAIN)
     cuda = found["plain ONNX Runtime CUDA fp32"]
     assert cuda.about.endswith("which take TF32") and cuda.tolerance.cam_relative_error is None
     with pytest.raises(SessionError, match="this onnxruntime has no CUDAExecutionProvider"):
@@ -141,6 +143,31 @@ def test_a_compiler_that_fails_is_told_when_it_is_opened(
         SessionError, match=r"^torch.compile does not work here: no C\+\+ compiler$"
     ):
         found["PyTorch compiled"].open(1)
+
+
+def test_a_gpu_without_memory_is_told_when_it_is_opened(
+    found: dict[str, Contender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(SessionError, match=r"^PyTorch failed: CUDA out of memory"):
+        found["PyTorch eager"].open(1)
+
+
+def test_peers_that_are_not_there_are_told(
+    bundle: Bundle, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_gpus", lambda: ("a card",))
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    told = peers_left_out(bundle, None)
+    assert told is not None and "PyTorch: it needs the checkpoint" in told
+    assert "openvino is not installed: pip install 'sshr-deploy[openvino]'" in told
+    monkeypatch.setattr(module, "find_gpus", tuple)
+    monkeypatch.setattr(module, "find_spec", lambda _: "there")
+    assert peers_left_out(bundle, small_checkpoint) is None
 
 
 def test_a_graph_that_is_none_is_one_line(tmp_path: Path) -> None:

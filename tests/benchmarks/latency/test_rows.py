@@ -85,6 +85,15 @@ def test_a_ceiling_that_was_not_measured_gives_no_share() -> None:
     assert row_of(calls, _against(None)).figures["share_of_ceiling"] is None
 
 
+def test_no_share_is_told_of_what_a_gpu_computes_nor_on_a_busy_machine() -> None:
+    calls = _calls("a", 10.0)
+    gpu = row_of(replace(calls, on_gpu=True), _against(None))
+    assert "the GPU's ceilings" in gpu.refused["share_of_ceiling"]
+    busy = row_of(calls, _against(None, "other work took 90 %"))
+    assert "other work" in busy.refused["share_of_ceiling"]
+    assert gpu.figures["share_of_ceiling"] is busy.figures["share_of_ceiling"] is None
+
+
 def test_a_peer_that_times_itself_gets_no_ratio(small_bundle_dir: Path) -> None:
     bundle = load_bundle(small_bundle_dir)
     peer = TrtexecPeer("trtexec", bundle, bundle.artifacts("onnx-cpu")[0])
@@ -98,7 +107,7 @@ def test_a_peer_that_times_itself_gets_no_ratio(small_bundle_dir: Path) -> None:
     row = row_apart(timed, peer, 4, _against(_calls("b", 40.0)))
     assert (row.figures["p50_ms"], row.figures["engine_ms"]) == (10.0, 8.0)
     assert (row.figures["labels_ms"], row.figures["speed"]) == (None, None)
-    assert row.figures["share_of_ceiling"] == pytest.approx(8.0)
+    assert row.figures["share_of_ceiling"] is None, "the ceilings are the processor's"
     assert "not timed in turns" in row.refused["speed"]
     absent = timed.model_copy(update={"samples": (), "not_measured": "no GPU", "figures": {}})
     assert row_apart(absent, peer, 4, _against(None)).facts["contender"] == "trtexec fp32"

@@ -9,6 +9,7 @@ import pytest
 
 from sshr_deploy.benchmarks.measuring import turns
 from sshr_deploy.benchmarks.measuring.turns import FEWEST, take_turns
+from sshr_deploy.errors import SessionError
 
 
 class Clock:
@@ -65,19 +66,39 @@ def test_a_slow_call_is_still_sampled_as_often_as_an_interval_needs(clock: Clock
     calls = {"slow": clock.call("slow", 20.0), "fast": clock.call("fast", 0.01)}
     taken: dict[str, list[float]] = {"slow": [], "fast": []}
     for name, turn in take_turns(calls, seconds=0.5):
-        assert len(turn) >= 3
+        assert len(turn) >= 3 or sum(taken[name]) >= 500.0
         taken[name] += turn
     assert len(taken["slow"]) == FEWEST
-    assert len(taken["fast"]) >= 50
+    assert len(taken["fast"]) == 50 + 1, "one more in the second turn of the slow"
     assert sum(taken["fast"]) >= 500.0
 
 
-def test_who_is_done_is_not_called_again(clock: Clock) -> None:
-    calls = {"slow": clock.call("slow", 1.0), "fast": clock.call("fast", 0.1)}
-    names = [name for name, _ in take_turns(calls, seconds=4)]
-    assert names[-1] != names[0]
-    assert names.count("fast") == 4
-    assert names.count("slow") == 2  # three samples of a second in a turn
+def test_who_has_had_its_seconds_gives_a_sample_a_turn_until_all_have(clock: Clock) -> None:
+    calls = {"slow": clock.call("slow", 1.0), "fast": clock.call("fast", 0.125)}
+    taken = list(take_turns(calls, seconds=4))
+    assert [name for name, _ in taken] == ["slow", "fast"] * 4
+    assert [len(turn) for name, turn in taken if name == "slow"] == [3, 3, 1, 1]
+    assert [len(turn) for name, turn in taken if name == "fast"] == [8] * 4
+
+
+def test_who_fails_has_no_more_turns_and_the_others_go_on(clock: Clock) -> None:
+    left = [0.5] * 5
+
+    def breaks() -> None:
+        if not left:
+            raise SessionError("engine lost")
+        clock.now_s += left.pop()
+
+    told: list[tuple[str, str]] = []
+    calls = {"a": breaks, "b": clock.call("b", 0.5)}
+    names = [
+        name
+        for name, _ in take_turns(
+            calls, seconds=3, on_failure=lambda name, error: told.append((name, str(error)))
+        )
+    ]
+    assert names == ["a", "b", "b"], "each turn is three samples of half a second"
+    assert told == [("a", "engine lost")]
 
 
 def test_what_was_taken_is_given_before_a_failure(clock: Clock) -> None:

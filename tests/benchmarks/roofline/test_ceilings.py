@@ -12,7 +12,6 @@ from sshr_deploy.benchmarks.roofline.ceilings import (
     Ceilings,
     Product,
     measure_ceilings,
-    share_of_ceiling,
 )
 from sshr_deploy.precision import Precision
 
@@ -38,20 +37,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_ceiling_is_the_fastest_call_of_the_fastest_library() -> None:
     assert CEILINGS.gflop_per_s == {Precision.FP32: pytest.approx(100.0)}
-
-
-@pytest.mark.parametrize(
-    ("gflop_per_s", "gb_per_s", "share"), [(50.0, 0.0, 0.5), (50.0, 2.0, 0.5), (50.0, 9.0, 0.9)]
-)
-def test_the_share_is_that_of_the_nearer_ceiling(
-    gflop_per_s: float, gb_per_s: float, share: float
-) -> None:
-    found = share_of_ceiling(gflop_per_s, CEILINGS, Precision.FP32, gb_per_s=gb_per_s)
-    assert found == pytest.approx(share)
-
-
-def test_without_a_product_there_is_no_share() -> None:
-    assert share_of_ceiling(50.0, CEILINGS, Precision.BF16) is None
 
 
 @pytest.mark.parametrize(("held", "gb_per_s"), [(1000, 40.0), (1001, 10.0)])
