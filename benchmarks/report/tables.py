@@ -15,7 +15,7 @@ _OF_SAMPLES = frozenset({"median", "p25", "p75", "p50", "min", "max"})
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 _CALLS = (
     *(f"{name}_ms" for name in _PERCENTILES),
-    *("max_ms", "patches_per_s", "share_of_ceiling", "speed"),
+    *("max_ms", "patches_per_s", "fields_per_s", "share_of_ceiling", "speed"),
 )
 _PARTS = ("copy_in_ms", "engine_ms", "copy_out_ms", "labels_ms")
 _STARTS = ("start_s", "load_s", "open_s", "first_patch_s", "building_s")
