@@ -150,12 +150,15 @@ def _time(
     noise = np.random.default_rng(0).integers(0, 256, (1, PATCH_PX, PATCH_PX, 3), np.uint8)
     calls = {name: partial(way.session.infer, noise) for name, way in timed.items()}
     on_step(f"timing {', '.join(timed)} in turns")
-    for name, turn in take_turns(calls, seconds=settings.seconds):
-        timed[name].samples_ms += turn
-        recorder.row(_row(name, timed[name]))
     samples_ms = {name: way.samples_ms for name, way in ways.items()}
-    for name in timed:
-        recorder.row(with_ratios(_row(name, timed[name]), samples_ms, recorder))
+    try:
+        for name, turn in take_turns(calls, seconds=settings.seconds):
+            timed[name].samples_ms += turn
+            recorder.row(_row(name, timed[name]))
+    finally:  # after Ctrl-C too
+        for name in timed:
+            if samples_ms[name]:
+                recorder.row(with_ratios(_row(name, timed[name]), samples_ms, recorder))
 
 
 def _row(name: str, way: _Way) -> Row:

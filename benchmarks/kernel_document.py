@@ -18,10 +18,16 @@ def record_kernels(recorder: Recorder, **settings: Any) -> None:
     Raises:
         SshrDeployError: a form broke the CUDA context of this process.
     """
-    report = measure_kernels(**settings, on_row=lambda row: recorder.row(row_of(row)))
-    for name in ("device", "ceilings", "rates", "not_measured"):
-        recorder.fact(name, report[name])
-    recorder.fact("bounds", report["settings"]["bounds"])
+
+    def keep(conditions: dict[str, Any]) -> None:
+        for name in ("device", "ceilings", "rates"):
+            recorder.fact(name, conditions[name])
+        recorder.fact("bounds", conditions["settings"]["bounds"])
+
+    report = measure_kernels(
+        **settings, on_row=lambda row: recorder.row(row_of(row)), on_conditions=keep
+    )
+    recorder.fact("not_measured", report["not_measured"])
 
 
 def row_of(row: dict[str, Any]) -> Row:

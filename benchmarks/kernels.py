@@ -84,6 +84,7 @@ def measure_kernels(
     deadline_s: float = float("inf"),
     on_step: OnStep = print,
     on_row: OnRow = keep_to_the_end,
+    on_conditions: OnRow = keep_to_the_end,
 ) -> dict[str, Any]:
     """Check and time the forms of HFRM plus its head.
 
@@ -97,6 +98,7 @@ def measure_kernels(
         deadline_s: what has not begun after this many seconds is left out and listed.
         on_step: called with one line when the next size begins.
         on_row: called with each row once its size is measured.
+        on_conditions: called with the report's head, the ceilings among it, before the first row.
 
     Returns:
         The report. A row of a form that fails or misses its bound has the reason as "failed", and
@@ -107,6 +109,8 @@ def measure_kernels(
     """
     end = time.perf_counter() + deadline_s
     ceilings = {name: measure_ceilings(device, DTYPES[name]) for name in dtypes}
+    conditions = _conditions(device, seconds, ceilings)
+    on_conditions(conditions)
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     quick = [name for name in forms or FORMS if name != "compiled"]
@@ -125,7 +129,7 @@ def measure_kernels(
             rows.append(row)
             on_row(row)
     return {
-        **_conditions(device, seconds, ceilings),
+        **conditions,
         "rows": rows,
         "not_measured": left_out,
     }

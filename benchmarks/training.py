@@ -179,9 +179,13 @@ def _measure(model: SSHR, batch: Batch, rounds: int, recorder: Recorder, on_step
     _time("HFRM", forms, rounds, recorder)
     on_step("timing whole steps ...")
     steps = {name: variant.step for name, variant in variants.items()}
-    _time("step", steps, rounds, recorder)
-    for name in variants:
-        _complete(recorder, name, len(batch.rgb), gflop[name], memory.get(name))
+    try:
+        _time("step", steps, rounds, recorder)
+    finally:  # after Ctrl-C too
+        measured = {row.name for row in recorder.document.rows}
+        for name in variants:
+            if f"step, {name}" in measured:
+                _complete(recorder, name, len(batch.rgb), gflop[name], memory.get(name))
 
 
 def _complete(
@@ -203,10 +207,18 @@ def _complete(
 def _time(part: str, calls: Calls, rounds: int, recorder: Recorder) -> None:
     """Rows of calls that take turns; "speed_up" is over the plain form, or the published step."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    for name, ms in _alternate(calls, rounds):
-        samples[name].append(ms)
-        recorder.row(_row(part, name, samples[name], {}, {}))
+    try:
+        for name, ms in _alternate(calls, rounds):
+            samples[name].append(ms)
+            recorder.row(_row(part, name, samples[name], {}, {}))
+    finally:  # after Ctrl-C too
+        _compare_times(part, samples, recorder)
+
+
+def _compare_times(part: str, samples: Mapping[str, Sequence[float]], recorder: Recorder) -> None:
     for name, own in samples.items():
+        if not own:
+            continue  # stopped before it had its turn, which comes after that of its base
         level, _, form = name.rpartition(", ")
         base = "published" if part == "step" else f"{level}, plain"
         if form == "plain" or name == base:

@@ -58,6 +58,9 @@ def check(
             if part.needs_bundle and not os.environ.get("BUNDLE"):
                 report.leave_out(part, "no bundle to measure; name one: BUNDLE=folder")
                 continue
+            if part.stands_in and os.environ.get("BUNDLE") and any(p.needs_bundle for p in parts):
+                report.leave_out(part, "the bundle's own sessions are measured instead")
+                continue
             left_s = end - time.monotonic()
             if left_s < part.least_s:
                 report.leave_out(part, f"out of time: {left_s:.0f} s were left of {deadline_s:g}")

@@ -1,8 +1,9 @@
 """The parts of `gpu.check`, in the order in which they run; each function is a process of its own.
 
-What is wanted most comes first: in seconds what shows a defect, then a bundle and sessions as they
-ship, the network, the tests, the kernels; what takes torch.compile minutes comes last. What can
-crash runs alone. Libraries are imported inside the functions.
+What is wanted most comes first: what shows a defect, then a bundle as it ships, or without one
+sessions of a random network, the network itself, the kernels; what takes torch.compile minutes
+comes last. All before the network fits the deadline at its limits. What can crash runs alone.
+Libraries are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ DEVICE = CheckPart("device", f"{_HERE}:describe_device", limit_s=90.0)
 PARTS = (
     CheckPart("streams", f"{_ROOM}.mask_streams:check_streams", limit_s=40.0),
     CheckPart("cubins", f"{_ROOM}.cubin_loading:load_cubins", limit_s=60.0),
+    CheckPart("tests", f"{_ROOM}.own_tests:run_tests", limit_s=120.0, least_s=30.0),
     CheckPart(
-        "latency", f"{_ROOM}.bundle_parts:latency", limit_s=180.0, least_s=60.0, needs_bundle=True
+        "latency", f"{_ROOM}.bundle_parts:latency", limit_s=150.0, least_s=60.0, needs_bundle=True
     ),
     CheckPart("throughput", f"{_ROOM}.bundle_parts:throughput", limit_s=60.0, needs_bundle=True),
-    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0),
+    CheckPart("sessions", f"{_HERE}:sessions", limit_s=150.0, least_s=60.0, stands_in=True),
     CheckPart("network-eager", f"{_HERE}:network_eager", limit_s=100.0),
     CheckPart("network-fused", f"{_HERE}:network_fused", limit_s=80.0),
-    CheckPart("tests", f"{_ROOM}.own_tests:run_tests", limit_s=180.0, least_s=30.0),
     CheckPart("kernels", f"{_HERE}:kernels", limit_s=110.0, least_s=30.0),
     CheckPart("masks", f"{_HERE}:masks", limit_s=30.0),
     CheckPart("training", f"{_HERE}:training", limit_s=90.0),
@@ -173,7 +174,7 @@ def configs(output: PartOutput) -> None:
 
 
 def recipes(output: PartOutput) -> None:
-    """`sshr-deploy benchmark training`; needs pydantic."""
+    """`sshr-deploy benchmark training`; needs pydantic and psutil."""
     from sshr_deploy.benchmarks.report.recorder import Recorder
     from sshr_deploy.benchmarks.training import TrainingSettings, measure_training, usual_batch
 

@@ -41,6 +41,8 @@ class CheckPart:
     """Seconds that have to be left for it to begin."""
     needs_bundle: bool = False
     """It measures the bundle that the environment variable BUNDLE names."""
+    stands_in: bool = False
+    """It measures a network with random weights where parts that need a bundle have none."""
 
 
 @dataclass

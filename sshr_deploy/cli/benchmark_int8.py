@@ -68,8 +68,8 @@ def int8(
     """Time of a patch in ms on this processor: PyTorch, FP32, all of it in INT8, and a mix.
 
     One patch a call; the ways take turns, so that a busy moment of the machine falls on all of
-    them. A ratio is not reported where the quartiles of its two sides overlap, or are further
-    apart than 15 % of the median: the machine was busy then.
+    them. A ratio is not reported where the machine was busy: the quartiles of its two sides
+    overlap, or are further apart than 15 % of the median, or other work took more than 10 %.
 
     Beside each stands how well its masks and CAMs agree with PyTorch's; one whose masks miss the
     bounds of export gets no time. What mix a budget allows, sshr-deploy export --precision int8

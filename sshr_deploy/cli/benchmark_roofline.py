@@ -54,9 +54,8 @@ def roofline(
     ceiling: that time over what a call took; not told where the machine was busy.
 
     Layers: from the libraries' own profilers, onnx-cpu and openvino alone, in one call by all
-    threads. Lost: time above what
-    the layer takes at its ceiling. A layer that computes nothing, such as a change of layout, has
-    only its bytes.
+    threads. Lost: time above what the layer takes at its ceiling; not told where the machine was
+    busy. A layer that computes nothing, such as a change of layout, has only its bytes.
     """
     from dataclasses import asdict
 
@@ -98,5 +97,8 @@ def roofline(
     with shown(recorder, print_roofline, json_file):
         measure_roofline(loaded, contenders, settings, recorder, say)
     if plot is not None:
-        for path in write_roofline(plot, recorder.document):
+        written = write_roofline(plot, recorder.document)
+        for path in written:
             typer.echo(str(path))
+        if not written:
+            say("no plot: no engine was measured")

@@ -47,8 +47,8 @@ def training(
     in BF16, on a GPU also channels_last and torch.compile. Speed-up: over published. GFLOP/s:
     multiplications and additions of convolutions and matrix products, as PyTorch counts them. On a
     GPU also the peak memory of each variant alone, in MB. A ratio is not reported where the
-    quartiles of its two sides overlap, or are further apart than 15 % of the median: the machine
-    was busy then.
+    machine was busy: the quartiles of its two sides overlap, or are further apart than 15 % of the
+    median, or other work took more than 10 %.
 
     Before anything is timed, logits and gradients are compared with those of published on the same
     weights, dropout off; where one misses its bound (relative RMS error 1e-4 for pooled, 1e-3 for

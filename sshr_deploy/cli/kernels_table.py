@@ -21,13 +21,16 @@ _HEADINGS = {
 
 
 def print_kernels(document: BenchmarkDocument) -> None:
-    """A table by type and size, below what the device reached on copies and products."""
+    """A table by type and size, below what the device reached on copies and products.
+
+    Beneath them what has no time, with the reason.
+    """
     from sshr_deploy.benchmarks.report.machine import machine_line
     from sshr_deploy.cli.terminal import stdout_console
 
     console, facts = stdout_console(), document.facts
     console.print(machine_line(document), markup=False)
-    if "ceilings" in facts:  # known once all is measured
+    if "ceilings" in facts:
         products = ", ".join(
             f"{dtype} products {ceiling['product_tflop_per_s']:.0f} TFLOP/s"
             for dtype, ceiling in facts["ceilings"].items()
@@ -44,3 +47,8 @@ def print_kernels(document: BenchmarkDocument) -> None:
         sizes.setdefault(size, []).append([form, *figures])
     for size, rows in sizes.items():
         print_figures(console, size, ["form", *_HEADINGS.values()], rows)
+    for row in document.rows:
+        if not row.samples:
+            console.print(f"not measured: {row.name}: {row.not_measured}", markup=False)
+    for size in facts.get("not_measured", ()):
+        console.print(f"not measured: {size}: out of time", markup=False)

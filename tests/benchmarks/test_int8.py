@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sshr_deploy.benchmarks.int8 import with_ratios
+from sshr_deploy.benchmarks import int8
+from sshr_deploy.benchmarks.int8 import Int8Settings, with_ratios
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement, Row
+from sshr_deploy.benchmarks.stand_in_session import StandInSession
 from sshr_deploy.cli import app
 from sshr_deploy.cli.int8_table import print_int8
+from sshr_deploy.geometry import PATCH
+from sshr_deploy.manifest import Qualification
+from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.machine.spread import spread_of
 
 SAMPLES = {
@@ -81,6 +87,37 @@ def test_a_row_that_disagrees_has_no_ratio(recorder: Recorder) -> None:
     assert with_ratios(_row("fp32"), SAMPLES | {"pytorch": []}, recorder).refused == {
         "times_pytorch": "pytorch was not measured"
     }
+
+
+def test_stopped_early_rows_have_the_ratios_that_they_can_have(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turns(*_: object, **__: object) -> Iterator[tuple[str, list[float]]]:
+        yield "fp32", SAMPLES["fp32"]
+        yield "int8 everywhere", SAMPLES["int8 everywhere"]
+        raise KeyboardInterrupt
+
+    found = Qualification(
+        reference="PyTorch",
+        engine="none",
+        device="none",
+        patches=6,
+        source="crops",
+        cam_relative_error={"cam_28_1": 0.0},
+        prob_max_abs_error=0.0,
+        gates_equal=True,
+        gate_agreement=1.0,
+        mask_agreement=1.0,
+        mask_agreement_worst=1.0,
+    )
+    session = StandInSession(2, PATCH)
+    ways = {name: int8._Way(session, Precision.FP32, found, []) for name in SAMPLES}
+    monkeypatch.setattr(int8, "take_turns", turns)
+    with pytest.raises(KeyboardInterrupt):
+        int8._time(ways, Int8Settings(), recorder, lambda _: None)
+    figures = recorder.document.row("int8 everywhere").figures
+    assert figures["times_fp32"] == pytest.approx(20.1 / 15.1)
+    assert [row.name for row in recorder.document.rows] == ["fp32", "int8 everywhere"]
 
 
 def test_the_command_keeps_what_it_measured(

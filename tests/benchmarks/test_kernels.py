@@ -270,6 +270,29 @@ def test_the_command_needs_a_gpu(tmp_path: Path) -> None:
     assert "PyTorch finds no NVIDIA GPU here" in str(done.exception)
 
 
+def test_what_failed_is_shown_and_ceilings_outlive_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> list[dict[str, Any]]:
+        raise KeyboardInterrupt
+
+    recorder = Recorder("kernels", None, {})
+    ceilings = gpu_timing.Ceilings(copy_gb_per_s=4300.0, product_tflop_per_s=800.0)
+    monkeypatch.setattr(kernels, "measure_ceilings", lambda *_: ceilings)
+    monkeypatch.setattr(kernels, "_measure_size", interrupted)
+    with pytest.raises(KeyboardInterrupt), recorder:
+        record_kernels(recorder, device=DEVICE_, dtypes=("fp16",), on_step=_quiet)
+    assert recorder.document.facts["ceilings"]["fp16"]["copy_gb_per_s"] == 4300
+    assert recorder.document.facts["bounds"] == kernels.BOUND
+    failed = {"dtype": "fp16", "batch": 2, "shape": [1, 2, 3], "form": "plain", "failed": "off"}
+    recorder.row(row_of(failed))
+    recorder.fact("not_measured", ["bf16 1 x 2 x 3 x 4"])
+    print_kernels(recorder.document)
+    shown = capsys.readouterr().out
+    assert "not measured: fp16, 2 x 1 x 2 x 3, plain: off" in shown
+    assert "not measured: bf16 1 x 2 x 3 x 4: out of time" in shown
+
+
 def test_rows_of_a_document(capsys: pytest.CaptureFixture[str]) -> None:
     recorder = Recorder("kernels", None, {})
     settings: dict[str, Any] = {"device": DEVICE_, "shapes": (SHAPE,), "batches": (2,)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def test_errors_are_within_their_bounds_and_not_all_zero(report: BenchmarkDocume
     for name, bounds in report.facts["bounds"].items():
         for figure, bound in bounds.items():
             assert 0 < report.facts["agreement"][name][figure] <= bound
+
+
+def test_stopped_early_rows_have_the_ratios_that_they_can_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(calls: object, rounds: int) -> Iterator[tuple[str, float]]:
+        del calls, rounds
+        yield from [("published", 20.0), ("pooled", 10.0)] * 5
+        raise KeyboardInterrupt
+
+    recorder = Recorder("training", None, {})
+    monkeypatch.setattr(recorder, "busy", lambda: None)
+    monkeypatch.setattr(training, "_alternate", stopped)
+    calls = dict.fromkeys(("published", "pooled", "fast"), lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        training._time("step", calls, 5, recorder)
+    assert [row.name for row in recorder.document.rows] == ["step, published", "step, pooled"]
+    assert recorder.document.row("step, pooled").figures["speed_up"] == 2
 
 
 def forget_context(self: HFRM, feature: Tensor, context: Tensor, *_: object) -> Tensor:

@@ -90,3 +90,12 @@ def test_a_plot_that_cannot_be_written_is_told_first(
     done = run(small_bundle_dir, "--plot", tmp_path / "file")
     assert done.returncode == 1
     assert "cannot write" in done.stderr and done.stdout == ""
+
+
+def test_no_plot_where_nothing_was_measured_is_said(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure_roofline", lambda *_: None)
+    done = run(small_bundle_dir, "--engine", "onnx-cpu", "--plot", tmp_path / "plots")
+    assert "no plot: no engine was measured" in done.stderr
+    assert not list(tmp_path.rglob("*.png"))

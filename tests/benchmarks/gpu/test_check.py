@@ -67,8 +67,11 @@ def test_parts_import_where_only_pytorch_and_triton_are(repo_root: Path) -> None
 
 def test_what_shows_defects_comes_first_and_what_compiles_for_minutes_last() -> None:
     names = [part.name for part in PARTS]
-    assert names[:5] == ["streams", "cubins", "latency", "throughput", "sessions"]
+    assert names[:6] == ["streams", "cubins", "tests", "latency", "throughput", "sessions"]
     assert [name for name in names if name in ("kernels", "masks", "training")] == names[8:11]
+    first = PARTS[: names.index("network-eager")]
+    for other in ("needs_bundle", "stands_in"):  # one or the other, by whether there is a bundle
+        assert sum(p.limit_s for p in first if not getattr(p, other)) <= check.DEADLINE_S
     assert names[-3:] == ["network-compiled", "fields", "configs"]
 
 
@@ -219,7 +222,7 @@ def test_parts_can_be_chosen(
     assert all(limit_s <= 70 for _, limit_s in ran)
     assert check.main(["--parts", "kernel"]) == 2
     said = capsys.readouterr().err
-    assert "gpu-check: no part is called 'kernel'; choose of streams, cubins, latency," in said
+    assert "gpu-check: no part is called 'kernel'; choose of streams, cubins, tests," in said
 
 
 @pytest.mark.usefixtures("pretended_gpu")
@@ -259,6 +262,19 @@ def test_an_engine_whose_masks_disagree_fails_the_check_and_an_absent_one_does_n
         "miss_all": f"no engine could be measured: no library here; {disagrees}",
         "miss_all, wrong, batch 1": disagrees,
     }
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_with_a_bundle_no_random_network_stands_in_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUNDLE", "folder")
+    bundled = CheckPart("right", f"{HERE}:right", 30.0, 0.0, needs_bundle=True)
+    random = CheckPart("need", f"{HERE}:need", 30.0, 0.0, stands_in=True)
+    monkeypatch.setattr(check, "run_part", lambda *_: Outcome("done", figures={"device": "a"}))
+    left_out = check.check(tmp_path, [bundled, random]).content["left_out"]
+    assert left_out == {"need": "the bundle's own sessions are measured instead"}
+    assert check.check(tmp_path, [random]).content["left_out"] == {}, "it alone was asked for"
 
 
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}

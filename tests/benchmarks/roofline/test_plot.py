@@ -27,6 +27,9 @@ def test_the_plot_names_engines_ceilings_and_shares_the_same_way_each_time(tmp_p
 def test_without_a_measured_engine_there_is_none(tmp_path: Path) -> None:
     document = roofline_document().model_copy(update={"rows": ()})
     assert write_roofline(tmp_path, document) == ()
+    document = roofline_document()
+    document.facts["ceilings"]["gflop_per_s"] = {}
+    assert write_roofline(tmp_path, document) == (), "nor without a product"
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
