@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from sshr_deploy.benchmarks.contenders.contender import Contender
-from sshr_deploy.benchmarks.latency.first_patch import FirstPatch, Start
+from sshr_deploy.benchmarks.contenders.judging import why_no_speed
+from sshr_deploy.benchmarks.latency.first_patch import MARK, FirstPatch, Start
 from sshr_deploy.benchmarks.latency.settings import LatencySettings
 from sshr_deploy.benchmarks.report.recorder import Recorder
-from sshr_deploy.benchmarks.report.records import Row
+from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine.child_process import run_child
@@ -42,6 +43,8 @@ def measure_cold_starts(
     Each start is a process of its own; the engines take turns. A start that has to build the
     engine, or to compare it with the reference first, is not among the samples: it happens once on
     a machine, and the row tells it apart. The bundle's files are in the system's cache by then.
+    The process of an engine's first start compares its masks with the reference once it is timed;
+    an engine whose masks disagree gets no samples unless the user allows it.
 
     Args:
         bundle: its folder.
@@ -57,11 +60,12 @@ def measure_cold_starts(
             if len(starts.counted) == settings.cold_starts:
                 continue
             on_step(f"{starts.contender.name}: cold start {number + 1}")
-            failed = None
             try:
                 starts.add((launch or start_process)(starts.next(bundle, settings)))
+                failed = None if settings.allow_unqualified else starts.refused()
             except SessionError as error:
                 failed = str(error)
+            if failed is not None:
                 waiting.remove(starts)
             recorder.row(starts.row(failed))
 
@@ -83,7 +87,10 @@ def start_process(start: Start) -> FirstPatch:
     lines = (err if code else out).strip().splitlines()
     if code or not lines:
         raise SessionError(lines[-1] if lines else f"its process ended with exit code {code}")
-    content = json.loads(lines[-1])
+    found = next((line for line in reversed(lines) if line.startswith(MARK)), None)
+    if found is None:
+        raise SessionError(f"its process told no times: {lines[-1]}")
+    content = json.loads(found.removeprefix(MARK))
     return FirstPatch(**{**content, "built": tuple(content["built"])})
 
 
@@ -95,6 +102,8 @@ class _Starts:
         self.engine = contender.name.removesuffix(f" {contender.precision.value}")
         self.counted: list[FirstPatch] = []
         self.building: FirstPatch | None = None
+        self.agreement: Agreement | None = None
+        """None before the first start."""
 
     def next(self, bundle: Path, settings: LatencySettings) -> Start:
         """What the next child is told; it starts now."""
@@ -106,19 +115,30 @@ class _Starts:
             settings.threads,
             settings.allow_unqualified,
             time.monotonic(),
+            judges=self.agreement is None,
         )
 
     def add(self, found: FirstPatch) -> None:
         """Take a start; one that had to build does not count."""
+        if found.agreement is not None:
+            self.agreement = Agreement.model_validate(found.agreement)
         if found.built:
             self.building = found
         else:
             self.counted.append(found)
 
+    def refused(self) -> str | None:
+        """Why its times may not be told, which are dropped then; None where they may."""
+        reason = why_no_speed(self.agreement)
+        if reason is not None:
+            self.counted, self.building = [], None
+        return reason
+
     def row(self, failed: str | None) -> Row:
         """All of them; `failed` says why there are no more."""
         kind, building = find_kind(self.engine), self.building
         keeps_files = kind is not None and kind.keeps_files
+        disagrees = why_no_speed(self.agreement)
         medians: dict[str, float | None] = {
             part: float(np.median([getattr(found, part) for found in self.counted]))
             for part in _PARTS
@@ -132,6 +152,7 @@ class _Starts:
             better="lower",
             samples=tuple(sum(getattr(s, part) for part in _PARTS) for s in self.counted),
             not_measured=None if self.counted else failed,
+            agreement=self.agreement,
             figures={**medians, "building_s": None if building is None else building.open_s},
             facts={
                 "contender": self.contender.name,
@@ -139,5 +160,6 @@ class _Starts:
                 "starts": [asdict(found) for found in self.counted],
                 "building": None if building is None else asdict(building),
                 "failed": failed if self.counted else None,
+                **({"unqualified": disagrees} if disagrees and self.counted else {}),
             },
         )

@@ -2,7 +2,7 @@
 
     python -m sshr_deploy.benchmarks.latency.first_patch '{"bundle": "bundle", ...}'
 
-Its argument is a `Start`, its output a `FirstPatch`, both in JSON.
+Its argument is a `Start`, its output a line with `MARK` and a `FirstPatch`, both in JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +13,15 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imports are among what is timed
+    from sshr_deploy.bundle import Bundle
+    from sshr_deploy.runtime.contract import Session
+
+
+MARK = "first patch: "
+"""Before the times: libraries print lines of their own, also at the end."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class Start:
     allow_unqualified: bool
     started: float
     """When the process was started, by `time.monotonic`, which all processes of a machine share."""
+    judges: bool = False
+    """Compare the masks with the reference afterwards."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class FirstPatch:
     built: tuple[str, ...]
     """What had to be built, or compared with the reference, while it was opened; empty where all of
     that was there."""
+    agreement: dict[str, Any] | None = None
+    """An `Agreement` as JSON; None where the masks were not compared."""
 
 
 def first_patch(start: Start) -> FirstPatch:
@@ -77,8 +90,19 @@ def first_patch(start: Start) -> FirstPatch:
         blank = np.zeros((1, PATCH_PX, PATCH_PX, 3), np.uint8)
         for _ in session.stream([(None, blank)], mask_rule(bundle.manifest.profile)):
             moments.append(time.monotonic())
+        agreement = _agreement(session, bundle) if start.judges else None
     start_s, load_s, open_s, first_s = (after - before for before, after in pairwise(moments))
-    return FirstPatch(start_s, load_s, open_s, first_s, tuple(built))
+    return FirstPatch(start_s, load_s, open_s, first_s, tuple(built), agreement)
+
+
+def _agreement(session: Session, bundle: Bundle) -> dict[str, Any]:
+    from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders
+    from sshr_deploy.benchmarks.contenders.judging import judged
+    from sshr_deploy.precision import Precision
+
+    engine, precision = session.info.engine, Precision(session.info.precision)
+    (contender,) = bundle_contenders(bundle, engines=(engine,), precisions=(precision,))
+    return judged(session, contender, bundle).model_dump(mode="json")
 
 
 def main() -> None:
@@ -89,7 +113,7 @@ def main() -> None:
         found = first_patch(Start(**json.loads(sys.argv[1])))
     except SshrDeployError as error:
         sys.exit(str(error))
-    print(json.dumps(asdict(found)))
+    print(MARK + json.dumps(asdict(found)))
 
 
 if __name__ == "__main__":

@@ -74,13 +74,13 @@ def latency(
     cold: Annotated[
         int,
         typer.Option(min=0, max=100, help="Cold starts of each engine that count; 0 makes none."),
-    ] = 3,
+    ] = 5,
     base: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help="Way that the others are compared with, such as 'onnx-cpu fp32'.",
-            show_default="the first that is measured",
+            show_default="PyTorch eager, else onnx-cpu fp32, else the first",
         ),
     ] = None,
     peers: PeersOption = False,
@@ -98,12 +98,15 @@ def latency(
 
     Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches, found
     in this run, before anything is timed. A way whose masks miss their bounds gets no time. Speed:
-    how many times as fast as the first, by medians; not told where the two overlap, or where the
-    machine was busy. Of ceiling: the network's GFLOP/s over those of a large matrix product in that
-    precision, in the same run.
+    how many times as fast as --base, by medians; not told where the two overlap, or where the
+    machine was busy. Of ceiling: the network's GFLOP/s over those of a large matrix product of the
+    processor in that precision, in the same run. Where calls share the threads (streams), a call
+    alone has a part of them; "1 stream" is the same engine with all threads for each call.
 
     Cold start: a process of its own each time, from its start to its first label map, in s. What is
-    built once on a machine is told apart.
+    built once on a machine is told apart. The first of an engine compares its masks too, after its
+    time is taken. The bundle's files are in the system's cache then; after a boot, reading them
+    takes longer. Less than 5 starts are too few for `benchmark compare`.
     """
     from dataclasses import asdict
 

@@ -42,6 +42,8 @@ def print_latency(document: BenchmarkDocument) -> None:
         _print_calls(console, calls)
     if starts:
         _print_starts(console, starts)
+    if any("unqualified" in row.facts for row in measured):
+        console.print("*: its masks disagree with the reference (--allow-unqualified)")
     for line in _missing(document):
         console.print(line, markup=False)
 
@@ -53,14 +55,14 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     table = _table("way", [*headings, "agreement", "of ceiling"])
     for row in rows:
         table.add_row(
-            _way(row) + " *" * ("unqualified" in row.facts),
+            _marked(row),
             str(row.facts["batch"]),
             str(len(row.samples)),
             *(_interval(row, key) for key in _PERCENTILES),
             _figure(row.figures["max_ms"]),
             _figure(row.figures["patches_per_s"]),
             _figure(row.figures["speed"]),
-            "" if row.agreement is None else f"{row.agreement.masks:.4%}",
+            _agreement(row),
             _share(row.figures["share_of_ceiling"]),
         )
     print_table(console, table)
@@ -68,19 +70,11 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     bases = dict.fromkeys(row.facts["base"] for row in rows if row.facts["base"])
     if bases:
         console.print(f"speed: times as fast as {', '.join(bases)} at that batch size, by medians")
-    if any("unqualified" in row.facts for row in rows):
-        console.print("*: its masks disagree with the reference (--allow-unqualified)")
     parts = _table("parts of a call, timed apart", ["batch", *_PARTS.values()])
     for row in rows:
         figures = (_figure(row.figures[key]) for key in _PARTS)
         parts.add_row(row.facts["contender"], str(row.facts["batch"]), *figures)
     print_table(console, parts)
-
-
-def _way(row: Row) -> str:
-    """Name of the way, with its streams where calls share the threads."""
-    streams = row.facts.get("streams") or 1
-    return f"{row.facts['contender']}{f', {streams} streams' if streams > 1 else ''}"
 
 
 def _print_starts(console: Console, rows: Sequence[Row]) -> None:
@@ -89,17 +83,19 @@ def _print_starts(console: Console, rows: Sequence[Row]) -> None:
     from sshr_deploy.cli.tables import print_table
 
     headings = ["starts", "whole s", *_STARTS.values(), "once, to build and compare s"]
-    table = _table("cold start, medians", [*headings, "the engine"])
+    table = _table("cold start, medians", [*headings, "agreement", "the engine"])
     for row in rows:
         table.add_row(
-            row.facts["contender"],
+            _marked(row),
             str(len(row.samples)),
             _figure(float(np.median(row.samples))),
             *(_figure(row.figures[key]) for key in _STARTS),
             _figure(row.figures["building_s"]),
+            _agreement(row),
             row.facts["open"],
         )
     print_table(console, table)
+    console.print("the bundle's files were in the system's cache: after a boot, reading takes more")
 
 
 def _missing(document: BenchmarkDocument) -> Iterable[str]:
@@ -109,9 +105,12 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
     rows: dict[str, list[str]] = {}
     untold: dict[tuple[str, str], list[str]] = {}
     calls: dict[str, None] = {}
+    more: list[str] = []
     for row in document.rows:
         if row.not_measured is not None:
             rows.setdefault(row.not_measured, []).append(row.facts["contender"])
+        elif failed := row.facts.get("failed"):
+            more.append(f"{row.name}: only {len(row.samples)} counted; the next failed: {failed}")
         for figure, reason in row.refused.items():
             if figure in _UNTOLD:
                 untold.setdefault((_UNTOLD[figure], reason), []).append(row.name)
@@ -123,6 +122,7 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
         yield f"where there are too few calls: {', '.join(calls)}; give more --seconds"
     for (figure, reason), names in untold.items():
         yield f"{figure} not told of {'; '.join(names)}: {reason}"
+    yield from (as_options(line) for line in more)
     yield from document.notes
 
 
@@ -133,6 +133,18 @@ def _table(first: str, headings: Sequence[str]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+def _marked(row: Row) -> str:
+    """Name of the way, with its streams where calls share the threads."""
+    name: str = row.facts["contender"]
+    streams = row.facts.get("streams") or 1
+    name = f"{name}, {streams} streams" if streams > 1 else name
+    return f"{name} *" if "unqualified" in row.facts else name
+
+
+def _agreement(row: Row) -> str:
+    return "" if row.agreement is None else f"{row.agreement.masks:.4%}"
 
 
 def _interval(row: Row, key: str) -> str:
