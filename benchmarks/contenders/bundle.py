@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import MissingExtraError, UsageError
+from sshr_deploy.geometry import PATCH_PX, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.candidate import Candidate, candidates_for
@@ -91,6 +93,11 @@ def left_out(bundle: Bundle, engines: Collection[str] = ()) -> str | None:
     return f"not measured: {'; '.join(told)}" if told else None
 
 
+def patches_in(inputs: int, geometry: Geometry) -> int:
+    """Patches of the size of so many inputs, as `OpenOptions.batch` counts them."""
+    return math.ceil(inputs * geometry.side_px**2 / PATCH_PX**2)
+
+
 def _taken(engines: Collection[str]) -> list[EngineKind]:
     if engines:
         return [kind for kind in KINDS if kind.name in engines]
@@ -115,4 +122,5 @@ def _opened(
     batch: int,
 ) -> Session:
     use_threads(threads)
-    return open_session(bundle, engine, replace(options, batch=batch), on_step=on_step)
+    options = replace(options, batch=patches_in(batch, bundle.geometry))
+    return open_session(bundle, engine, options, on_step=on_step)

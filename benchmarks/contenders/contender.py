@@ -20,7 +20,7 @@ class Contender:
     tolerance: Tolerance
     """That its results have to keep before its speed is told."""
     open: Callable[[int], Session]
-    """Opens it for calls of at most so many patches; raises an error of `sshr_deploy.errors` where
+    """Opens it for calls of at most so many inputs; raises an error of `sshr_deploy.errors` where
     it cannot be had here, whose line says why."""
     about: str
     """Of a peer: its settings, in one line; empty for the bundle's own engines."""

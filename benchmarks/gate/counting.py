@@ -16,7 +16,7 @@ _TURNS = 7
 
 
 class Finding(NamedTuple):
-    """A figure that may not be above its limit."""
+    """A figure that may not be above its limit, nor nil: then nothing was counted."""
 
     name: str
     value: float
@@ -25,8 +25,8 @@ class Finding(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether the gate lets it pass; NaN does not."""
-        return self.value <= self.limit
+        """Whether the gate lets it pass; NaN and 0 do not."""
+        return 0 < self.value <= self.limit
 
 
 @dataclass

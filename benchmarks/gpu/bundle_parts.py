@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders
+from sshr_deploy.benchmarks.contenders.judging import why_no_speed
 from sshr_deploy.benchmarks.gpu.child import PartOutput
 from sshr_deploy.benchmarks.latency.measure import measure_latency
 from sshr_deploy.benchmarks.latency.settings import LatencySettings
@@ -19,6 +20,7 @@ from sshr_deploy.benchmarks.throughput.engine import BundleEngine
 from sshr_deploy.benchmarks.throughput.measure import measure_throughput
 from sshr_deploy.benchmarks.throughput.slide_amount import stated_amount
 from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.errors import SshrDeployError
 from sshr_deploy.runtime.engines.kinds import AUTO, KINDS
 
 BUNDLE = "BUNDLE"
@@ -60,5 +62,16 @@ def _bundle() -> Bundle:
 
 
 def _hand_over(recorder: Recorder, output: PartOutput) -> None:
-    for row in recorder.document.rows:
-        output.row(row.model_dump(mode="json"))
+    """The rows; one whose masks disagree counts as failed, one without its library does not.
+
+    Raises:
+        SshrDeployError: nothing was measured.
+    """
+    rows = recorder.document.rows
+    for row in rows:
+        wrong = why_no_speed(row.agreement)
+        failed = {} if wrong is None else {"failed": row.not_measured or wrong}
+        output.row(row.model_dump(mode="json") | failed)
+    if not any(row.samples for row in rows):
+        reasons = dict.fromkeys(row.not_measured for row in rows if row.not_measured)
+        raise SshrDeployError("no engine could be measured: " + "; ".join(reasons))

@@ -5,8 +5,8 @@
 Needs PyTorch with CUDA, and installs nothing; a part whose packages are missing is left out by
 name. Each part runs in a process of its own with a deadline; the rows that it had measured when it
 crashed or was killed are kept. Ends in a table and `gpu-check-<device>.json`, which is written anew
-after each part. Exit code 1: a part failed. Each measurement has a check of its own and reports no
-time of what misses it.
+after each part. Exit code 1: a part failed, or a row of one. Each measurement has a check of its
+own and reports no time of what misses it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CheckReport:
             content["output"][part.name] = outcome.output
         for row in outcome.rows:
             if "failed" in row:
-                names = ("form", "batch", "shape", "config", "kernel", "test")
+                names = ("name", "form", "batch", "shape", "config", "kernel", "test")
                 what = ", ".join(f"{row[name]}" for name in names if name in row)
                 content["failed"][f"{part.name}, {what}"] = row["failed"]
         write_json(self.file, content)

@@ -1,4 +1,4 @@
-"""Time from the start of a process to its first label map, by engine."""
+"""Time from the start of a process to its first result, by engine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sshr_deploy.benchmarks.contenders.bundle import patches_in
 from sshr_deploy.benchmarks.contenders.contender import Contender
 from sshr_deploy.benchmarks.contenders.judging import why_no_speed
 from sshr_deploy.benchmarks.latency.first_patch import MARK, FirstPatch, Start
@@ -19,6 +20,7 @@ from sshr_deploy.benchmarks.latency.settings import LatencySettings
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.errors import SessionError
+from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.engines.kinds import find_kind
 from sshr_deploy.runtime.machine.child_process import run_child
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
@@ -37,6 +39,8 @@ def measure_cold_starts(
     recorder: Recorder,
     on_step: OnStep = tell_nobody,
     launch: Launch | None = None,
+    *,
+    geometry: Geometry = PATCH,
 ) -> None:
     """Add a row for each engine of the bundle, "NAME, cold start", in seconds, to the recorder.
 
@@ -53,8 +57,10 @@ def measure_cold_starts(
         recorder: gets the rows.
         on_step: told which start it is.
         launch: starts a process; `start_process` by default.
+        geometry: of the inputs, for patches or for fields; the rows of fields are named "NAME, cold
+            start on fields".
     """
-    waiting = [_Starts(contender) for contender in contenders if not contender.is_peer]
+    waiting = [_Starts(contender, geometry) for contender in contenders if not contender.is_peer]
     for number in range(settings.cold_starts + 1):  # one more for those that have to build first
         for starts in list(waiting):
             if len(starts.counted) == settings.cold_starts:
@@ -97,8 +103,8 @@ def start_process(start: Start) -> FirstPatch:
 class _Starts:
     """Starts of one engine so far."""
 
-    def __init__(self, contender: Contender) -> None:
-        self.contender = contender
+    def __init__(self, contender: Contender, geometry: Geometry) -> None:
+        self.contender, self._geometry = contender, geometry
         self.engine = contender.name.removesuffix(f" {contender.precision.value}")
         self.counted: list[FirstPatch] = []
         self.building: FirstPatch | None = None
@@ -111,10 +117,11 @@ class _Starts:
             str(bundle),
             self.engine,
             self.contender.precision.value,
-            max(settings.batches),
+            patches_in(max(settings.batches), self._geometry),
             settings.threads,
             settings.allow_unqualified,
             time.monotonic(),
+            fields=not self._geometry.is_patch,
             judges=self.agreement is None,
         )
 
@@ -147,7 +154,8 @@ class _Starts:
         if failed is None and building is not None:
             failed = f"each start had to build it, or to compare it: {building.built[0]}"
         return Row(
-            name=f"{self.contender.name}, cold start",
+            name=f"{self.contender.name}, cold start"
+            + ("" if self._geometry.is_patch else " on fields"),
             unit="s",
             better="lower",
             samples=tuple(sum(getattr(s, part) for part in _PARTS) for s in self.counted),

@@ -1,4 +1,4 @@
-"""A fresh process to its first label map, timed: the child of `cold_start`.
+"""A fresh process to its first result, timed: the child of `cold_start`.
 
     python -m sshr_deploy.benchmarks.latency.first_patch '{"bundle": "bundle", ...}'
 
@@ -38,6 +38,8 @@ class Start:
     allow_unqualified: bool
     started: float
     """When the process was started, by `time.monotonic`, which all processes of a machine share."""
+    fields: bool = False
+    """Compute a field in place of a patch."""
     judges: bool = False
     """Compare the masks with the reference afterwards."""
 
@@ -53,7 +55,7 @@ class FirstPatch:
     open_s: float
     """The engine's library is imported, and the engine made ready."""
     first_patch_s: float
-    """One patch, to its label map."""
+    """One patch, to its label map; or one field, to its CAMs."""
     built: tuple[str, ...]
     """What had to be built, or compared with the reference, while it was opened; empty where all of
     that was there."""
@@ -62,7 +64,7 @@ class FirstPatch:
 
 
 def first_patch(start: Start) -> FirstPatch:
-    """Open an engine and make one label map.
+    """Open an engine and compute one patch, or one field.
 
     Raises:
         SshrDeployError: it cannot be opened here, or fails.
@@ -71,7 +73,6 @@ def first_patch(start: Start) -> FirstPatch:
 
     from sshr_deploy.bundle import load_bundle
     from sshr_deploy.precision import Precision
-    from sshr_deploy.runtime.contract import PATCH_PX
     from sshr_deploy.runtime.engines.choosing import open_session
     from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
     from sshr_deploy.runtime.masks import mask_rule
@@ -80,6 +81,8 @@ def first_patch(start: Start) -> FirstPatch:
     built: list[str] = []
     moments = [start.started, time.monotonic()]
     bundle = load_bundle(Path(start.bundle))
+    if start.fields:
+        bundle = bundle.on_fields()
     moments.append(time.monotonic())
     use_threads(choose_threads(bundle.manifest.model.width, start.threads))
     options = OpenOptions(
@@ -87,8 +90,9 @@ def first_patch(start: Start) -> FirstPatch:
     )
     with open_session(bundle, start.engine, options, on_step=built.append) as session:
         moments.append(time.monotonic())
-        blank = np.zeros((1, PATCH_PX, PATCH_PX, 3), np.uint8)
-        for _ in session.stream([(None, blank)], mask_rule(bundle.manifest.profile)):
+        blank = np.zeros((1, *bundle.geometry.input_shape()), np.uint8)
+        rule = None if start.fields else mask_rule(bundle.manifest.profile)
+        for _ in session.stream([(None, blank)], rule):
             moments.append(time.monotonic())
         agreement = _agreement(session, bundle) if start.judges else None
     start_s, load_s, open_s, first_s = (after - before for before, after in pairwise(moments))

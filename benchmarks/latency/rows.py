@@ -26,13 +26,15 @@ class Calls:
     name: str
     """Of the contender."""
     batch: int
-    """Patches of a call."""
+    """Inputs of a call."""
     precision: Precision
     agreement: Agreement
     parts: Parts
     """Of a call: the median of a few that are not among the samples."""
     facts: dict[str, Any]
     samples_ms: list[float] = field(default_factory=list)
+    inputs: str = "patches"
+    """Or "fields"."""
     on_gpu: bool = False
 
     @property
@@ -45,7 +47,7 @@ class Calls:
 class Yardsticks:
     """Those that calls are held against."""
 
-    gflop_per_patch: float
+    gflop_per_input: float
     ceilings_gflop_per_s: Mapping[Precision, float]
     """By precision, of the processor; empty where they were not measured."""
     base: Calls | None
@@ -56,17 +58,21 @@ class Yardsticks:
     """Why neither ratios nor shares are told; None on a quiet machine."""
 
 
-def row_name(contender: str, batch: int) -> str:
-    """ "onnx-cpu int8, batch 8"."""
-    return f"{contender}, batch {batch}"
+def row_name(contender: str, batch: int, inputs: str = "patches") -> str:
+    """ "onnx-cpu int8, batch 8", or "onnx-cpu int8, batch 2 of fields"."""
+    return f"{contender}, batch {batch}" + ("" if inputs == "patches" else f" of {inputs}")
 
 
 def unmeasured_row(
-    contender: str, batch: int, reason: str, agreement: Agreement | None = None
+    contender: str,
+    batch: int,
+    reason: str,
+    agreement: Agreement | None = None,
+    inputs: str = "patches",
 ) -> Row:
     """Row of a contender that has no samples, with the reason in one line."""
     return Row(
-        name=row_name(contender, batch),
+        name=row_name(contender, batch, inputs),
         unit="ms",
         better="lower",
         samples=(),
@@ -78,8 +84,10 @@ def unmeasured_row(
 
 def row_of(calls: Calls, against: Yardsticks) -> Row:
     """The samples of `calls` with their percentiles, parts, rates and ratio."""
-    parts = asdict(calls.parts)
-    figures, refused = _figures(calls.samples_ms, calls.batch, parts, against)
+    parts: dict[str, float | None] = asdict(calls.parts)
+    if calls.inputs == "fields":
+        parts["labels_ms"] = None  # they are made of all of a slide
+    figures, refused = _figures(calls.samples_ms, calls.batch, parts, against, calls.inputs)
     _add_share(figures, refused, None if calls.on_gpu else calls.precision, against)
     figures["speed"], why = _speed(calls, against)
     if why is not None:
@@ -89,7 +97,7 @@ def row_of(calls: Calls, against: Yardsticks) -> Row:
     if calls.disagrees is not None:
         facts["unqualified"] = calls.disagrees
     return Row(
-        name=row_name(calls.name, calls.batch),
+        name=row_name(calls.name, calls.batch, calls.inputs),
         unit="ms",
         better="lower",
         samples=tuple(calls.samples_ms),
@@ -117,15 +125,16 @@ def _figures(
     batch: int,
     parts: Mapping[str, float | None],
     against: Yardsticks,
+    inputs: str = "patches",
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """All but ratio and share, and why those are missing that are."""
     figures, refused = _percentiles(samples_ms)
-    patches_per_s = batch / float(np.median(samples_ms)) * 1e3
+    per_s = batch / float(np.median(samples_ms)) * 1e3
     figures |= {
         "max_ms": max(samples_ms),
         **parts,
-        "patches_per_s": patches_per_s,
-        "gflop_per_s": patches_per_s * against.gflop_per_patch,
+        f"{inputs}_per_s": per_s,
+        "gflop_per_s": per_s * against.gflop_per_input,
     }
     return figures, refused
 

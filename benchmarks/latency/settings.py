@@ -11,7 +11,7 @@ class LatencySettings:
     """Settings of one run."""
 
     batches: Sequence[int]
-    """Patches of a call."""
+    """Patches, or fields, of a call."""
     seconds: float
     """Measuring time of each contender at each batch size; six calls are made at least."""
     base: str | None = None

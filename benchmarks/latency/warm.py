@@ -26,6 +26,7 @@ from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.errors import SessionError, SshrDeployError
+from sshr_deploy.geometry import PATCH_PX, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import MaskRule, Session
 from sshr_deploy.runtime.masks import mask_rule
@@ -47,16 +48,18 @@ def measure_calls(
 ) -> None:
     """Add a row for each contender and batch size, "NAME, batch B", to the recorder.
 
-    A call is what a slide's batch takes, from patches to label maps, through the session's stream.
+    A call is what a slide's batch takes, through the session's stream: from patches to label maps,
+    or from fields to CAMs, where the bundle is that of `Bundle.on_fields`.
     The contenders take turns; their masks are compared with the reference before they are timed.
-    Patches are those of the bundle's reference. Every row is written as it grows; one that cannot
+    Inputs are those of the bundle's reference. Every row is written as it grows; one that cannot
     be measured says why. Without a `base` speeds are over PyTorch's, else over ONNX Runtime's in
     FP32, else over the first, the same at all batch sizes.
 
     Raises:
         BundleError: the bundle's reference set is broken.
     """
-    shown, rule = reference_of(bundle).patches, mask_rule(bundle.manifest.profile)
+    shown = reference_of(bundle).patches
+    rule = mask_rule(bundle.manifest.profile) if bundle.geometry.is_patch else None
     with ExitStack() as sessions:
         entrants = []
         for contender in contenders:
@@ -87,7 +90,7 @@ class _Entrant:
     cuda_graphs: bool | None = None
     """None where there is no such choice."""
 
-    def call(self, patches: NDArray[np.uint8], rule: MaskRule) -> None:
+    def call(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> None:
         """One call as a slide makes it."""
         self._choose_graphs()
         with _lack_of_memory():
@@ -106,6 +109,12 @@ class _Entrant:
         if self.cuda_graphs is not None:
             self.session.cuda_graphs = self.cuda_graphs
 
+    def same_as_with_graphs(self) -> str | None:
+        """Why it is not timed, once its session could capture no call; None where it is."""
+        if self.cuda_graphs is False and self.session.cuda_graphs is None:
+            return f"{self.contender.name} has no CUDA graphs either; its notes say why"
+        return None
+
     def facts(self) -> dict[str, Any]:
         """For the row: the engine as it is by now."""
         return {
@@ -114,7 +123,7 @@ class _Entrant:
             "session": asdict(self.session.info),
             "streams": self.session.info.streams,
             "labels_on_device": self.session.labels_on_device,
-            "cuda_graphs": self.cuda_graphs,
+            "cuda_graphs": None if self.session.cuda_graphs is None else self.cuda_graphs,
         }
 
 
@@ -174,7 +183,8 @@ def _opened_as(
     except SshrDeployError as error:
         reason = str(error)
     for batch in settings.batches:
-        recorder.row(unmeasured_row(name, batch, reason, agreement))
+        inputs = inputs_word(bundle.geometry)
+        recorder.row(unmeasured_row(name, batch, reason, agreement, inputs))
     return []
 
 
@@ -197,13 +207,14 @@ class _Table:
         base: str | None,
     ) -> None:
         self._ceilings_gflop_per_s = ceilings_gflop_per_s
-        self._bundle, self._gflop_per_patch = bundle, bundle.manifest.model.gflop_per_patch
+        self._bundle, self._gflop_per_input = bundle, gflop_per_input(bundle)
+        self._inputs = inputs_word(bundle.geometry)
         self._settings, self._recorder, self._batch = settings, recorder, batch
         self._base = base
         self._calls: dict[str, Calls] = {}
 
     def measure(
-        self, entrants: Sequence[_Entrant], patches: NDArray[np.uint8], rule: MaskRule
+        self, entrants: Sequence[_Entrant], patches: NDArray[np.uint8], rule: MaskRule | None
     ) -> None:
         """Time all entrants in turns; each turn is written. One that fails leaves the others."""
         in_turns: dict[str, Callable[[], None]] = {}
@@ -212,12 +223,17 @@ class _Table:
                 agreement = entrant.judged_at(self._batch, self._bundle)
                 reason = why_no_speed(agreement)
                 if reason is not None and not self._settings.allow_unqualified:
-                    row = unmeasured_row(entrant.name, self._batch, reason, agreement)
+                    row = unmeasured_row(entrant.name, self._batch, reason, agreement, self._inputs)
                     self._recorder.row(row)
                     continue
                 parts = _parts(entrant, patches, rule)
+                refused = entrant.same_as_with_graphs()
             except SshrDeployError as error:  # such as too little memory for this batch
-                self._recorder.row(unmeasured_row(entrant.name, self._batch, str(error)))
+                refused = str(error)
+            if refused is not None:
+                self._recorder.row(
+                    unmeasured_row(entrant.name, self._batch, refused, inputs=self._inputs)
+                )
                 continue
             self._calls[entrant.name] = Calls(
                 entrant.name,
@@ -227,6 +243,7 @@ class _Table:
                 parts,
                 entrant.facts(),
                 on_gpu=entrant.contender.on_gpu,
+                inputs=self._inputs,
             )
             in_turns[entrant.name] = partial(entrant.call, patches, rule)
         seconds = self._settings.seconds
@@ -255,7 +272,7 @@ class _Table:
         base = next((c for c in able if c.name == self._base), None)
         missing = f"{self._base or 'what to compare with'} was not measured at batch {self._batch}"
         return Yardsticks(
-            self._gflop_per_patch,
+            self._gflop_per_input,
             self._ceilings_gflop_per_s,
             base,
             None if base is not None else missing,
@@ -263,7 +280,17 @@ class _Table:
         )
 
 
-def _parts(entrant: _Entrant, patches: NDArray[np.uint8], rule: MaskRule) -> Parts:
+def gflop_per_input(bundle: Bundle) -> float:
+    """Of a patch, or of a field, whose convolutions are as many more as it has pixels."""
+    return bundle.manifest.model.gflop_per_patch * (bundle.geometry.side_px / PATCH_PX) ** 2
+
+
+def inputs_word(geometry: Geometry) -> str:
+    """ "patches" or "fields"."""
+    return "patches" if geometry.is_patch else "fields"
+
+
+def _parts(entrant: _Entrant, patches: NDArray[np.uint8], rule: MaskRule | None) -> Parts:
     """Medians of the parts of a few calls, after some that warm up."""
     settle(partial(entrant.call, patches, rule))
     found = [parts_of_call(entrant.session, patches, rule) for _ in range(_CALLS_IN_PARTS)]

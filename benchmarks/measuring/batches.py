@@ -1,4 +1,4 @@
-"""Batch sizes as a user gives them."""
+"""Batch sizes and other counts as a user gives them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sshr_deploy.errors import UsageError
 MAX_BATCH = 1024
 
 
-def parse_batches(text: str) -> list[int]:
-    """ "1,4,8" -> [1, 4, 8], sorted and without doubles.
+def parse_batches(text: str, setting: str = "batches") -> list[int]:
+    """ "1,4,8" -> [1, 4, 8], sorted and without doubles; errors name the setting.
 
     Raises:
         UsageError: not whole numbers from 1 to 1024.
@@ -19,6 +19,6 @@ def parse_batches(text: str) -> list[int]:
         sizes = []
     if not sizes or sizes[0] < 1 or sizes[-1] > MAX_BATCH:
         raise UsageError(
-            f"`batches` {text!r}: give whole numbers from 1 to {MAX_BATCH} with commas between"
+            f"`{setting}` {text!r}: give whole numbers from 1 to {MAX_BATCH} with commas between"
         )
     return sizes

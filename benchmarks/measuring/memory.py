@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -12,15 +13,20 @@ _EVERY_S = 0.02
 
 
 class PeakMemory:
-    """Largest memory of this process and those it started, looked at 50 times a second.
+    """Largest memory of a process and those it started, looked at up to 50 times a second.
 
-    Resident memory; what several of the processes share counts for each of them. A context manager.
+    As the system shares it out (PSS), where it does: what several of the processes have in common
+    counts once. Elsewhere resident memory. Looking costs the process some time, so it is not for
+    runs that are timed. A context manager.
+
+    Args:
+        pid: of the process; None for this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int | None = None) -> None:
         self.mb = 0.0
         """So far, in 10^6 bytes."""
-        self._end = threading.Event()
+        self._pid, self._end = pid, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
     def __enter__(self) -> Self:
@@ -43,10 +49,11 @@ class PeakMemory:
             self._look()
 
     def _look(self) -> None:
-        process, total = psutil.Process(), 0
-        for each in (process, *process.children(recursive=True)):
-            try:
-                total += each.memory_info().rss
-            except psutil.Error:  # it has ended meanwhile
-                continue
+        total = 0
+        with suppress(psutil.Error):  # the process has ended
+            root = psutil.Process(self._pid)
+            for each in (root, *root.children(recursive=True)):
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    memory = each.memory_full_info()
+                    total += getattr(memory, "pss", memory.rss)
         self.mb = max(self.mb, total / 1e6)

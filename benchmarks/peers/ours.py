@@ -28,10 +28,12 @@ def main() -> None:
         job["bundle"], job["engine"], precision=job["precision"],
         batch=job["batch"], threads=job["given_threads"],
     ) as model:  # fmt: skip
+        times_s: list[float] = []  # of the plan that is made, and of each call's label maps
         start = time.perf_counter()
         found = model.slide(
             job["slide"], out / "results", mode="reference",
             mpp=job["given_mpp_um"], force_mpp=job["force_mpp"],
+            on_tiles=lambda *_: times_s.append(time.perf_counter()),
         )  # fmt: skip
         work_s = time.perf_counter() - start
         info = model.info
@@ -39,7 +41,10 @@ def main() -> None:
     assert found.summary.tiles is not None and found.summary.tiles.computed == tiles
     np.save(out / "labels.npy", tiles_of(found.mask, job["places"], background=job["classes"]))
     version = f"sshr-deploy {sshr.__version__}, {info.engine} {info.precision}, {info.library}"
-    print(json.dumps({"work_s": work_s, "tiles": tiles, "version": version}))
+    told = {"work_s": work_s, "tiles_s": times_s[-1] - times_s[0], "tiles": tiles}
+    if info.mask_agreement is not None:
+        told["mask_agreement"] = info.mask_agreement
+    print(json.dumps({**told, "version": version}))
 
 
 def tiles_of(

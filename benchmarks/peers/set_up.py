@@ -19,6 +19,7 @@ from pathlib import Path
 from sshr_deploy.errors import UsageError
 
 NAMES = ("wsinfer", "tiatoolbox")
+_NEWEST_PYTHON = {"wsinfer": (3, 12)}
 _FOLDER = Path(__file__).resolve().parent
 
 
@@ -33,6 +34,11 @@ def python_of(name: str) -> Path:
     return folder_of(name) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
+def is_set_up(name: str) -> bool:
+    """Whether it is there, with all that it needs."""
+    return python_of(name).exists() and not _unfinished(name).exists()
+
+
 def how_to_set_up(name: str) -> str:
     """The command that makes it."""
     return f"python -m sshr_deploy.benchmarks.peers.set_up {name}"
@@ -42,16 +48,30 @@ def set_up(name: str) -> Path:
     """Make the environment of a peer; gives its folder.
 
     Raises:
-        UsageError: no such peer, or pip fails; pip has said why.
+        UsageError: no such peer, this Python is too new for it, or pip fails; pip has said why.
     """
     if name not in NAMES:
         raise UsageError(f"no peer {name!r}; choose {', '.join(NAMES)}")
+    if sys.version_info[:2] > (newest := _NEWEST_PYTHON.get(name, sys.version_info[:2])):
+        raise UsageError(
+            f"{name} needs NumPy 1, of which newer Python has no build; run this by Python "
+            f"{newest[0]}.{newest[1]} or 3.11"
+        )
     folder = folder_of(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _unfinished(name).touch()
     venv.create(folder, clear=True, with_pip=True)
     command = [str(python_of(name)), "-m", "pip", "install", "-r", str(_FOLDER / f"{name}.txt")]
     if subprocess.run(command, check=False).returncode:
         raise UsageError(f"pip could not install {name} into {folder}; see its lines above")
+    _unfinished(name).unlink()
     return folder
+
+
+def _unfinished(name: str) -> Path:
+    """There while it is made, and afterwards where that was cut short or failed."""
+    folder = folder_of(name)
+    return folder.with_name(f"{folder.name}.unfinished")
 
 
 def main() -> None:

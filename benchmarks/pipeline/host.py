@@ -19,7 +19,7 @@ from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.benchmarks.stand_in_session import StandInSession
 from sshr_deploy.bundle import Bundle
 from sshr_deploy.geometry import PATCH_PX, Geometry
-from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
+from sshr_deploy.runtime.machine.spread import Ratio, spread_of
 from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.pipeline.documents import Context
 from sshr_deploy.runtime.pipeline.sessions import Sessions
@@ -98,23 +98,32 @@ def measure_host(
         for name, way in ways.items():
             on_step(f"round {turn + 1} of {rounds}: {name}")
             way.taken.append(way.call())
-            recorder.row(_row(name, ways, units, recorder.busy()))
-    cpu_s = recorder.document.row(NULL).figures["cpu_s_per_unit"]
-    recorder.fact("gpu_needs_cores", (cpu_s or 0.0) / gpu_unit_s)
+            recorder.row(_row(name, ways, units, recorder))
+    needed = _gpu_needs_cores(ways[NULL], units * gpu_unit_s, recorder.busy())
+    for key, value in needed.fields("gpu_needs_cores").items():
+        recorder.fact(key, value)
 
 
-def _row(name: str, ways: dict[str, _Way], units: int, busy: str | None) -> Row:
-    way, reading = ways[name], ways[READING]
+def _gpu_needs_cores(null: _Way, gpu_s: float, busy: str | None) -> Ratio:
+    """Processor time of a run without an engine, over the GPU's time for the same slides."""
+    cpu = spread_of([timed.cpu_s for timed in null.taken])
+    if (why := busy or cpu.busy()) is not None:
+        return Ratio(None, f"cores that a GPU needs: {why}")
+    return Ratio(cpu.median_ms / gpu_s)
+
+
+def _row(name: str, ways: dict[str, _Way], units: int, recorder: Recorder) -> Row:
+    way = ways[name]
     figures: dict[str, float | None] = {
         "units_per_s": units / float(np.median(way.samples)),
         "cpu_s_per_unit": float(np.median([timed.cpu_s for timed in way.taken])) / units,
     }
     refused = {}
     if way.unit_s is not None:
-        share, why = _share_of_bound(name, way, reading, units)
-        figures["of_bound"] = share if busy is None else None
-        if why is not None or busy is not None:
-            refused["of_bound"] = busy or why or ""
+        share = _share_of_bound(name, ways, units, recorder)
+        figures["of_bound"] = share.value
+        if share.refused is not None:
+            refused["of_bound"] = share.refused
     facts: dict[str, object] = {"unit_s": way.unit_s}
     last = way.taken[-1]
     if isinstance(last, TimedRun):
@@ -131,15 +140,14 @@ def _row(name: str, ways: dict[str, _Way], units: int, busy: str | None) -> Row:
     )
 
 
-def _share_of_bound(
-    name: str, way: _Way, reading: _Way, units: int
-) -> tuple[float | None, str | None]:
-    """Rate over that of reading alone, or over the stand-in's own; or why it is not told."""
-    ms = [1e3 * seconds for seconds in way.samples]
-    if way.unit_s:
-        spread = spread_of(ms)
-        if (why := spread.busy()) is not None:
-            return None, f"{name}: {why}"
-        return 1e3 * units * way.unit_s / spread.median_ms, None
-    ratio = ratio_of((READING, [1e3 * seconds for seconds in reading.samples]), (name, ms))
-    return ratio.value, ratio.refused
+def _share_of_bound(name: str, ways: dict[str, _Way], units: int, recorder: Recorder) -> Ratio:
+    """Rate over that of reading alone, or over the stand-in's own."""
+    way = ways[name]
+    if not way.unit_s:
+        return recorder.ratio((READING, ways[READING].samples), (name, way.samples), "s")
+    spread = spread_of(way.samples)
+    if (busy := recorder.busy()) is not None:
+        return Ratio(None, busy)
+    if (why := spread.busy()) is not None:
+        return Ratio(None, f"{name}: {why}")
+    return Ratio(units * way.unit_s / spread.median_ms)

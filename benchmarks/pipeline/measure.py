@@ -20,11 +20,11 @@ from sshr_deploy.benchmarks.pipeline.runs import (
     read_alone,
     run_whole,
 )
-from sshr_deploy.benchmarks.pipeline.stages import STAGES, limit_of, stages_of
+from sshr_deploy.benchmarks.pipeline.stages import STAGES, limit_of, shares_of, stages_of
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.runtime.contract import SessionInfo
-from sshr_deploy.runtime.machine.spread import ratio_of
+from sshr_deploy.runtime.machine.spread import Ratio, unsteady
 from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.pipeline.documents import Context
 
@@ -98,13 +98,13 @@ def measure_pipeline(
                 way.taken.append(way.call())
                 _record(recorder, ways, info, memory.mb)
             if slides_a_day is not None:
-                _record_day(recorder, ways, slides_a_day)
+                _record_day(recorder, ways, slides_a_day, info)
 
 
 def _record(recorder: Recorder, ways: dict[str, _Way], info: SessionInfo, memory_mb: float) -> None:
     run = ways[WHOLE].typical
     assert isinstance(run, TimedRun)
-    stages = stages_of(run)
+    runs = [each for each in ways[WHOLE].taken if isinstance(each, TimedRun)]
     seconds = ways[WHOLE].median_s
     figures: dict[str, float | None] = {
         "slides_per_h": 3600 * run.slides / seconds,
@@ -117,9 +117,10 @@ def _record(recorder: Recorder, ways: dict[str, _Way], info: SessionInfo, memory
     for name, other in (("over_engine_alone", ENGINE), ("over_reading_alone", READING)):
         if not ways[other].taken:
             continue
-        figures[name], why = _ratio(recorder, ways, other, info)
-        if why is not None:
-            refused[name] = why
+        ratio = _ratio(recorder, ways, other, info)
+        figures[name] = ratio.value
+        if ratio.refused is not None:
+            refused[name] = ratio.refused
     facts = {
         **_engine_facts(info),
         "slides": run.slides,
@@ -127,7 +128,8 @@ def _record(recorder: Recorder, ways: dict[str, _Way], info: SessionInfo, memory
         "tissue_mm2": run.tissue_mm2,
         "readers": run.effort.readers,
         "readers_chosen_by": run.effort.readers_chosen_by,
-        "limit": limit_of(stages),
+        "limit": limit_of(runs),
+        "effort": run.effort.model_dump(mode="json"),
     }
     agreement = _agreement(info)
     recorder.row(_row(WHOLE, ways[WHOLE].samples, agreement, figures, refused, facts))
@@ -135,25 +137,28 @@ def _record(recorder: Recorder, ways: dict[str, _Way], info: SessionInfo, memory
         if name in ways and ways[name].taken:
             of_network = None if name == READING else agreement
             recorder.row(_row(name, ways[name].samples, of_network))
-    _record_stages(recorder, [r for r in ways[WHOLE].taken if isinstance(r, TimedRun)])
+    _record_stages(recorder, runs)
 
 
 def _record_stages(recorder: Recorder, runs: list[TimedRun]) -> None:
     """Work of each stage in each run; its shares are medians over them."""
-    found = [stages_of(run) for run in runs]
+    found, shares = [stages_of(run) for run in runs], shares_of(runs)
     for name, about in STAGES.items():
         each = [stages[name] for stages in found]
         pairs = list(zip(each, runs, strict=True))
         figures: dict[str, float | None] = {
             "busy_share": float(np.median([s.busy_s / s.threads / r.seconds for s, r in pairs])),
-            "share_of_run": float(np.median([s.held_up_s / r.seconds for s, r in pairs])),
+            "share_of_run": shares[name],
         }
+        waited_s = [s.engine_waited_s for s in each if s.engine_waited_s is not None]
+        if waited_s:
+            figures["engine_waited_s"] = float(np.median(waited_s))
         samples = [stage.busy_s for stage in each]
         facts = {"about": about, "thread": each[0].thread, "threads": each[0].threads}
         recorder.row(_row(f"stage {name}", samples, None, figures, {}, facts))
 
 
-def _record_day(recorder: Recorder, ways: dict[str, _Way], slides: int) -> None:
+def _record_day(recorder: Recorder, ways: dict[str, _Way], slides: int, info: SessionInfo) -> None:
     row = ways.get(IN_A_ROW, ways[WHOLE])
     alone, several = ways[WHOLE].typical, row.typical
     assert isinstance(alone, TimedRun) and isinstance(several, TimedRun)
@@ -164,22 +169,29 @@ def _record_day(recorder: Recorder, ways: dict[str, _Way], slides: int) -> None:
         cores=usable_cores(),
         first_s=ways[WHOLE].median_s,
         row_s=row.median_s,
+        network_s=ways[ENGINE].median_s,
+        read_s=ways[READING].median_s,
+        refused=_unqualified(info) or recorder.busy() or _why_unsteady(ways),
     )
     recorder.fact("day", day.as_json())
 
 
-def _ratio(
-    recorder: Recorder, ways: dict[str, _Way], other: str, info: SessionInfo
-) -> tuple[float | None, str | None]:
-    """Time of a whole run over another way's, or why it is not told."""
-    refused = recorder.busy()
-    if info.unqualified is not None and other == ENGINE:
-        refused = f"the network is not qualified here: {info.unqualified}"
-    if refused is not None:
-        return None, refused
-    one, two = ([1e3 * s for s in ways[name].samples] for name in (WHOLE, other))
-    ratio = ratio_of((WHOLE, one), (other, two))
-    return ratio.value, ratio.refused
+def _unqualified(info: SessionInfo) -> str | None:
+    if info.unqualified is None:
+        return None
+    return f"the network is not qualified here: {info.unqualified}"
+
+
+def _why_unsteady(ways: dict[str, _Way]) -> str | None:
+    reasons = (unsteady(name, way.samples) for name, way in ways.items())
+    return next((why for why in reasons if why is not None), None)
+
+
+def _ratio(recorder: Recorder, ways: dict[str, _Way], other: str, info: SessionInfo) -> Ratio:
+    """Time of a whole run over another way's."""
+    if other == ENGINE and (why := _unqualified(info)) is not None:
+        return Ratio(None, why)
+    return recorder.ratio((WHOLE, ways[WHOLE].samples), (other, ways[other].samples), "s")
 
 
 def _agreement(info: SessionInfo) -> Agreement | None:
@@ -195,6 +207,7 @@ def _engine_facts(info: SessionInfo) -> dict[str, Any]:
         "library": info.library,
         "device": info.device,
         "threads": info.threads,
+        "streams": info.streams,
     }
     return facts if info.unqualified is None else {**facts, "unqualified": info.unqualified}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sshr_deploy.benchmarks.pipeline.runs import TimedRun
 
@@ -33,12 +36,17 @@ class Stage:
 
     name: str
     busy_s: float
-    """Of all its threads together."""
+    """Of all its threads together, by the clock: waiting for a core counts."""
     threads: int
     thread: str
     """Which: plan, read, engine or finish; each does its stages one after the other."""
     held_up_s: float
     """That the engine's thread spent on it or waited for it: all stages' are the run's time."""
+
+    @property
+    def engine_waited_s(self) -> float | None:
+        """That the engine's thread waited for it; None where it does the stage itself."""
+        return None if self.thread == "engine" else self.held_up_s
 
 
 def stages_of(run: TimedRun) -> dict[str, Stage]:
@@ -73,18 +81,16 @@ def stages_of(run: TimedRun) -> dict[str, Stage]:
     }
 
 
-def limit_of(stages: dict[str, Stage]) -> str:
-    """The stage that most of the run's time went to: its own work, or waiting for it."""
-    return max(stages.values(), key=lambda stage: stage.held_up_s).name
+def shares_of(runs: Sequence[TimedRun]) -> dict[str, float]:
+    """What went to each stage of the time of a run, as medians of the runs."""
+    found = [(stages_of(run), run.seconds) for run in runs]
+    return {
+        name: float(np.median([stages[name].held_up_s / seconds for stages, seconds in found]))
+        for name in STAGES
+    }
 
 
-def bounds_s(run: TimedRun, cores: int) -> dict[str, float]:
-    """Seconds that each kind of thread, and the cores, need alone: no run of these is shorter.
-
-    By thread (plan, read, engine, finish) as its work over the threads there are, and "cores": the
-    processor time of all of it over `cores`.
-    """
-    bounds = dict.fromkeys(("engine", "read", "plan", "finish"), 0.0)
-    for stage in stages_of(run).values():
-        bounds[stage.thread] += stage.busy_s / stage.threads
-    return {**bounds, "cores": run.cpu_s / cores}
+def limit_of(runs: Sequence[TimedRun]) -> str:
+    """The stage that most of the time went to: its own work, or waiting for it."""
+    shares = shares_of(runs)
+    return max(shares, key=shares.__getitem__)

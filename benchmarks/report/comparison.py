@@ -7,8 +7,14 @@ from typing import Literal
 
 from sshr_deploy.benchmarks.measuring.neighbours import busy_text
 from sshr_deploy.benchmarks.report.bootstrap import ratio_interval
-from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Kind, Row
-from sshr_deploy.errors import UsageError
+from sshr_deploy.benchmarks.report.records import (
+    Agreement,
+    BenchmarkDocument,
+    Environment,
+    Kind,
+    Row,
+)
+from sshr_deploy.errors import UsageError, counted
 from sshr_deploy.runtime.machine.spread import ratio_of, spread_of
 from sshr_deploy.runtime.results.findings import Document
 
@@ -17,7 +23,9 @@ LEAST_NOISE = 0.02
 to the next, such as where memory lies and how warm the processor is, is the same for all of them.
 """
 
-Verdict = Literal["faster", "slower", "tie", "only in A", "only in B", "not measured"]
+Verdict = Literal[
+    "faster", "slower", "tie", "not qualified", "only in A", "only in B", "not measured"
+]
 
 
 class Side(Document):
@@ -28,6 +36,8 @@ class Side(Document):
     spread: float
     """Distance of the quartiles over the median."""
     agreement: Agreement | None
+    unqualified: str | None
+    """Why its speed counts for nothing; null where it is qualified."""
 
 
 class Compared(Document):
@@ -53,6 +63,12 @@ class Compared(Document):
         """By which share B takes longer than A, at the least; 0 unless it is slower."""
         return 1 / self.high - 1 if self.verdict == "slower" and self.high else 0.0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether A has a speed that counts, and B none."""
+        was_qualified = self.a is not None and self.a.unqualified is None
+        return self.verdict == "only in A" or (self.verdict == "not qualified" and was_qualified)
+
 
 class Comparison(Document):
     """Two documents row by row."""
@@ -64,25 +80,27 @@ class Comparison(Document):
     """Those of A in its order, then those that only B has."""
 
     def failures(self, limit: float) -> list[str]:
-        """Rows that are slower by more than `limit`, a share, and those that only A measured.
+        """Rows that are slower by more than `limit`, a share, and those that B has no speed of.
 
-        The whole interval has to be beyond the limit.
+        The whole interval has to be beyond the limit. No speed: it was not measured, or is no
+        longer qualified.
         """
         return [
             f"{row.name}: {row.verdict}" + (f", {row.reason}" if row.reason else "")
-            if row.verdict == "only in A"
+            if row.is_lost
             else f"{row.name}: slower by at least {row.slowdown:.1%}"
             for row in self.rows
-            if row.verdict == "only in A" or row.slowdown > limit
+            if row.is_lost or row.slowdown > limit
         ]
 
 
 def compare(a: BenchmarkDocument, b: BenchmarkDocument) -> Comparison:
     """B against A; rows are paired by their names.
 
-    A row is a tie where a machine was busy, where the spread or the number of its samples allows
-    no ratio, where the bootstrap interval of the ratio of medians holds 1, and where the gap is not
-    above the noise: the wider of the two spreads, 2 % at least.
+    A row is not qualified where the masks of a side disagree, however fast they came. It is a tie
+    where a machine was busy, where the spread or the number of its samples allows no ratio, where
+    the bootstrap interval of the ratio of medians holds 1, and where the gap is not above the
+    noise: the wider of the two spreads, 2 % at least.
 
     Raises:
         UsageError: they are of different benchmarks.
@@ -105,6 +123,8 @@ def _compared(a: Row | None, b: Row | None, busy: str | None) -> Compared:
     speed = interval = None
     if a is None or b is None or not (a.samples and b.samples):
         verdict, reason = _one_sided(a, b)
+    elif (reason := _unqualified(a, b)) is not None:
+        verdict = "not qualified"
     elif (reason := busy or _not_comparable(a, b)) is None:
         speed, interval, reason = _speed(a, b)
         if reason is None and speed is not None:
@@ -128,10 +148,13 @@ def _one_sided(a: Row | None, b: Row | None) -> tuple[Verdict, str | None]:
 def _not_comparable(a: Row, b: Row) -> str | None:
     if (a.unit, a.better) != (b.unit, b.better):
         return f"A is in {a.unit}, B in {b.unit}"
-    for side, row in (("A", a), ("B", b)):
-        if (unqualified := row.facts.get("unqualified")) is not None:
-            return f"{side} is not qualified: {unqualified}"
     return ratio_of(("A", a.samples), ("B", b.samples), a.unit).refused
+
+
+def _unqualified(a: Row, b: Row) -> str | None:
+    """Of which sides the masks disagree, and why; None where both are qualified."""
+    reasons = [(side, row.facts.get("unqualified")) for side, row in (("A", a), ("B", b))]
+    return "; ".join(f"{side}: {why}" for side, why in reasons if why is not None) or None
 
 
 def _speed(a: Row, b: Row) -> tuple[float, tuple[float, float], str | None]:
@@ -155,7 +178,7 @@ def _side(row: Row | None) -> Side | None:
     spread = spread_of(row.samples)
     return Side(
         median=spread.median_ms, samples=spread.calls, spread=spread.relative,
-        agreement=row.agreement,
+        agreement=row.agreement, unqualified=row.facts.get("unqualified"),
     )  # fmt: skip
 
 
@@ -169,20 +192,27 @@ def _warnings(a: BenchmarkDocument, b: BenchmarkDocument) -> Iterator[str]:
     for side, document in (("A", a), ("B", b)):
         if not document.complete:
             yield f"{side} was interrupted: its rows are those that it had finished"
-    machines = [
-        (found.environment.processor, found.environment.cores, found.environment.gpus)
-        for found in (a, b)
-    ]
-    if machines[0] != machines[1]:
-        names = [
-            ", ".join([processor, f"{cores} cores", *(gpu.name for gpu in gpus)])
-            for processor, cores, gpus in machines
-        ]
-        yield f"the machines differ: {names[0]} in A, {names[1]} in B"
+    yield from _machine_warnings(a.environment, b.environment)
     yield from _subject_warnings(a, b)
     yield from _differences("the settings", a.settings, b.settings)
-    environments = a.environment, b.environment
-    yield from _differences("the releases", *(found.libraries for found in environments))
+    yield from _differences("the releases", a.environment.libraries, b.environment.libraries)
+
+
+def _machine_warnings(a: Environment, b: Environment) -> Iterator[str]:
+    for what, told in (("machines", _machine), ("drivers", _drivers)):
+        one, other = told(a), told(b)
+        if one != other:
+            yield f"the {what} differ: {one} in A, {other} in B"
+            return  # GPUs that are others have other drivers
+
+
+def _machine(found: Environment) -> str:
+    gpus = (gpu.name + (f" ({gpu.memory_mib} MiB)" if gpu.memory_mib else "") for gpu in found.gpus)
+    return ", ".join([found.processor, counted(found.cores, "core"), *gpus])
+
+
+def _drivers(found: Environment) -> str:
+    return ", ".join(gpu.driver or "unknown" for gpu in found.gpus)
 
 
 def _subject_warnings(a: BenchmarkDocument, b: BenchmarkDocument) -> Iterator[str]:

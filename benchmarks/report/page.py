@@ -10,7 +10,7 @@ from typing import Any, get_args
 from sshr_deploy.benchmarks.report.machine import machine_line
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.records import SCHEMA_VERSION, BenchmarkDocument, Kind
-from sshr_deploy.benchmarks.report.tables import TextTable, document_table, escaped
+from sshr_deploy.benchmarks.report.tables import TextTable, document_tables, escaped
 from sshr_deploy.errors import counted
 
 _NO_RESULTS = ("gate",)
@@ -70,7 +70,8 @@ def _document_parts(stem: str, document: BenchmarkDocument, picture: Path) -> It
     if not document.complete:
         lines.append("interrupted: the rows are those that it had finished")
     yield "\n".join(f"- {line}" for line in lines)
-    yield document_table(document).markdown().rstrip("\n")
+    for table in document_tables(document):
+        yield table.markdown().rstrip("\n")
     if picture.is_file():
         yield f"![{stem}]({picture.parent.name}/{picture.name})"
 

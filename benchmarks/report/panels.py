@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from sshr_deploy.benchmarks.report.records import Row
-from sshr_deploy.benchmarks.report.tables import agreement_text, figure_text, heading
+from sshr_deploy.benchmarks.report.tables import agreement_text, figure_text, heading, marked
 from sshr_deploy.errors import counted
 from sshr_deploy.runtime.machine.spread import spread_of
 from sshr_deploy.train.drawing import COLOURS, DARK, MUTED
@@ -43,7 +43,7 @@ def draw_lines(axes: Axes, series: Series, *, per_batch: bool = False) -> None:
             linestyle="-" if index < len(COLOURS) else "--",
             markersize=6,
             capsize=3,
-            label=_labelled(name, points[0][1]),
+            label=_labelled(name, [row for _, row in points]),
         )
     ticks = sorted({place for points in series.values() for place, _ in points})
     axes.set_xscale("log", base=2)
@@ -83,7 +83,7 @@ def draw_bars(axes: Axes, rows: Sequence[Row], figure: str | None = None) -> Non
             label += f", masks {agreement_text(row.agreement)}"
         axes.annotate(label, (end, line), (5, 0), textcoords="offset points", va="center",
                       fontsize=9)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [_shortened(_name(row)) for row in rows])
+    axes.set_yticks(range(len(rows)), [marked(_shortened(_name(row)), row) for row in rows])
     _as_names(axes)
     axes.set(
         ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.55 * max((v or 0 for v in values), default=1))
@@ -135,9 +135,13 @@ def _value(row: Row, figure: str | None) -> float | None:
     return spread_of(row.samples).median_ms if row.samples else None
 
 
-def _labelled(name: str, row: Row) -> str:
-    masks = "" if row.agreement is None else f", masks {agreement_text(row.agreement)}"
-    return f"{_shortened(name)}{masks}"
+def _labelled(name: str, rows: Sequence[Row]) -> str:
+    """Of a line; the agreement is that of its worst point."""
+    told = [row.agreement for row in rows if row.agreement is not None]
+    worst = min(told, key=lambda agreement: agreement.masks, default=None)
+    masks = "" if worst is None else f", masks {agreement_text(worst)}"
+    star = " *" if any("unqualified" in row.facts for row in rows) else ""
+    return f"{_shortened(name)}{star}{masks}"
 
 
 def _shortened(name: str) -> str:

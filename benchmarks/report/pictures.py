@@ -69,6 +69,9 @@ def _panels(document: BenchmarkDocument) -> Iterable[_Panel]:
     others = [row for row in rows if row not in stages]
     if document.benchmark in ("latency", "throughput"):
         yield from _line_panels(document)
+        starts = [row for row in rows if row.unit == "s"]
+        if any(row.samples for row in starts):
+            yield _bars("Cold start, from process to first label map, in s", starts)
     elif document.benchmark == "soak":
         yield from (panel for row in rows for panel in _time_panels(row))
     elif any("mm2_per_s" in row.figures and "form" in row.facts for row in rows):
@@ -96,12 +99,13 @@ def _line_panels(document: BenchmarkDocument) -> Iterable[_Panel]:
     if not series:
         return
     _, first = next(iter(series.values()))[0]
+    inputs = first.unit.partition("/")[0] if first.better == "higher" else "patches"
 
     def lines(axes: Axes, per_batch: bool = False) -> None:
         if first.better == "higher":
             shade_knee(axes, series)
         draw_lines(axes, series, per_batch=per_batch)
-        axes.set_xlabel("patches a call")
+        axes.set_xlabel(f"{inputs} a call")
         legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -161,4 +165,6 @@ def _title(document: BenchmarkDocument) -> str:
 def _machine(document: BenchmarkDocument) -> str:
     busy = busy_text(document.load.other_work)
     told = [machine_line(document), document.measured_utc] + ([] if busy is None else [busy])
+    if any("unqualified" in row.facts for row in document.rows):
+        told.append("*: its masks disagree with the reference, so its speed counts for nothing")
     return textwrap.fill("; ".join(told), _CAPTION_CHARS)

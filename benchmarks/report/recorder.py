@@ -9,9 +9,11 @@ from typing import Any, Self
 
 from sshr_deploy.atomic import check_writable, write_json
 from sshr_deploy.benchmarks.environment import describe_machine, load_average
+from sshr_deploy.benchmarks.measuring.clocks import read_clocks
 from sshr_deploy.benchmarks.measuring.neighbours import Neighbours, busy_text
 from sshr_deploy.benchmarks.report.records import (
     BenchmarkDocument,
+    Clocks,
     Environment,
     Kind,
     Load,
@@ -46,13 +48,15 @@ class Recorder:
     ) -> None:
         if file is not None:
             check_writable(file)
-        self._file, self._neighbours, self._before = file, Neighbours(), load_average()
+        self._file, self._neighbours = file, Neighbours()
         self._document = BenchmarkDocument(
             benchmark=kind,
             measured_utc=now_utc(),
             complete=False,
             environment=Environment.model_validate(describe_machine()),
-            load=Load(before=self._before, after=None, other_work=None),
+            load=Load(
+                before=load_average(), after=None, other_work=None, clocks_before=_clocks_now()
+            ),
             subject=subject,
             settings=dict(settings),
             rows=(),
@@ -61,7 +65,8 @@ class Recorder:
     def row(self, row: Row) -> None:
         """Add a row, or put it in the place of the one of the same name."""
         rows = {found.name: found for found in self._document.rows}
-        self._update(rows=tuple({**rows, row.name: row}.values()))
+        load = self._document.load.model_copy(update={"clocks_after": _clocks_now()})
+        self._update(rows=tuple({**rows, row.name: row}.values()), load=load)
 
     def fact(self, name: str, value: Any) -> None:
         """Add a fact of the document; `value` as JSON has it."""
@@ -75,17 +80,20 @@ class Recorder:
     @property
     def document(self) -> BenchmarkDocument:
         """All of it so far."""
-        load = Load(before=self._before, after=load_average(), other_work=self._neighbours.share())
+        now = {"after": load_average(), "other_work": self._neighbours.share()}
+        load = self._document.load.model_copy(update=now)
         return self._document.model_copy(update={"load": load})
 
     def busy(self) -> str | None:
         """Why nothing measured so far allows a ratio; None where the machine was quiet."""
         return busy_text(self._neighbours.share())
 
-    def ratio(self, one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]]) -> Ratio:
+    def ratio(
+        self, one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]], unit: str = "ms"
+    ) -> Ratio:
         """`ratio_of` two things of this document; refused too where other work was beside them."""
         busy = self.busy()
-        return ratio_of(one, other) if busy is None else Ratio(None, busy)
+        return ratio_of(one, other, unit) if busy is None else Ratio(None, busy)
 
     def __enter__(self) -> Self:
         self._neighbours = Neighbours()
@@ -103,3 +111,7 @@ class Recorder:
         self._document = self._document.model_copy(update=changes)
         if self._file is not None:
             write_json(self._file, self.document.model_dump(mode="json"))
+
+
+def _clocks_now() -> Clocks:
+    return Clocks.model_validate(read_clocks())

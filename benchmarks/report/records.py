@@ -18,7 +18,6 @@ Kind = Literal[
     "pipeline",
     "slides",
     "roofline",
-    "layers",
     "int8",
     "training",
     "host",
@@ -54,8 +53,20 @@ class Environment(Document):
     """Versions by package; absent ones are left out."""
 
 
+class Clocks(Document):
+    """Clocks at a moment, in MHz; null for what the machine does not tell."""
+
+    cpu_mhz: float | None
+    """Mean of all cores."""
+    governor: str | None
+    """How Linux chooses the processor's clock: performance, powersave, schedutil."""
+    gpu_sm_mhz: tuple[int | None, ...]
+    """Of the multiprocessors of each GPU, by place on the bus."""
+    gpu_memory_mhz: tuple[int | None, ...]
+
+
 class Load(Document):
-    """What else the machine did meanwhile."""
+    """What else the machine did meanwhile, and its clocks."""
 
     before: float | None
     """Load average of the last minute, in runnable threads; null where the system has none."""
@@ -63,6 +74,9 @@ class Load(Document):
     other_work: Share | None
     """Share of the usable cores' time that other processes, or other virtual machines, took; null
     where the system does not say."""
+    clocks_before: Clocks | None = None
+    clocks_after: Clocks | None = None
+    """When the last row was written."""
 
 
 class Subject(Document):

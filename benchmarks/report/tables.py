@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sshr_deploy.benchmarks.report.comparison import Compared, Comparison, Side
 from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Row
@@ -12,9 +12,22 @@ from sshr_deploy.runtime.machine.spread import spread_of
 _NONE = "-"
 _OF_SAMPLES = frozenset({"median", "p25", "p75", "p50", "min", "max"})
 """Begin the names of figures that the columns of every table say already."""
-_LATENCY = ("p95_ms", "p99_ms", "patches_per_s", "share_of_ceiling", "speed")
-_CHOSEN: dict[str, tuple[str, ...]] = {"latency": _LATENCY}
-"""Figures that are shown of benchmarks that have more than fit in a table."""
+_PERCENTILES = ("p50", "p90", "p95", "p99")
+_CALLS = (
+    *(f"{name}_ms" for name in _PERCENTILES),
+    *("max_ms", "patches_per_s", "fields_per_s", "share_of_ceiling", "speed"),
+)
+_PARTS = ("copy_in_ms", "engine_ms", "copy_out_ms", "labels_ms")
+_STARTS = ("start_s", "load_s", "open_s", "first_patch_s", "building_s")
+"""Of a call, and of a start: figures of `benchmark latency`, which has more than fit in a table."""
+_HEADINGS = {
+    "labels_ms": "label maps ms",
+    "start_s": "process s",
+    "load_s": "bundle s",
+    "open_s": "engine s",
+    "building_s": "once, to build and compare s",
+}
+_COMMON = ("median", "quartiles", "samples", "agreement")
 
 
 @dataclass(frozen=True)
@@ -36,22 +49,61 @@ class TextTable:
         return "\n\n".join(part for part in (table, notes) if part) + "\n"
 
 
-def document_table(document: BenchmarkDocument) -> TextTable:
-    """Rows with their medians, quartiles, agreement and figures; below it, why some are missing."""
-    found = [name for row in document.rows for name in row.figures]
-    chosen = _CHOSEN.get(document.benchmark)
-    names = [
-        name
-        for name in chosen or dict.fromkeys(found)
-        if name in found and (chosen or name.split("_")[0] not in _OF_SAMPLES)
+def document_tables(document: BenchmarkDocument) -> list[TextTable]:
+    """Rows with their medians, quartiles, agreement and figures; below them, why some are missing.
+
+    Of latency also the parts of the calls, and the cold starts.
+    """
+    if document.benchmark != "latency":
+        names = dict.fromkeys(name for row in document.rows for name in row.figures)
+        shown = [name for name in names if name.split("_")[0] not in _OF_SAMPLES]
+        return [_table("row", document.rows, shown, document.notes)]
+    starts = [row for row in document.rows if row.unit == "s"]
+    calls = [row for row in document.rows if row not in starts]
+    tables = [_calls_table(calls, document.notes)] if calls or not starts else []
+    parts = [
+        (marked(row.name, row), *_figures(row, _PARTS))
+        for row in calls
+        if row.samples and any(name in row.figures for name in _PARTS)
     ]
-    headings = ("row", "median", "quartiles", "samples", "agreement", *map(heading, names))
-    rows = [
-        (row.name, *_middle(row), agreement_text(row.agreement), *_figures(row, names))
-        for row in document.rows
-    ]
-    reasons = [(row.name, reason) for row in document.rows for reason in _refusals(row, names)]
-    return TextTable(headings, tuple(rows), (*_grouped(reasons), *document.notes))
+    if parts:
+        tables.append(TextTable(("parts of a call, timed apart", *map(heading, _PARTS)), (*parts,)))
+    if starts:
+        engines = [(row.name, row.facts["open"]) for row in starts if "open" in row.facts]
+        notes = _grouped(engines) + ([] if calls else [*document.notes])
+        tables.append(_table("cold start", starts, _STARTS, notes))
+    return tables
+
+
+def _calls_table(rows: Sequence[Row], notes: Iterable[str]) -> TextTable:
+    """Of latency: percentiles with their intervals, and over what the speed is."""
+    names = [name for name in _CALLS if any(name in row.figures for row in rows)]
+    bases = [*dict.fromkeys(row.facts["base"] for row in rows if row.facts.get("base"))]
+    several = f"speed: times as fast as {', '.join(bases)}, whichever has 1 at that batch size"
+    more = [several] if len(bases) > 1 else []
+    if any(f"{name}_low_ms" in row.figures for row in rows for name in _PERCENTILES):
+        more.append("in brackets: where the percentile lies with 95 %")
+    table = _table("row", rows, names, [*more, *notes])
+    if len(bases) != 1:
+        return table
+    headings = (f"speed ({bases[0]} = 1)" if h == "speed" else h for h in table.headings)
+    return replace(table, headings=tuple(headings))
+
+
+def _table(
+    first: str, rows: Sequence[Row], names: Sequence[str], notes: Iterable[str]
+) -> TextTable:
+    """Rows with the figures of those names."""
+    cells = [
+        (
+            marked(row.name, row), *_middle(row), agreement_text(row.agreement),
+            *_figures(row, names),
+        )
+        for row in rows
+    ]  # fmt: skip
+    reasons = [(row.name, reason) for row in rows for reason in _refusals(row, names)]
+    headings = (first, *_COMMON, *map(heading, names))
+    return TextTable(headings, tuple(cells), (*_grouped(reasons), *notes))
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
@@ -73,9 +125,14 @@ def comparison_table(comparison: Comparison) -> TextTable:
     return TextTable(headings, tuple(rows), (*_grouped(reasons), *comparison.warnings))
 
 
+def marked(name: str, row: Row) -> str:
+    """`name`, with a star where the row's masks disagree and it was measured all the same."""
+    return f"{name} *" if "unqualified" in row.facts else name
+
+
 def heading(name: str) -> str:
     """Of a figure: "patches_per_s" -> "patches/s", "p95_ms" -> "p95 ms"."""
-    return name.replace("_per_", "/").replace("_", " ")
+    return _HEADINGS.get(name) or name.replace("_per_", "/").replace("_", " ")
 
 
 def figure_text(value: float | None, name: str = "") -> str:
@@ -109,14 +166,27 @@ def _middle(row: Row) -> tuple[str, str, str]:
 
 
 def _refusals(row: Row, names: Sequence[str]) -> list[str]:
-    """Why it has no samples, or why some of the figures are missing."""
+    """Why it has no samples, why these count for nothing, or why some figures are missing."""
     if row.not_measured is not None:
         return [row.not_measured]
-    return [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
+    unqualified = row.facts.get("unqualified")
+    told = [] if unqualified is None else [f"* not qualified: {unqualified}"]
+    return told + [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:
-    return [figure_text(row.figures.get(name), name) for name in names]
+    return [
+        figure_text(row.figures.get(name), name) + _interval(row, name.removesuffix("_ms"))
+        for name in names
+    ]
+
+
+def _interval(row: Row, percentile: str) -> str:
+    """ " (31.2-31.9)"; empty for what has none."""
+    low, high = (row.figures.get(f"{percentile}_{end}_ms") for end in ("low", "high"))
+    if low is None or high is None:
+        return ""
+    return f" ({figure_text(low)}-{figure_text(high)})"
 
 
 def _median(side: Side | None, unit: str) -> str:

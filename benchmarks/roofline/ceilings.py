@@ -61,9 +61,9 @@ class Ceilings:
     copy_gb_per_s: float
     """Bytes read plus bytes written of a copy in memory, far larger than the caches."""
     cache_gb_per_s: float | None
-    """The same within the caches; None where their size is not known, and of GPUs."""
+    """The same within the caches; None where their size is not known."""
     cache_bytes: int | None
-    """Of the last level."""
+    """Of the last level; of a GPU its L2."""
     threads: int | None
     """None on a GPU."""
     not_measured: Mapping[Precision, str]

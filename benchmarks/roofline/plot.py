@@ -43,7 +43,7 @@ def write_roofline(folder: Path, document: BenchmarkDocument) -> tuple[Path, ...
         (words, document.facts[name], rows)
         for name, words in _PANELS.items()
         if (rows := [row for row in document.rows if row.facts.get("ceilings") == name])
-        and name in document.facts
+        and document.facts.get(name, {}).get("gflop_per_s")
     ]
     if not panels:
         return ()

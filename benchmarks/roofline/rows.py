@@ -51,7 +51,7 @@ def row_of(entrant: Entrant, batch: int, busy: str | None) -> Row:
     reasons = [why, busy, disagrees, spread.busy()]
     refused = next((reason for reason in reasons if reason is not None), None)
     share = None if refused is not None or floor_ms is None else floor_ms / spread.median_ms
-    facts = _facts(entrant, batch)
+    facts = _facts(entrant, batch) | layers_told(entrant.more_facts, busy)
     if disagrees is not None:
         facts["unqualified"] = disagrees
     return Row(
@@ -101,8 +101,23 @@ def _facts(entrant: Entrant, batch: int) -> dict[str, Any]:
         "batch": batch,
         "ceilings": ceilings_name(on_gpu),
         "other_gflop": batch * entrant.work.other_flop / 1e9,
-        **entrant.more_facts,
     }
+
+
+def layers_told(facts: dict[str, Any], busy: str | None) -> dict[str, Any]:
+    """Facts about layers, without what they lose where the machine was busy, the longest first.
+
+    Args:
+        facts: with "layers" and "calls_ms", the time of all in each call; or without layers.
+        busy: why nothing is told of them; where it is None the spread of "calls_ms" decides.
+    """
+    if not facts.get("layers"):
+        return facts
+    if (why := busy or spread_of(facts["calls_ms"]).busy()) is None:
+        return facts
+    layers = [{**layer, "lost_ms": None} for layer in facts["layers"]]
+    layers.sort(key=lambda layer: -layer["median_ms"])
+    return {**facts, "layers": layers, "kernels_without_worst_ms": None, "layers_refused": why}
 
 
 def layer_facts(layer: Layer, ceilings: Ceilings) -> dict[str, Any]:

@@ -48,8 +48,10 @@ class NodeWork:
     flop: int
     """A multiply-add counted as two."""
     weight_bytes: int
+    """Of what is the same for every input."""
     value_bytes: int
-    """Read and written, each once, in the type that they have between the layers."""
+    """Read and written, each once, in the type that they have between the layers; of a product of
+    two values both."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ class _Counter:
             self._shapes[constant.name] = tuple(constant.dims)
         self._makers = {name: node for node in model.graph.node for name in node.output}
         self._readers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in model.graph.node:
+        self._values = {INPUT_NAME}
+        """Tensors that depend on the input."""
+        for node in model.graph.node:  # what makes a tensor comes before what reads it
+            if not self._values.isdisjoint(node.input):
+                self._values.update(node.output)
             for name in node.input:
                 self._readers[name].append(node)
 
@@ -143,12 +149,15 @@ class _Counter:
         is_convolution = node.op_type in _CONVOLUTIONS
         multiplies = math.prod(sides[1:]) if is_convolution else self._shapes[read][-1]
         precision = self._precision(node)
+        second = math.prod(sides) * BYTES[precision]
+        is_value = weight in self._values
         return NodeWork(
             node.name,
             precision,
             2 * math.prod(self._shapes[made]) * multiplies,
-            math.prod(sides) * BYTES[precision],
-            self._size(read, self._is_dequantised(read))
+            0 if is_value else second,
+            second * is_value
+            + self._size(read, self._is_dequantised(read))
             + self._size(made, self._is_quantised_next(made)),
         )
 

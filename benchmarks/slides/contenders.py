@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sshr_deploy
-from sshr_deploy.benchmarks.peers.set_up import how_to_set_up, python_of
+from sshr_deploy.benchmarks.peers.set_up import how_to_set_up, is_set_up, python_of
 from sshr_deploy.errors import UsageError
 
 _PACKAGE = "sshr_deploy.benchmarks.peers"
@@ -21,7 +21,8 @@ class SlideContender:
     """A program that does the tiles of a job.
 
     It is called with the job's file, a folder for its files and `arguments`. Its last line on
-    stdout is JSON: `work_s`, without start-up; `tiles`; `version`, of what it runs by. It leaves
+    stdout is JSON: `work_s`, without start-up; `tiles`; `version`, of what it runs by; ours also
+    `tiles_s`, from the first tile read to the last label map, and `mask_agreement`. It leaves
     labels.npy, uint8 [tiles, 224, 224], where it `has_masks`.
     """
 
@@ -36,10 +37,12 @@ class SlideContender:
     does: str = ""
     lacks: str = ""
     """What of the product it does not do."""
+    maps_alone: bool = False
+    """Label maps in memory are all that it makes, so that our tiles alone are what compares."""
 
     def cannot_run(self, *, has_checkpoint: bool) -> str | None:
         """Why it cannot be measured here, in one line."""
-        if self.venv is not None and not python_of(self.venv).exists():
+        if self.venv is not None and not is_set_up(self.venv):
             return f"it is not set up: {how_to_set_up(self.venv)}"
         if self.needs_checkpoint and not has_checkpoint:
             return "it needs the network in PyTorch: give --checkpoint FILE"
@@ -86,6 +89,7 @@ PEERS = (
         needs_checkpoint=False,
         does="label maps with the bundle's FP32 graph",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "OpenSlide loop, PyTorch",
@@ -93,6 +97,7 @@ PEERS = (
         ("openslide", "pytorch"),
         does="label maps with the network in eager mode",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "OpenSlide loop, published forward",
@@ -100,6 +105,7 @@ PEERS = (
         ("openslide", "published"),
         does="label maps, one tile a call, all four heads",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "DataLoader, ONNX Runtime",
@@ -108,6 +114,7 @@ PEERS = (
         needs_checkpoint=False,
         does="label maps with the bundle's FP32 graph; reads in processes of their own",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "DataLoader, PyTorch",
@@ -115,6 +122,7 @@ PEERS = (
         ("dataloader", "pytorch"),
         does="label maps with the network in eager mode; reads in processes of their own",
         lacks=_MAPS_ONLY,
+        maps_alone=True,
     ),
     SlideContender(
         "WSInfer",

@@ -22,13 +22,17 @@ from sshr_deploy.benchmarks.slides.contenders import OURS, PEERS, SlideContender
 from sshr_deploy.benchmarks.slides.job import SlideJob, SlideSettings, prepare_job
 from sshr_deploy.benchmarks.slides.process import Finished, run_process
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError, first_line
+from sshr_deploy.errors import SessionError, counted, first_line
 from sshr_deploy.runtime.machine.spread import Ratio, ratio_of
 from sshr_deploy.runtime.machine.threads import usable_cores
 
 Labels = NDArray[np.uint8]
 
-WHOLE, WORK = "whole process", "without start-up"
+WHOLE, WORK, TILES = "whole process", "without start-up", "tiles alone"
+_TILES_DO = (
+    "reading, network and label maps, from the first tile that is read to the last label map; not "
+    "the search for tissue before, nor the files after"
+)
 SAME_MASKS = 0.99
 """Share of the mask's pixels that has to be equal. Peers round averaged pixels otherwise, by one
 level at most: that moved 0.24 % of labels of a trained network. Other filters (TIAToolbox's cubic,
@@ -42,14 +46,23 @@ class _Entry:
     contender: SlideContender
     judged: Finished | None = None
     agreement: Agreement | None = None
-    """With our label maps; None of ours, and where there are no label maps."""
+    """With our label maps, of ours with PyTorch's; None where there are no label maps."""
     not_measured: str | None = None
     """Why it is not timed."""
+    stopped: str | None = None
+    """Why it is not timed further, after some runs."""
     runs: list[Finished] = field(default_factory=list)
 
     def samples_s(self, form: str) -> list[float]:
         """Seconds of each run."""
+        if form == TILES:
+            return [run.tiles_s for run in self.runs if run.tiles_s is not None]
         return [run.seconds if form == WHOLE else run.work_s for run in self.runs]
+
+    def named_samples(self, form: str) -> tuple[str, list[float]]:
+        """For a ratio."""
+        name = self.contender.name
+        return f"{name}, {form}" if form == TILES else name, self.samples_s(form)
 
 
 def measure_slides(
@@ -64,6 +77,8 @@ def measure_slides(
     on_step: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Record two rows for each contender, "NAME, whole process" and "NAME, without start-up".
+
+    Ours has a third, "NAME, tiles alone": what the peers that make label maps alone do.
 
     Args:
         bundle: ours, with an FP32 graph for ONNX Runtime.
@@ -95,14 +110,22 @@ def measure_slides(
             on_step(f"trying {entry.contender.name}")
             labels = _judge(entry, runner, labels)
             _record(entry, entries[0], job, recorder)
-        for turn in range(rounds):
+        try:
+            for turn in range(rounds):
+                for entry in _in_order(entries, turn):
+                    if entry.not_measured is None and entry.stopped is None:
+                        on_step(f"round {turn + 1} of {rounds}: {entry.contender.name}")
+                        _time(entry, runner)
+                        _record(entry, entries[0], job, recorder)
+        finally:  # after Ctrl-C too: ratios over all runs of both sides, and all other work
             for entry in entries:
-                if entry.not_measured is None:
-                    on_step(f"round {turn + 1} of {rounds}: {entry.contender.name}")
-                    _time(entry, runner)
-                    _record(entry, entries[0], job, recorder)
-        for entry in entries:  # ratios over all runs of both sides
-            _record(entry, entries[0], job, recorder)
+                _record(entry, entries[0], job, recorder)
+
+
+def _in_order(entries: list[_Entry], turn: int) -> list[_Entry]:
+    """Each round begins with the next, so that nobody always follows the heaviest."""
+    first = turn % len(entries)
+    return [*entries[first:], *entries[:first]]
 
 
 class _Runner:
@@ -153,6 +176,8 @@ def _judge(entry: _Entry, runner: _Runner, ours: Labels | None) -> Labels | None
         entry.not_measured = str(error)
         return ours
     if ours is None:
+        if (share := entry.judged.mask_agreement) is not None:
+            entry.agreement = Agreement(masks=share, cam_error=None, misses=())
         return labels
     if labels is not None:
         entry.agreement = _agreement(labels, ours, runner.job.classes)
@@ -166,25 +191,32 @@ def _agreement(labels: Labels, ours: Labels, classes: int) -> Agreement:
     if labels.shape != ours.shape:
         return Agreement(masks=0.0, cam_error=None, misses=(f"label maps {labels.shape}",))
     tissue = ours < classes
+    if not tissue.any():
+        return Agreement(masks=0.0, cam_error=None, misses=("no pixel of ours has tissue",))
     share = float((labels == ours)[tissue].mean())
     misses = (f"{share:.2%} of pixels equal (at least {SAME_MASKS:.0%})",)
     return Agreement(masks=share, cam_error=None, misses=misses if share < SAME_MASKS else ())
 
 
 def _time(entry: _Entry, runner: _Runner) -> None:
-    """One more timed run; a peer that fails is not measured further."""
+    """One more timed run; a peer that fails is not measured further, but keeps its runs."""
     try:
         entry.runs.append(runner.run(entry.contender)[0])
     except SessionError as error:
         if entry.contender is OURS:
             raise
-        entry.not_measured = f"after {len(entry.runs)} runs {error}"
-        entry.runs.clear()
+        if entry.runs:
+            entry.stopped = f"after {counted(len(entry.runs), 'run')}: {error}"
+        else:
+            entry.not_measured = str(error)
 
 
 def _record(entry: _Entry, ours: _Entry, job: SlideJob, recorder: Recorder) -> None:
+    busy = recorder.busy()
     for form in (WHOLE, WORK):
-        recorder.row(_row(entry, ours, form, job, recorder.busy()))
+        recorder.row(_row(entry, ours, form, job, busy))
+    if entry is ours and entry.samples_s(TILES):
+        recorder.row(_row(entry, ours, TILES, job, busy))
 
 
 def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None) -> Row:
@@ -194,14 +226,17 @@ def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None
     if samples_s:
         seconds = float(np.median(samples_s))
         figures |= {"median_s": seconds, "mm2_per_s": job.area_mm2 / seconds}
-        if entry is not ours:
-            ratio = _times(entry, ours, form) if busy is None else Ratio(None, busy)
-            figures["times_ours"] = ratio.value
-            refused = {} if ratio.refused is None else {"times_ours": ratio.refused}
+        for name, ratio in _ratios(entry, ours, form, busy).items():
+            figures[name] = ratio.value
+            refused |= {} if ratio.refused is None else {name: ratio.refused}
     facts = {"contender": contender.name, "form": form, "does": contender.does}
+    if form == TILES:  # stands beside the loops without start-up
+        facts = {"contender": f"{contender.name}, {TILES}", "form": WORK, "does": _TILES_DO}
     judged: dict[str, Any] = {}
     if entry.judged is not None:
         judged = {"version": entry.judged.version, "peak_memory_mib": entry.judged.peak_mib}
+    if entry.stopped is not None:
+        judged["stopped"] = entry.stopped
     return Row(
         name=f"{contender.name}, {form}",
         unit="s",
@@ -211,14 +246,22 @@ def _row(entry: _Entry, ours: _Entry, form: str, job: SlideJob, busy: str | None
         agreement=entry.agreement,
         figures=figures,
         refused=refused,
-        facts={**facts, "lacks": contender.lacks, **judged},
+        facts={**facts, "lacks": contender.lacks, "has_masks": contender.has_masks, **judged},
     )
 
 
-def _times(entry: _Entry, ours: _Entry, form: str) -> Ratio:
-    """How many times as long as ours."""
-    one, other = (
-        (each.contender.name, [1e3 * seconds for seconds in each.samples_s(form)])
-        for each in (entry, ours)
-    )
-    return ratio_of(one, other)
+def _ratios(entry: _Entry, ours: _Entry, form: str, busy: str | None) -> dict[str, Ratio]:
+    """How many times as long as ours, and as our tiles alone where that is the same work."""
+    if entry is ours:
+        return {}
+    bases = {"times_ours": form}
+    if form == WORK and entry.contender.maps_alone and ours.samples_s(TILES):
+        bases["times_our_tiles"] = TILES
+    if not entry.contender.has_masks:
+        busy = f"{entry.contender.name} makes no masks"
+    return {
+        name: Ratio(None, busy)
+        if busy is not None
+        else ratio_of(entry.named_samples(form), ours.named_samples(base), "s")
+        for name, base in bases.items()
+    }

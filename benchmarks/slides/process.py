@@ -36,6 +36,10 @@ class Finished:
     version: str
     peak_mib: float | None
     """Of it and its children together; None where nobody watched."""
+    tiles_s: float | None = None
+    """From its first tile read to its last label map; ours alone tells it."""
+    mask_agreement: float | None = None
+    """Share of its mask's pixels that are PyTorch's, by its own check; ours alone tells it."""
 
 
 def run_process(
@@ -103,6 +107,7 @@ def _told(line: str) -> dict[str, Any]:
             "work_s": float(told["work_s"]),
             "tiles": int(told["tiles"]),
             "version": str(told["version"]),
+            **{name: float(told[name]) for name in ("tiles_s", "mask_agreement") if name in told},
         }
     except (ValueError, TypeError, KeyError) as error:
         raise SessionError(f"it does not tell what it found, but {line!r}") from error

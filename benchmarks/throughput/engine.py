@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -10,10 +11,13 @@ from sshr_deploy.benchmarks.contenders.bundle import bundle_contenders
 from sshr_deploy.benchmarks.contenders.judging import judged, why_no_speed
 from sshr_deploy.benchmarks.report.records import Agreement
 from sshr_deploy.bundle import Bundle
+from sshr_deploy.errors import SessionError
 from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import Session
 from sshr_deploy.runtime.engines.choosing import open_session
+from sshr_deploy.runtime.engines.kinds import find_kind
+from sshr_deploy.runtime.machine.gpus import first_gpu
 from sshr_deploy.runtime.machine.threads import choose_threads, use_threads
 from sshr_deploy.runtime.progress import OnStep, tell_nobody
 from sshr_deploy.runtime.settings import OpenOptions
@@ -53,14 +57,20 @@ class BundleEngine:
         """CPU threads."""
         return self._threads.count
 
-    def open(self, batch: int, streams: int | None) -> Session:
+    @property
+    def has_static_batches(self) -> bool | None:
+        """Whether it is made for a batch size; None where the machine chooses the engine."""
+        kind = find_kind(self._name)
+        return None if kind is None else kind.has_static_batches
+
+    def open(self, batch: int | None, streams: int | None) -> Session:
         """A session for calls of `batch` inputs, and so many at the same time (None chooses).
 
         Raises:
             SessionError, MissingExtraError, UsageError: see `open_session`.
         """
         use_threads(self._threads)
-        patches = math.ceil(batch * self.bundle.geometry.side_px**2 / PATCH_PX**2)
+        patches = batch and math.ceil(batch * self.bundle.geometry.side_px**2 / PATCH_PX**2)
         options = OpenOptions(
             self._precision,
             patches,
@@ -68,6 +78,14 @@ class BundleEngine:
             streams=streams,
         )
         return open_session(self.bundle, self._name, options, on_step=self._on_step)
+
+    def gpu(self, session: Session) -> int | None:
+        """Index of the GPU that a session computes on, by its place on the bus; None for a CPU."""
+        kind = find_kind(session.info.engine)
+        if kind is not None and kind.needs_gpu:
+            with suppress(SessionError):  # which one is not told
+                return first_gpu().index
+        return None
 
     def judge(self, session: Session) -> Agreement:
         """How far its results are from the reference's, now."""

@@ -11,20 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sshr_deploy.benchmarks.contenders.judging import reference_of
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.benchmarks.throughput.slide_amount import SlideAmount
+from sshr_deploy.bundle import Bundle
 from sshr_deploy.geometry import Geometry
 from sshr_deploy.runtime.contract import MaskRule, Session
+from sshr_deploy.runtime.masks import mask_rule
 
 _LEAST_S = 0.25
 """Of a sample: filling and emptying the streams is then a small part of it."""
+_SHARED = frozenset({"cpu_joules_per_slide", "cpu_watts"})
+"""Figures of the whole processor, whoever computes on it."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Batches of noise for a session, as slides bring them: by its stream, with label maps.
+    """Batches for a session, as slides bring them: by its stream, with label maps.
 
-    The network is dense, its time does not depend on what it sees.
+    Of tissue: a network takes as long for noise, but its label maps have fewer classes to enlarge.
     """
 
     session: Session
@@ -34,11 +39,15 @@ class Load:
     """None for fields, whose label maps are made of all of a slide."""
 
     @classmethod
-    def of(cls, session: Session, batch: int, rule: MaskRule | None) -> Load:
-        """Batches of so many inputs."""
-        shape = (batch, *session.geometry.input_shape())
-        inputs = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        return cls(session, inputs, rule if session.geometry.is_patch else None)
+    def of(cls, session: Session, bundle: Bundle, batch: int) -> Load:
+        """Batches of so many inputs of the bundle's reference.
+
+        Raises:
+            BundleError: the reference is broken.
+        """
+        shown = reference_of(bundle).patches
+        rule = mask_rule(bundle.manifest.profile) if session.geometry.is_patch else None
+        return cls(session, np.resize(shown, (batch, *shown.shape[1:])), rule)
 
     def run(self, batches: int) -> None:
         """Compute so many batches that follow one another."""
@@ -91,17 +100,21 @@ def rate_row(
     agreement: Agreement,
     figures: Mapping[str, float | None],
     facts: Mapping[str, Any],
-    refused: Mapping[str, str] | None = None,
+    busy: str | None,
 ) -> Row:
-    """A row of inputs a second."""
+    """A row of inputs a second.
+
+    With `busy`, see `Recorder.busy`, the processor's joules are not told: part is of other work.
+    """
+    refused = {} if busy is None else dict.fromkeys(_SHARED & figures.keys(), busy)
     return Row(
         name=name,
         unit=f"{inputs_word(geometry)}/s",
         better="higher",
         samples=tuple(samples),
         agreement=agreement,
-        figures=dict(figures),
-        refused=dict(refused or {}),
+        figures={**figures, **dict.fromkeys(refused)},
+        refused=refused,
         facts=dict(facts),
     )
 

@@ -15,15 +15,15 @@ _V = TypeVar("_V")
 
 
 def read_ahead(
-    items: Iterable[_K], read: Callable[[_K], _V], *, ahead: int
+    items: Iterable[_K], read: Callable[[_K], _V], *, ahead: int, threads: int = _READERS
 ) -> Generator[_V, None, None]:
     """Results of `read` for each item, in order; its errors are raised in their turn.
 
-    `read` runs in two threads, up to `ahead` items before they are asked for. Close the generator
+    `read` runs in `threads`, up to `ahead` items before they are asked for. Close the generator
     (`contextlib.closing`) where it may not be read to its end: that ends the threads.
     """
     pending: deque[Future[_V]] = deque()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(read, item))

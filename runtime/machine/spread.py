@@ -102,6 +102,16 @@ def spread_of(samples_ms: Sequence[float]) -> Spread:
     return Spread(len(samples_ms), median, p25, p75, low, top, high[95], high[99])
 
 
+def unsteady(name: str, samples: Sequence[float]) -> str | None:
+    """Why samples of that name allow no ratio: too few, or too wide for a quiet machine."""
+    spread = spread_of(samples)
+    if spread.calls < _FEWEST:
+        return f"{name} has {spread.calls} timed calls; at least {_FEWEST} count"
+    if (busy := spread.busy()) is not None:
+        return f"{name}: {busy}; measure again when it is quiet"
+    return None
+
+
 def ratio_of(
     one: tuple[str, Sequence[float]], other: tuple[str, Sequence[float]], unit: str = "ms"
 ) -> Ratio:
@@ -110,13 +120,10 @@ def ratio_of(
     Refused where a side has fewer than 5 samples or spreads too far for a quiet machine, and where
     the quartiles of the two overlap.
     """
-    spreads = [spread_of(samples) for _, samples in (one, other)]
-    for (name, _), spread in zip((one, other), spreads, strict=True):
-        if spread.calls < _FEWEST:
-            return Ratio(None, f"{name} has {spread.calls} timed calls; at least {_FEWEST} count")
-        if (busy := spread.busy()) is not None:
-            return Ratio(None, f"{name}: {busy}; measure again when it is quiet")
-    first, second = spreads
+    for side in (one, other):
+        if (refused := unsteady(*side)) is not None:
+            return Ratio(None, refused)
+    first, second = (spread_of(samples) for _, samples in (one, other))
     if not (first.below(second) or second.below(first)):
         both = f"{quartiles_text(first, unit)} and {quartiles_text(second, unit)}"
         return Ratio(None, f"{one[0]} and {other[0]} overlap: {both}")

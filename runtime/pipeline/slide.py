@@ -168,7 +168,9 @@ class SlideWork(Closing):
 
     def _write(self, view: SlideView, check_stop: Callable[[], None]) -> None:
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
-        self._written = write_slide_files(self._job, view, bands, self._profile, self._outputs)
+        self._written = write_slide_files(
+            self._job, view, bands, self._profile, self._outputs, check_stop
+        )
 
     def _check(self, check_stop: Callable[[], None]) -> None:
         check_stop()

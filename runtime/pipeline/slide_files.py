@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
+from sshr_deploy.runtime.machine.beside import beside
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
 from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
@@ -56,11 +58,17 @@ class Written:
 
 
 def write_slide_files(
-    job: SlideJob, view: SlideView, bands: Iterable[Band], profile: Profile, outputs: Outputs
+    job: SlideJob,
+    view: SlideView,
+    bands: Iterable[Band],
+    profile: Profile,
+    outputs: Outputs,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Written:
     """Write all result files of a slide into its folder, but for its summary.
 
-    Its pictures show what `view` does.
+    Its pictures show what `view` does; they are made beside the last regions. `check_stop` is
+    called while they are, in a thread of theirs; what it raises ends it.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -75,14 +83,14 @@ def write_slide_files(
     labels = ome_tiff_sink(
         job.folder / MASK_NAME, size_px, profile=profile, mask_mpp_um=grid.mpp_um, name=name
     )
-    with ExitStack() as stack:
+    with beside(check_stop) as begin, ExitStack() as stack:  # which finishes its files first
         regions, mask = stack.enter_context(outlines), stack.enter_context(labels)
         requested = requested_sinks(stack, job.folder, name, job.identity, grid, profile, outputs)
         feed(bands, [counts, picked, mask], [regions, *requested])
-    classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
-    written = Written(classes, regions.count, job.checks.warnings(classes))
-    _write_pictures(job, view, picked.labels, profile, written)
-    return written
+        classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
+        warnings = job.checks.warnings(classes)
+        begin(partial(_write_pictures, job, view, picked.labels, profile, classes, warnings))
+    return Written(classes, regions.count, warnings)
 
 
 def _write_pictures(
@@ -90,19 +98,22 @@ def _write_pictures(
     view: SlideView,
     labels: NDArray[np.uint8],  # [h, w] of the view
     profile: Profile,
-    written: Written,
+    classes: tuple[SlideClass, ...],
+    warnings: tuple[SlideWarning, ...],
+    check_stop: Callable[[], None],
 ) -> None:
     write_overlay(
         job.folder / OVERLAY_NAME,
         view.rgb,
         labels,
         profile=profile,
-        shares={c.name: c.share for c in written.classes},
+        shares={c.name: c.share for c in classes},
         title=job.path.name,
         mpp_um=view.mpp_um,
         box=view.box,
-        notes=[warning.text for warning in written.warnings],
+        notes=[warning.text for warning in warnings],
         path_2x=job.folder / OVERLAY_2X_NAME,
         path_small=job.folder / OVERLAY_SMALL_NAME,
+        check_stop=check_stop,
     )
     write_thumbnail(job.folder / THUMBNAIL_NAME, view.rgb)

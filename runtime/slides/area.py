@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
+from sshr_deploy.runtime.machine.read_ahead import read_ahead
+from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.slides.mpp import Mpp
 from sshr_deploy.runtime.slides.reader import SlideReader
 
@@ -18,7 +21,9 @@ LEVEL_TOLERANCE = 0.01
 MAX_ENLARGEMENT = 2.0
 """Beyond this the cell detail the network was trained on is not in the slide."""
 _BLOCK_SOURCE_PX = 16 << 20
-"""Pixels of a level read at once (64 MiB as RGBA), which matters for single-level slides."""
+"""Pixels of a level in a block (64 MiB as RGBA), which matters for single-level slides."""
+_BLOCKS_AT_ONCE = 4
+"""Most blocks in memory, however many cores there are."""
 
 
 def read_area(
@@ -63,25 +68,33 @@ def read_in_blocks(
 ) -> NDArray[np.uint8]:
     """`read_area` of a large area, in blocks so that memory stays small.
 
-    `check_stop` is called before each block; what it raises ends the reading.
+    Up to four threads read a block each, none more than there are cores. `check_stop` is called
+    here before the first block and after each; what it raises ends the reading.
     """
     out = np.empty((height_px, width_px, 3), np.uint8)
     l0_per_px = (target_mpp_um / mpp.x_um, target_mpp_um / mpp.y_um)
     downsample = reader.level_downsamples[choose_level(reader, mpp, target_mpp_um)]
     step = max(16, int(math.sqrt(_BLOCK_SOURCE_PX) * downsample / max(l0_per_px)))
-    for y in range(0, height_px, step):
-        for x in range(0, width_px, step):
+
+    def read(corner: tuple[int, int]) -> None:
+        x, y = corner
+        high, wide = min(step, height_px - y), min(step, width_px - x)
+        out[y : y + high, x : x + wide] = read_area(
+            reader,
+            mpp,
+            target_mpp_um=target_mpp_um,
+            l0_x=l0_x + x * l0_per_px[0],
+            l0_y=l0_y + y * l0_per_px[1],
+            width_px=wide,
+            height_px=high,
+        )
+
+    corners = [(x, y) for y in range(0, height_px, step) for x in range(0, width_px, step)]
+    threads = min(usable_cores(), _BLOCKS_AT_ONCE)
+    check_stop()
+    with closing(read_ahead(corners, read, ahead=threads, threads=threads)) as blocks:
+        for _ in blocks:
             check_stop()
-            high, wide = min(step, height_px - y), min(step, width_px - x)
-            out[y : y + high, x : x + wide] = read_area(
-                reader,
-                mpp,
-                target_mpp_um=target_mpp_um,
-                l0_x=l0_x + x * l0_per_px[0],
-                l0_y=l0_y + y * l0_per_px[1],
-                width_px=wide,
-                height_px=high,
-            )
     return out
 
 

@@ -29,7 +29,8 @@ def compare(
         typer.Option(
             metavar="PERCENT",
             help="End with exit code 1 where B takes longer than A by more than this, such as 10%, "
-            "in the whole interval; and where B did not measure a row that A did.",
+            "in the whole interval; and where B did not measure a row that A did, or its masks "
+            "disagree now.",
         ),
     ] = None,
     json_file: Annotated[
@@ -47,7 +48,8 @@ def compare(
     distance of the quartiles over the median on the wider side, 2 % at least), and where no
     ratio can be told: other work took more than 10 % of the cores' time, the quartiles of a side
     are further apart than 15 % of the median or overlap with the other's, or a side has fewer than
-    5 samples. The reasons are below the table. Rows are paired by name.
+    5 samples. Where the masks of a side disagree (--allow-unqualified), the row is not qualified.
+    The reasons are below the table. Rows are paired by name.
     """
     from sshr_deploy.atomic import check_writable, write_json, write_text
     from sshr_deploy.benchmarks.report.comparison import compare as compare_documents
@@ -103,6 +105,7 @@ def _origin(document: BenchmarkDocument) -> str:
 
 def _print(about: list[str], found: TextTable) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from sshr_deploy.cli.tables import print_table
     from sshr_deploy.cli.terminal import stdout_console
@@ -114,7 +117,7 @@ def _print(about: list[str], found: TextTable) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in found.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     print_table(console, table)
     for line in found.notes:
         console.print(line, markup=False, soft_wrap=True)

@@ -54,7 +54,8 @@ def host(
     for a field as reading it. GPU: one that sleeps as long as a GPU of that speed computes. Of
     bound: the rate over that of reading alone (null), or over the stand-in's own (fixed, GPU); not
     told where other work disturbed it, or where the two cannot be told apart. CPU: time of all
-    threads for a field. The ways take turns.
+    threads for a field. The ways take turns. Cores that a GPU needs are not told either where other
+    work disturbed them.
     """
     from sshr_deploy.benchmarks.pipeline.host import measure_host
     from sshr_deploy.benchmarks.report.recorder import Recorder
@@ -102,7 +103,8 @@ def _print_host(document: BenchmarkDocument) -> None:
     what = "patches" if settings["side_px"] == settings["core_px"] else "fields"
     console.print(
         f"{counted(len(document.facts['slides']), 'slide')}, {units} {what} of "
-        f"{settings['side_px']} px, on {machine_line(document)}"
+        f"{settings['side_px']} px, on {machine_line(document)}",
+        markup=False,
     )
     table = Table("way", "runs", f"{what}/s", "of bound", "CPU ms")
     for column in table.columns[1:]:
@@ -119,5 +121,7 @@ def _print_host(document: BenchmarkDocument) -> None:
             f"this kind beside it; this machine has {document.environment.cores}"
         )
     refused = [reason for row in document.rows for reason in row.refused.values()]
+    if (reason := document.facts.get("gpu_needs_cores_not_reported")) is not None:
+        refused.append(reason)
     for reason in dict.fromkeys(refused):
-        console.print(f"not reported: {reason}")
+        console.print(f"not reported: {reason}", markup=False)

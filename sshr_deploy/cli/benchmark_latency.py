@@ -10,7 +10,13 @@ import typer
 
 from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
 from sshr_deploy.cli.commands import command
-from sshr_deploy.cli.options import ENGINE, AllowUnqualifiedOption, BundleArgument, ThreadsOption
+from sshr_deploy.cli.options import (
+    ENGINE,
+    AllowUnqualifiedOption,
+    BundleArgument,
+    ModeOption,
+    ThreadsOption,
+)
 from sshr_deploy.errors import UsageError
 from sshr_deploy.precision import Precision
 
@@ -51,6 +57,9 @@ CheckpointOption = Annotated[
     ),
 ]
 
+_BATCHES = {True: "1,4,8", False: "1,2,4"}
+"""By whether the inputs are patches."""
+
 
 @command(benchmark_app, config=True)
 def latency(
@@ -58,9 +67,15 @@ def latency(
     engine: EnginesOption = None,
     precision: PrecisionsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
+    mode: ModeOption = None,
     batches: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Batch sizes in patches, with commas between.")
-    ] = "1,4,8",
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Patches, or in seamless mode fields, in a call, with commas between.",
+            show_default="1,4,8; fields 1,2,4",
+        ),
+    ] = None,
     seconds: Annotated[
         float,
         typer.Option(
@@ -90,23 +105,24 @@ def latency(
 ) -> None:
     """Time of a call in ms by engine, precision and batch size, warm and from a cold start.
 
-    A call is what a batch of a slide takes: from patches to label maps, through the session's
-    stream. All ways take turns at each batch size, so that a busy moment of the machine falls on
-    all of them. Percentiles stand with the interval that holds the true one with 95 %, where there
-    are enough calls for it: 6 for p50, 29 for p90, 59 for p95, 299 for p99.
-    Throughput in patches/s is that of the median call.
+    A call is what a batch of a slide takes, through the session's stream, in the mode that slides
+    take by default: in seamless mode from fields to activation maps, as label maps are made of all
+    of a slide; in reference mode from patches to label maps. All ways take turns at each batch
+    size, so that a busy moment of the machine falls on all of them. Percentiles stand with the
+    interval that holds the true one with 95 %, where there are enough calls for it: 6 for p50, 29
+    for p90, 59 for p95, 299 for p99. Patches/s, or fields/s, are those of the median call.
 
-    Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches, found
-    in this run, before anything is timed. A way whose masks miss their bounds gets no time. Speed:
-    how many times as fast as --base, by medians; not told where the two overlap, or where the
-    machine was busy. Of ceiling: the network's GFLOP/s over those of a large matrix product of the
-    processor in that precision, in the same run. Where calls share the threads (streams), a call
-    alone has a part of them; "1 stream" is the same engine with all threads for each call.
+    Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches or
+    fields, found in this run. A way whose masks miss their bounds gets no time. Speed: how many
+    times as fast as --base, by medians; not told where the two overlap, or where the machine was
+    busy. Of ceiling: the network's GFLOP/s over those of a large matrix product of the processor in
+    that precision, in the same run. Where calls share the threads (streams), a call alone has a
+    part of them; "1 stream" is the same engine with all threads for each call.
 
-    Cold start: a process of its own each time, from its start to its first label map, in s. What is
-    built once on a machine is told apart. The first of an engine compares its masks too, after its
-    time is taken. The bundle's files are in the system's cache then; after a boot, reading them
-    takes longer. Less than 5 starts are too few for `benchmark compare`.
+    Cold start: a process of its own each time, from its start to its first patch or field, in s.
+    What is built once on a machine is told apart. The first process of an engine compares its masks
+    too, once its time is taken. The bundle's files are in the system's cache then; after a boot,
+    reading them takes longer. `benchmark compare` needs 5 starts.
     """
     from dataclasses import asdict
 
@@ -124,12 +140,17 @@ def latency(
     from sshr_deploy.cli.console import say
     from sshr_deploy.cli.latency_table import print_latency
     from sshr_deploy.runtime.machine.threads import choose_threads
+    from sshr_deploy.runtime.pipeline.sessions import choose_mode
+    from sshr_deploy.runtime.settings import Mode
 
     if checkpoint is not None and not peers:
         raise UsageError("`checkpoint` is for PyTorch beside the bundle; give `peers` too")
-    sizes, engines = parse_batches(batches), split_names(engine)
+    engines = split_names(engine)
     precisions = [Precision.of(name) for name in split_names(precision)]
     loaded = load_bundle(bundle)
+    if (taken := choose_mode(mode, loaded)) is Mode.SEAMLESS:
+        loaded = loaded.on_fields()
+    sizes = parse_batches(batches or _BATCHES[loaded.geometry.is_patch])
     count = choose_threads(loaded.manifest.model.width, threads).count
     settings = LatencySettings(sizes, seconds, base, cold, count, allow_unqualified)
     ways = bundle_contenders(
@@ -142,7 +163,9 @@ def latency(
     )
     ways += peers_of(loaded, checkpoint) if peers else []
     apart = trtexec_peers(loaded) if peers else []
-    recorder = Recorder("latency", subject_of(loaded), asdict(settings), json_file)
+    recorder = Recorder(
+        "latency", subject_of(loaded), {**asdict(settings), "mode": taken}, json_file
+    )
     absent = peers_left_out(loaded, checkpoint) if peers else None
     for note in (left_out(loaded, engines), absent):
         if note is not None:

@@ -22,6 +22,7 @@ from sshr_deploy.cli.options import (
     MppOption,
     PrecisionOption,
     ReadersOption,
+    StreamsOption,
     ThreadsOption,
 )
 from sshr_deploy.runtime.engines.kinds import AUTO
@@ -56,6 +57,7 @@ def pipeline(
     precision: PrecisionOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
+    streams: StreamsOption = None,
     readers: ReadersOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     json_file: JsonOption = None,
@@ -67,13 +69,16 @@ def pipeline(
     reading alone, by as many threads as the run has. Run over it: how many times as long the whole
     run takes. It is not told where a side has fewer than 5 rounds, or other work disturbed it.
 
-    Second table, the stages by the run's own accounts. Work: seconds of all threads of the stage.
-    Busy: of these threads' time. Of the run: what the run spent on the stage or waited for it;
-    these add up to the run, and the largest is the limit. Peak memory is that of the first run,
+    Second table, the stages by the run's own accounts, by the clock: where threads outnumber the
+    cores, waiting for one counts. Work: seconds of all threads of the stage. Busy: of these
+    threads' time. Engine waited: seconds that the engine's thread waited for the stage. Of the run:
+    what the run spent on the stage or waited for it; these add up to the run, and the largest is
+    the limit. Peak memory is that of the first run,
     which does not count otherwise.
 
     With --plan a slide is also run three times in a row, as in a queue: the next one is planned and
-    the last one written while the engine computes.
+    the last one written while the engine computes. What would halve the day is told from the times
+    of the engine alone and of reading alone, and not where other work disturbed them.
     """
     from sshr_deploy.benchmarks.pipeline.measure import measure_pipeline
     from sshr_deploy.benchmarks.report.recorder import Recorder
@@ -83,13 +88,15 @@ def pipeline(
     from sshr_deploy.runtime.pipeline.spec import RunSpec
 
     settings = InferSettings(mode, mpp, force_mpp, readers=readers, overwrite=True)
-    options = OpenOptions(precision, batch, allow_unqualified=allow_unqualified)
+    options = OpenOptions(precision, batch, allow_unqualified=allow_unqualified, streams=streams)
     spec = RunSpec(bundle, settings, engine, options, threads)
     with open_model(spec, for_slides=True) as model:
         context = model.context(model.settings, as_options)
         given = {
             "slide": slide.name, "rounds": rounds, "slides_a_day": plan, "mpp_um": mpp,
-            "mode": context.mode.value, "batch": context.settings.batch, "readers": readers,
+            "force_mpp": force_mpp, "mode": context.mode.value, "engine": engine,
+            "precision": precision, "batch": context.settings.batch, "threads": threads,
+            "streams": streams, "readers": readers, "allow_unqualified": allow_unqualified,
         }  # fmt: skip
         recorder = Recorder("pipeline", subject_of(model.bundle), given, json_file)
         with shown(recorder, print_pipeline, json_file):

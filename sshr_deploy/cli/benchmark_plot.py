@@ -34,7 +34,7 @@ def plot(
         raise MissingExtraError(error.name or "a package", "plots") from error
     from sshr_deploy.atomic import write_text
     from sshr_deploy.benchmarks.report.reading import read_document
-    from sshr_deploy.benchmarks.report.tables import document_table
+    from sshr_deploy.benchmarks.report.tables import document_tables
 
     stems = [path.stem for path in files]
     if twice := {stem for stem in stems if stems.count(stem) > 1}:
@@ -42,6 +42,6 @@ def plot(
     documents = [read_document(path) for path in files]
     for stem, document in zip(stems, documents, strict=True):
         table = out / f"{stem}.md"
-        write_text(table, document_table(document).markdown())
+        write_text(table, "\n".join(found.markdown() for found in document_tables(document)))
         for path in (*write_pictures(document, out / stem), table):
             typer.echo(str(path))

@@ -65,13 +65,16 @@ def slides(
     Same tiles (those of reference mode), same network in FP32, on the processor alone: plain loops
     over OpenSlide and a DataLoader, WSInfer's and TIAToolbox's own runners. Each run is a process
     of its own, and they take turns. First table: from its start to its end; second: without
-    start-up, from the network that is ready to the label maps of all tiles. Times ours: how many
-    times as long as sshr-deploy; not told where a side has fewer than 5 runs or the machine was
-    busy. Memory: largest of the process and its children, in MiB.
+    start-up, from the network that is ready to the end of what each does. Tiles alone: ours from
+    the first tile that is read to the last label map, which is what the loops do. Times ours, times
+    our tiles: how many times as long as sshr-deploy; not told where a side has fewer than 5 runs,
+    makes no masks, or the machine was busy. Memory: largest of the process and its children, in
+    MiB.
 
-    Equal: share of the mask's pixels with our label. Below 99 % no speed is reported; peers that
-    cannot read fractions of pixels may be below where the model's pixel is no whole number of the
-    slide's: give --mpp 0.5 --force-mpp for a file that says 0.499.
+    Equal: share of the mask's pixels with our label, and of ours with PyTorch's on the bundle's
+    reference patches. Below 99 % no speed is reported; peers that cannot read fractions of pixels
+    may be below where the model's pixel is no whole number of the slide's: give --mpp 0.5
+    --force-mpp for a file that says 0.499.
 
     WSInfer and TIAToolbox live in environments of their own, made by
     python -m sshr_deploy.benchmarks.peers.set_up wsinfer tiatoolbox

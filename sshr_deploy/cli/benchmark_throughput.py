@@ -74,8 +74,9 @@ def throughput(
             metavar="MINUTES",
             min=0.01,
             max=10000,
-            help="Compute so long without a pause instead, in the first of --batches and of "
-            "--streams: rates by windows of 10 s, with temperature, clocks and power.",
+            help="Compute so long without a pause instead, in the batch and streams of infer or "
+            "the first of --batches and --streams: rates by windows of 10 s, with temperature, "
+            "clocks and power.",
         ),
     ] = None,
     threads: ThreadsOption = None,
@@ -117,7 +118,9 @@ def throughput(
         on_step=say,
     )
     sizes = parse_batches(batches or _BATCHES[loaded.geometry.is_patch])
-    counts = _doublings(wanted.threads) if streams is None else parse_batches(streams)
+    counts = _doublings(wanted.threads) if streams is None else parse_batches(streams, "streams")
+    if soak is not None:  # of one setting: what is not given is as infer has it
+        sizes, counts = sizes[: batches is not None], counts[: streams is not None]
     amount = stated_amount(loaded, slide_mm2, slide)
     settings = {
         "engine": engine, "precision": precision, "mode": taken, "batches": sizes,
@@ -129,10 +132,8 @@ def throughput(
     recorder = Recorder(kind, subject_of(loaded), settings, json_file)
     with shown(recorder, print_throughput, json_file):
         if soak is not None:
-            first = None if streams is None else counts[0]
-            measure_soak(
-                wanted, recorder, batch=sizes[0], streams=first, minutes=soak, amount=amount
-            )
+            batch, count = next(iter(sizes), None), next(iter(counts), None)
+            measure_soak(wanted, recorder, batch=batch, streams=count, minutes=soak, amount=amount)
             return
         measure_throughput(
             wanted, recorder, batches=sizes, streams=counts, seconds=seconds, amount=amount

@@ -33,7 +33,7 @@ def print_kernels(document: BenchmarkDocument) -> None:
             for dtype, ceiling in facts["ceilings"].items()
         )
         copy = next(iter(facts["ceilings"].values()))["copy_gb_per_s"]
-        console.print(f"{facts['device']}: copies {copy:.0f} GB/s, {products}")
+        console.print(f"{facts['device']}: copies {copy:.0f} GB/s, {products}", markup=False)
     sizes: dict[str, list[list[Any]]] = {}
     for row in (row for row in document.rows if row.samples):
         size, _, form = row.name.rpartition(", ")

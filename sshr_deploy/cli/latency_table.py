@@ -23,7 +23,7 @@ _STARTS = {
     "start_s": "process s",
     "load_s": "bundle s",
     "open_s": "engine s",
-    "first_patch_s": "first patch s",
+    "first_patch_s": "first result s",
 }
 
 
@@ -34,7 +34,8 @@ def print_latency(document: BenchmarkDocument) -> None:
 
     console, subject = stdout_console(), document.subject
     if subject is not None:
-        console.print(f"{subject.profile}, width {subject.width}", markup=False)
+        inputs = document.facts.get("inputs", "patches")
+        console.print(f"{subject.profile}, width {subject.width}; {inputs}", markup=False)
     console.print(machine_line(document, document.settings.get("threads")), markup=False)
     measured = [row for row in document.rows if row.samples]
     calls, starts = ([row for row in measured if row.unit == unit] for unit in ("ms", "s"))
@@ -51,7 +52,9 @@ def print_latency(document: BenchmarkDocument) -> None:
 def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     from sshr_deploy.cli.tables import print_table
 
-    headings = ["batch", "calls", *_PERCENTILES.values(), "max ms", "patches/s", "speed"]
+    rate = next(key for key in ("patches_per_s", "fields_per_s") if key in rows[0].figures)
+    headings = ["batch", "calls", *_PERCENTILES.values(), "max ms", rate.replace("_per_", "/")]
+    headings += ["speed"]
     table = _table("way", [*headings, "agreement", "of ceiling"])
     for row in rows:
         table.add_row(
@@ -60,7 +63,7 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
             str(len(row.samples)),
             *(_interval(row, key) for key in _PERCENTILES),
             _figure(row.figures["max_ms"]),
-            _figure(row.figures["patches_per_s"]),
+            _figure(row.figures[rate]),
             _figure(row.figures["speed"]),
             _agreement(row),
             _share(row.figures["share_of_ceiling"]),
@@ -70,9 +73,10 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     bases = dict.fromkeys(row.facts["base"] for row in rows if row.facts["base"])
     if bases:
         console.print(f"speed: times as fast as {', '.join(bases)} at that batch size, by medians")
-    parts = _table("parts of a call, timed apart", ["batch", *_PARTS.values()])
+    taken = {key: text for key, text in _PARTS.items() if _has(rows, key)}
+    parts = _table("parts of a call, timed apart", ["batch", *taken.values()])
     for row in rows:
-        figures = (_figure(row.figures[key]) for key in _PARTS)
+        figures = (_figure(row.figures[key]) for key in taken)
         parts.add_row(row.facts["contender"], str(row.facts["batch"]), *figures)
     print_table(console, parts)
 
@@ -135,12 +139,12 @@ def _table(first: str, headings: Sequence[str]) -> Table:
     return table
 
 
+def _has(rows: Sequence[Row], key: str) -> bool:
+    return any(row.figures[key] is not None for row in rows)
+
+
 def _marked(row: Row) -> str:
-    """Name of the way, with its streams where calls share the threads."""
-    name: str = row.facts["contender"]
-    streams = row.facts.get("streams") or 1
-    name = f"{name}, {streams} streams" if streams > 1 else name
-    return f"{name} *" if "unqualified" in row.facts else name
+    return _way(row) + " *" * ("unqualified" in row.facts)
 
 
 def _agreement(row: Row) -> str:

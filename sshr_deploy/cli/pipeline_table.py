@@ -23,7 +23,7 @@ def print_pipeline(document: BenchmarkDocument) -> None:
     for line in _head(document, run):
         console.print(line, markup=False)
     ways = Table("way", "runs", "s", "p25-p75 s", "run over it")
-    stages = Table("stage", "work s", "threads", "busy", "of the run")
+    stages = Table("stage", "work s", "threads", "busy", "engine waited s", "of the run")
     for table in (ways, stages):
         for column in table.columns[1:]:
             column.justify = "right"
@@ -44,8 +44,9 @@ def _head(document: BenchmarkDocument, run: Row) -> list[str]:
 
     facts, mode = run.facts, document.settings["mode"]
     units = counted(facts["units"], "tile" if mode == "reference" else "field")
+    streams = "" if facts["streams"] is None else f", {counted(facts['streams'], 'stream')}"
     return [
-        f"{facts['engine']} {facts['precision']} ({facts['library']}), {mode} mode, on "
+        f"{facts['engine']} {facts['precision']} ({facts['library']}){streams}, {mode} mode, on "
         f"{machine_line(document, facts['threads'])}",
         f"{counted(facts['slides'], 'slide')}, {units}, {facts['tissue_mm2']:.1f} mm2 of tissue, "
         f"{counted(facts['readers'], 'reading thread')}",
@@ -69,8 +70,10 @@ def _stage_cells(row: Row) -> list[str]:
     from sshr_deploy.runtime.machine.spread import spread_of
 
     work = f"{spread_of(row.samples).median_ms:.3g}" if row.samples else "0"
-    shares = [f"{row.figures[name] or 0.0:.0%}" for name in ("busy_share", "share_of_run")]
-    return [row.name.removeprefix(_STAGE), work, str(row.facts["threads"]), *shares]
+    busy, of_run = (f"{row.figures[name] or 0.0:.0%}" for name in ("busy_share", "share_of_run"))
+    waited_s = row.figures.get("engine_waited_s")
+    waited = "" if waited_s is None else f"{waited_s:.3g}"
+    return [row.name.removeprefix(_STAGE), work, str(row.facts["threads"]), busy, waited, of_run]
 
 
 def _findings(document: BenchmarkDocument, run: Row) -> list[str]:

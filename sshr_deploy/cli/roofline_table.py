@@ -74,6 +74,8 @@ def _print_engines(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _print_layers(console: Console, row: Row) -> None:
+    from rich.text import Text
+
     from sshr_deploy.cli.tables import print_table
 
     headings = ["kernel", "in", "ms", "GFLOP/s", "GB/s", "at the ceiling ms", "lost ms", "of all"]
@@ -84,17 +86,21 @@ def _print_layers(console: Console, row: Row) -> None:
         took = layer["median_ms"]
         rate = layer["gflop"] / took * 1e3 if took else None
         table.add_row(
-            layer["layer"],
-            layer["operator"],
+            Text(layer["layer"]),
+            Text(layer["operator"]),
             layer["precision"],
             _figure(took),
             _figure(rate) if layer["gflop"] else "",
             _figure(layer["gb"] / took * 1e3 if took else None),
             _figure(layer["floor_ms"]),
             _figure(layer["lost_ms"]),
-            f"{layer['lost_ms'] / whole_ms:.1%}",
+            "" if layer["lost_ms"] is None else f"{layer['lost_ms'] / whole_ms:.1%}",
         )
     print_table(console, table)
+    if "layers_refused" in row.facts:
+        why = row.facts["layers_refused"]
+        console.print(f"{row.name}: what its layers lose is not told: {why}", markup=False)
+        return
     taken: dict[str, float] = {}
     for layer in row.facts["layers"]:
         taken[layer["operator"]] = taken.get(layer["operator"], 0.0) + layer["median_ms"]

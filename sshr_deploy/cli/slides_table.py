@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
+
+_RATIOS = {"times_ours": "times ours", "times_our_tiles": "times our tiles"}
+_INCLUDES = {
+    "whole process": "From the start of the process to its end, with all that each does.",
+    "without start-up": (
+        "From the network that is ready to the end of all that each does. Ours also finds the "
+        "tissue and writes mask, overlays, regions and report, which no loop does; times our tiles "
+        "compares the loops with what they do: tiles to label maps."
+    ),
+}
 
 
 def print_slides(document: BenchmarkDocument) -> None:
@@ -26,23 +37,27 @@ def print_slides(document: BenchmarkDocument) -> None:
     )
     measured = [row for row in document.rows if row.samples]
     for form in (WHOLE, WORK):
-        table = Table(form, "runs", "s", "p25-p75 s", "mm2/s", "times ours", "equal", "MiB")
+        rows = [row for row in measured if row.facts["form"] == form]
+        ratios = [name for name in _RATIOS if any(name in row.figures for row in rows)]
+        heads = (_RATIOS[name] for name in ratios)
+        table = Table(form, "runs", "s", "p25-p75 s", "mm2/s", *heads, "equal", "MiB")
         for column in table.columns[1:]:
             column.justify = "right"
-        for row in measured:
-            if row.facts["form"] == form:
-                table.add_row(*_cells(row))
+        for row in rows:
+            table.add_row(*_cells(row, ratios))
         if table.row_count:
             print_table(console, table)
+            console.print(_INCLUDES[form], markup=False)
     for line in _notes(document):
         console.print(line, markup=False)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, ratios: Sequence[str]) -> list[str]:
     from sshr_deploy.runtime.machine.spread import ratio_text, spread_of
 
     spread = spread_of(row.samples)
-    is_peer = "times_ours" in row.figures
+    told = [ratio_text(row.figures[name]) if name in row.figures else "" for name in ratios]
+    equal = "" if row.agreement is None else f"{row.agreement.masks:.2%}"
     memory = row.facts["peak_memory_mib"]
     return [
         row.facts["contender"],
@@ -50,8 +65,8 @@ def _cells(row: Row) -> list[str]:
         f"{spread.median_ms:.2f}",
         f"{spread.p25_ms:.2f}-{spread.p75_ms:.2f}",
         f"{row.figures['mm2_per_s']:.2f}",
-        ratio_text(row.figures["times_ours"]) if is_peer else "",
-        "" if row.agreement is None else f"{row.agreement.masks:.2%}",
+        *told,
+        equal if row.facts["has_masks"] else "no masks",
         f"{memory:.0f}",
     ]
 
@@ -64,6 +79,8 @@ def _notes(document: BenchmarkDocument) -> list[str]:
         if row.samples:
             lacks = f"; without {facts['lacks']}" if facts["lacks"] else ""
             lines.append(f"{name} ({facts['version']}): {facts['does']}{lacks}")
+            if "stopped" in facts:
+                lines.append(f"{name}: stopped {facts['stopped']}")
         elif row.not_measured is not None:
             lines.append(f"{name}: not measured: {row.not_measured}")
     reasons = (why for row in document.rows for why in row.refused.values())

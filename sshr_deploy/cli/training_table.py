@@ -51,7 +51,8 @@ def print_training(document: BenchmarkDocument) -> None:
         console.print(
             f"{name}, relative RMS error against published: logits {errors['logits']:.1e}, "
             f"gradients {errors['gradients']:.1e}, the worst {errors['worst_gradient']:.1e} "
-            f"({errors['worst_tensor']})"
+            f"({errors['worst_tensor']})",
+            markup=False,
         )
 
 

@@ -41,6 +41,12 @@ def test_each_row_has_its_verdict_beside_the_agreement(files: tuple[Path, Path])
     assert lines[5] == "int8, batch 1: A and B overlap: 10 to 10.1 ms and 10 to 10.1 ms"
 
 
+def test_names_of_rows_are_no_markup(tmp_path: Path) -> None:
+    document = make_document([make_row("conv[bold], batch 1", FAST)])
+    write_json(tmp_path / "a.json", document.model_dump(mode="json"))
+    assert "\nconv[bold], batch 1 " in run(tmp_path / "a.json", tmp_path / "a.json").stdout
+
+
 def test_ci_fails_over_a_limit_alone(files: tuple[Path, Path]) -> None:
     done = run(*files, "--fail-over", "10%")
     assert done.returncode == 1

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,27 @@ def test_what_an_end_in_the_middle_leaves_is_shown(
     assert capsys.readouterr().out == f"['a']\n{file}\n"
     kept = json.loads(file.read_text("utf-8"))
     assert (kept["complete"], len(kept["rows"])) == (False, 1)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_to_end_is_as_ctrl_c(sent: signal.Signals) -> None:
+    def own(number: int, frame: object) -> None:
+        pytest.fail("not taken for Ctrl-C")
+
+    before, cleaned = signal.signal(sent, own), False
+    try:
+        with pytest.raises(typer.Exit) as found, shown(Recorder("slides", None, {}), _show, None):
+            try:
+                os.kill(os.getpid(), sent)
+            finally:
+                cleaned = True
+        assert signal.getsignal(sent) is own
+        assert (found.value.exit_code, cleaned) == (130, True)
+        signal.signal(sent, signal.SIG_IGN)
+        with shown(Recorder("slides", None, {}), _show, None):  # as below `nohup`
+            os.kill(os.getpid(), sent)
+    finally:
+        signal.signal(sent, before)
 
 
 @pytest.mark.parametrize(("rows", "code"), [([MEASURED, UNMEASURED], 0), ([UNMEASURED], 1)])

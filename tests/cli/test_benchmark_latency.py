@@ -11,10 +11,14 @@ from sshr_deploy.benchmarks.measuring.turns import take_turns
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.roofline.ceilings import Ceilings, Product
 from sshr_deploy.bundle import load_bundle
+from sshr_deploy.cli.latency_table import print_latency
 from sshr_deploy.precision import Precision
+from tests.benchmarks.report.documents import SAME, make_document, make_row
 from tests.cli.command import run_here
 
+PATCHES = ("--mode", "reference")
 QUICK = ("--seconds", "0.1", "--cold", "0")
+NOT_BUILT: dict[str, float | None] = {"building_s": None}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_is_measured_and_kept(small_bundle_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "latency.json"
     words = ("--engine", "onnx-cpu", "--batches", "1,3", "--threads", "1", "--json", file)
-    done = run_here("benchmark", "latency", small_bundle_dir, *QUICK, *words)
+    done = run_here("benchmark", "latency", small_bundle_dir, *QUICK, *PATCHES, *words)
     assert done.returncode == 0, done.stderr
     document = read_document(file)
     bundle = load_bundle(small_bundle_dir)
@@ -48,8 +52,53 @@ def test_an_engine_is_measured_and_kept(small_bundle_dir: Path, tmp_path: Path) 
             (row.figures["gflop_per_s"] or 0) / 200
         )
     assert done.stdout.count(f"{artifact.qualification.mask_agreement:.4%}") == 2
-    for words_shown in ("p99 needs 299 calls", "1 thread", "other work 0%", str(file)):
+    assert document.settings["mode"] == "reference"
+    for words_shown in (
+        "; patches",
+        "label maps ms",
+        "p99 needs 299 calls",
+        "1 thread",
+        "other work 0%",
+        str(file),
+    ):
         assert words_shown in done.stdout
+
+
+def test_fields_are_measured_where_slides_take_them(small_bundle_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "latency.json"
+    words = ("--engine", "onnx-cpu", "--batches", "1", "--json", file)
+    done = run_here("benchmark", "latency", small_bundle_dir, *QUICK, *words)
+    assert done.returncode == 0, done.stderr
+    document, bundle = read_document(file), load_bundle(small_bundle_dir).on_fields()
+    assert document.settings["mode"] == "seamless"
+    (row,) = document.rows
+    (artifact,) = bundle.artifacts("onnx-cpu")
+    assert row.name == "onnx-cpu fp32, batch 1 of fields"
+    assert row.agreement is not None and artifact.qualification is not None
+    assert row.agreement.masks == artifact.qualification.mask_agreement
+    assert row.figures["labels_ms"] is None
+    assert "patches_per_s" not in row.figures
+    rate, gflop_per_s = row.figures["fields_per_s"], row.figures["gflop_per_s"]
+    assert rate is not None and gflop_per_s is not None
+    gflop = bundle.manifest.model.gflop_per_patch * (bundle.geometry.side_px / 224) ** 2
+    assert gflop_per_s == pytest.approx(rate * gflop)
+    for shown in (f"; {bundle.geometry.inputs}", "fields/s"):
+        assert shown in done.stdout
+    assert "label maps ms" not in done.stdout
+
+
+def test_cold_starts_are_shown_with_agreement_and_with_what_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    facts = {"contender": "onnx-cpu fp32", "open": "prepares the graph anew", "failed": "no memory"}
+    parts = dict.fromkeys(("start_s", "load_s", "open_s", "first_patch_s"), 1.0)
+    row = make_row("a, cold start", [4.0, 4.0], unit="s", facts=facts, figures=parts | NOT_BUILT)
+    odd = row.model_copy(update={"name": "b", "facts": {**facts, "unqualified": "a gate differs"}})
+    print_latency(make_document([row, odd]))
+    said = capsys.readouterr().out
+    for shown in ("agreement", f"{SAME.masks:.4%}", "onnx-cpu fp32 *", "system's cache"):
+        assert shown in said
+    assert "a, cold start: only 2 counted; the next failed: no memory" in said
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.benchmarks.report.reading import read_document
-from sshr_deploy.benchmarks.roofline import measure
+from sshr_deploy.benchmarks.roofline import measure, rows
 from sshr_deploy.cli.roofline_table import print_roofline
 from tests.benchmarks.roofline.documents import roofline_document
 from tests.benchmarks.roofline.test_ceilings import CEILINGS
@@ -23,6 +23,7 @@ def test_tables_plot_and_document(
     small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "measure_ceilings", lambda precisions, threads: CEILINGS)
+    monkeypatch.setattr(rows, "layers_told", lambda facts, busy: facts)  # on a busy machine too
     file, plots = tmp_path / "found.json", tmp_path / "plots"
     chosen = ("--engine", "onnx-cpu", "--batch", "1", "--seconds", "0.1", "--threads", "1")
     done = run(small_bundle_dir, *chosen, "--layers", "--plot", plots, "--json", file)

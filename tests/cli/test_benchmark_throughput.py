@@ -34,6 +34,9 @@ def test_rates_and_windows_of_a_real_engine(small_bundle_dir: Path, tmp_path: Pa
 
     done = run_here(*command, "--soak", "0.01", "--batches", "1", *options)
     assert done.returncode == 0, done.stderr
+    soaked = json.loads(file.read_text("utf-8"))
+    assert (soaked["settings"]["batches"], soaked["settings"]["streams"]) == ([1], [])
+    assert soaked["facts"]["slide"]["mm2"] == 150
     assert "until" in done.stdout and "last third over first: not told" in done.stdout
 
 
@@ -42,3 +45,9 @@ def test_one_slide_is_stated(small_bundle_dir: Path, demo_slide: Path) -> None:
     done = run_here("benchmark", "throughput", small_bundle_dir, *both)
     assert done.returncode != 0
     assert "--slide-mm2 and --slide both state a slide; give one" in done.stderr
+
+
+def test_a_wrong_list_is_blamed_on_its_option(small_bundle_dir: Path) -> None:
+    done = run_here("benchmark", "throughput", small_bundle_dir, "--streams", "x")
+    assert done.returncode != 0
+    assert "--streams 'x': give whole numbers" in done.stderr

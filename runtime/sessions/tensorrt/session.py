@@ -112,15 +112,24 @@ class TensorRtSession(BaseSession):
                 library=f"{self._engine.library}, {device.library}",
                 notes=tuple(notes),
             )
-            self._open, self.cuda_graphs = True, True
+            self._open, self._wants_graphs = True, True
             self.infer(np.zeros((max(batches), *geometry.input_shape()), np.uint8))
             self._save_cache()
             self._undo = undo.pop_all()
 
+    @property
+    def cuda_graphs(self) -> bool | None:
+        """See `Session.cuda_graphs`; None once a call could not be captured, too."""
+        return None if self._engine.why_no_graph else self._wants_graphs
+
+    @cuda_graphs.setter
+    def cuda_graphs(self, wanted: bool | None) -> None:
+        self._wants_graphs = bool(wanted)
+
     def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
         self._check_open()
         on_device = rule if self.labels_on_device else None
-        self._engine.uses_graphs = bool(self.cuda_graphs)
+        self._engine.uses_graphs = self._wants_graphs
         with self._errors():
             results = self._slots.start(patches, on_device, calls(len(patches), self._batches))
         return partial(self._finish, results)

@@ -15,10 +15,15 @@ from sshr_deploy.benchmarks.gate import masks, reading, run, stitching
 from sshr_deploy.benchmarks.gate.counting import Finding, cpu_ratio, peak_bytes, tallied
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.errors import SshrDeployError
+from sshr_deploy.geometry import PATCH_PX
 from sshr_deploy.profiles import load_profile
+from sshr_deploy.runtime.field_labels import labels_of
 from sshr_deploy.runtime.masks import fused_cam, label_map
-from sshr_deploy.runtime.pipeline import units
+from sshr_deploy.runtime.pipeline import label_bands, units
+from sshr_deploy.runtime.pipeline.unit_store import UnitStore
 from sshr_deploy.runtime.slides.openslide_reader import OpenSlideReader
+from sshr_deploy.runtime.slides.plan import survey_slide
+from sshr_deploy.runtime.writers.bands import BAND_PX
 
 PROFILE = load_profile("bcss")
 
@@ -28,7 +33,7 @@ def slide(repo_root: Path) -> Path:
     return repo_root / "demo/data/CMU-1-Small-Region.svs"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_TURNS", 2)
     monkeypatch.setattr(stitching, "_TURNS", 2)
@@ -43,18 +48,29 @@ def repeated(function: Callable[..., Any], times: int) -> Callable[..., Any]:
     return slow
 
 
-def three_times_as_slow(function: Callable[..., Any]) -> Callable[..., Any]:
-    """It takes three times the processor time, and does nothing else than before."""
+def six_times_as_slow(function: Callable[..., Any]) -> Callable[..., Any]:
+    """It takes six times the processor time, and does nothing else than before."""
 
     def slow(*arguments: Any, **named: Any) -> Any:
         began = time.process_time()
         result = function(*arguments, **named)
-        end = began + 3 * (time.process_time() - began)
+        end = began + 6 * (time.process_time() - began)
         while time.process_time() < end:
             pass
         return result
 
     return slow
+
+
+def hoarding(function: Callable[..., Any], held_bytes: int) -> Callable[..., Any]:
+    """It holds so much memory meanwhile."""
+
+    def greedy(*arguments: Any, **named: Any) -> Any:
+        held = np.ones(held_bytes, np.uint8)
+        result = function(*arguments, **named)
+        return result if held.all() else None
+
+    return greedy
 
 
 def found(findings: Iterator[Finding], name: str) -> Finding:
@@ -74,8 +90,8 @@ def test_it_holds_and_is_kept_as_a_document(
     assert len(lines) == len(document.rows) and all(line.startswith("ok") for line in lines)
 
 
-def test_post_processing_three_times_as_slow_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "label_map", three_times_as_slow(label_map))
+def test_post_processing_six_times_as_slow_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "label_map", six_times_as_slow(label_map))
     assert not found(masks.check_masks(PROFILE), "masks: processor time").held
 
 
@@ -85,34 +101,73 @@ def test_cams_enlarged_twice_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not found(masks.check_masks(PROFILE), "masks: enlarged CAMs").held
 
 
-@pytest.mark.parametrize("name", ["tiles: pixels read", "fields: calls of the reader"])
-def test_doubled_reads_close_it(name: str, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twice_the_memory_for_masks_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = found(masks.check_masks(PROFILE), "masks: memory")
+    held = round(before.value * 4 * PATCH_PX**2)
+    monkeypatch.setattr(masks, "label_map", hoarding(label_map, held))
+    assert before.held and not found(masks.check_masks(PROFILE), "masks: memory").held
+
+
+def test_a_survey_that_reads_twice_closes_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "survey_slide", repeated(survey_slide, 2))
+    assert not found(reading.check_reading(slide, PROFILE), "survey: pixels read").held
+
+
+@pytest.mark.parametrize("what", ["pixels read", "calls of the reader"])
+@pytest.mark.parametrize("kind", ["tiles", "fields"])
+def test_doubled_reads_close_it(
+    kind: str, what: str, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for read in ("read_tile", "read_field"):
         monkeypatch.setattr(units, read, repeated(getattr(units, read), 2))
-    assert not found(reading.check_reading(slide, PROFILE), name).held
+    assert not found(reading.check_reading(slide, PROFILE), f"{kind}: {what}").held
 
 
-def test_a_reader_three_times_as_slow_closes_it(
-    slide: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = three_times_as_slow(OpenSlideReader.read_region)
+@pytest.mark.usefixtures("two_turns")
+def test_a_reader_six_times_as_slow_closes_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = six_times_as_slow(OpenSlideReader.read_region)
     monkeypatch.setattr(OpenSlideReader, "read_region", read)
     assert not found(reading.check_reading(slide, PROFILE), "tiles: processor time").held
 
 
+@pytest.mark.usefixtures("two_turns")
 @pytest.mark.parametrize("name", ["stitching: bytes read", "stitching: processor time"])
-def test_stitching_three_times_closes_it(
+def test_stitching_six_times_closes_it(
     name: str, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bands = units.FieldUnits.bands
 
-    def thrice(self: units.FieldUnits, store: Any) -> Any:
-        for _ in range(2):
+    def again(self: units.FieldUnits, store: Any) -> Any:
+        for _ in range(5):
             list(bands(self, store))
         return bands(self, store)
 
-    monkeypatch.setattr(units.FieldUnits, "bands", thrice)
+    monkeypatch.setattr(units.FieldUnits, "bands", again)
     assert not found(stitching.check_stitching(slide, PROFILE), name).held
+
+
+def test_scores_enlarged_twice_close_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = repeated(labels_of, 2)
+    monkeypatch.setattr(label_bands, "labels_of", twice)
+    assert not found(stitching.check_stitching(slide, PROFILE), "stitching: enlarged maps").held
+
+
+def test_twice_the_memory_for_stitching_closes_it(
+    slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten_bands = 10 * BAND_PX * 1000  # it is 1,100 px wide at that resolution
+    monkeypatch.setattr(label_bands, "labels_of", hoarding(labels_of, ten_bands))
+    assert not found(stitching.check_stitching(slide, PROFILE), "stitching: memory").held
+
+
+def test_records_kept_twice_close_it(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = UnitStore.put
+
+    def twice(self: Any, records: Any) -> None:
+        put(self, {unit: np.concatenate([record] * 2) for unit, record in records.items()})
+
+    monkeypatch.setattr(UnitStore, "put", twice)
+    assert not found(stitching.check_stitching(slide, PROFILE), "store: bytes kept").held
 
 
 def test_a_wrong_result_closes_it(
@@ -129,13 +184,22 @@ def test_a_figure_above_its_limit_is_told_and_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     findings = [Finding("a", 1.0, 2.0, "each"), Finding("b", 3.0, 2.0, "each")]
+    findings.append(Finding("c", 0.0, 2.0, "each"))
     monkeypatch.setattr(run, "check_all", lambda slide: iter(findings))
     assert run.main(["--json", str(tmp_path / "gate.json")]) == 1
     rows = json.loads((tmp_path / "gate.json").read_text())["rows"]
-    assert [row["facts"]["held"] for row in rows] == [True, False]
+    assert [row["facts"]["held"] for row in rows] == [True, False, False]
+    assert rows[2]["not_measured"] == "nothing was counted"
     told = capsys.readouterr()
     assert told.out.splitlines()[1] == "FAIL  b: 3 each, at most 2"
-    assert told.err == "gate: 1 of its figures are above their limits\n"
+    assert told.err == "gate: 2 of its figures are nil or above their limits\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "held"), [(0.5, True), (1.0, True), (1.1, False), (0.0, False), (float("nan"), False)]
+)
+def test_a_figure_is_held_up_to_its_limit_and_not_where_it_is_nil(value: float, held: bool) -> None:
+    assert Finding("a", value, 1.0, "each").held is held
 
 
 def test_calls_are_counted_and_results_stay() -> None:

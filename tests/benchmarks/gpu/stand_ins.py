@@ -47,6 +47,42 @@ def benchmark_and_crash(output: PartOutput) -> None:
         os.abort()
 
 
+def miss(output: PartOutput) -> None:
+    """A bundle of which one engine has no library here, and one gives wrong masks."""
+    hand_over(output, samples=(1.0,))
+
+
+def miss_all(output: PartOutput) -> None:
+    hand_over(output, samples=())
+
+
+def hand_over(output: PartOutput, samples: tuple[float, ...]) -> None:
+    from sshr_deploy.benchmarks.contenders.judging import why_no_speed
+    from sshr_deploy.benchmarks.gpu.bundle_parts import _hand_over
+    from sshr_deploy.benchmarks.report.recorder import Recorder
+    from sshr_deploy.benchmarks.report.records import Agreement, Row
+
+    wrong = Agreement(masks=0.5, cam_error=1.0, misses=("mask agreement 0.5",))
+    recorder = Recorder("latency", None, {})
+    for name, agreement, why in (
+        ("right, batch 1", None, "no library here"),
+        ("absent, batch 1", None, "no library here"),
+        ("wrong, batch 1", wrong, why_no_speed(wrong)),
+    ):
+        own = samples if name.startswith("right") else ()
+        recorder.row(
+            Row(
+                name=name,
+                unit="ms",
+                better="lower",
+                samples=own,
+                agreement=agreement,
+                not_measured=None if own else why,
+            )
+        )
+    _hand_over(recorder, output)
+
+
 def leave(output: PartOutput) -> None:
     os._exit(0)
 

@@ -246,6 +246,21 @@ def test_without_a_bundle_its_parts_are_left_out(
     assert report.content["left_out"] == dict.fromkeys(["latency", "throughput"], why)
 
 
+@pytest.mark.usefixtures("pretended_gpu")
+def test_an_engine_whose_masks_disagree_fails_the_check_and_an_absent_one_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(check, "PARTS", (part("miss"), part("miss_all")))
+    assert check.main(["--out", str(tmp_path)]) == 1
+    report = json.loads((tmp_path / FILE).read_text())
+    disagrees = "its masks disagree: mask agreement 0.5"
+    assert report["failed"] == {
+        "miss, wrong, batch 1": disagrees,
+        "miss_all": f"no engine could be measured: no library here; {disagrees}",
+        "miss_all, wrong, batch 1": disagrees,
+    }
+
+
 SIZE: dict[str, Any] = {"dtype": "fp16", "batch": 32, "shape": [512, 28, 28]}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "network-fused": [

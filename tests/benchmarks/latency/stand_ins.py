@@ -24,6 +24,7 @@ class AnswersSession(RecalledSession):
     def __init__(self, bundle: Bundle, *, wrong: bool = False, largest: int = 1000) -> None:
         change = classes_reversed if wrong else lambda cams: cams
         super().__init__(reference_of(bundle), change)
+        self.geometry = bundle.geometry
         self.is_closed, self._largest = False, largest
 
     def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:

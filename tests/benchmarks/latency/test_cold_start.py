@@ -16,7 +16,7 @@ from sshr_deploy.benchmarks.latency.first_patch import MARK, FirstPatch, Start, 
 from sshr_deploy.benchmarks.latency.settings import LatencySettings
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument
-from sshr_deploy.bundle import Bundle
+from sshr_deploy.bundle import Bundle, load_bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.contract import CamBatch
 from sshr_deploy.runtime.engines import choosing
@@ -118,6 +118,23 @@ def test_the_parts_follow_one_another_from_the_start(small_bundle_dir: Path) -> 
     parts = (found.start_s, found.load_s, found.open_s, found.first_patch_s)
     assert min(parts) >= 0
     assert sum(parts) <= time.monotonic() - start.started
+
+
+def test_a_start_computes_a_field_where_slides_do(small_bundle_dir: Path) -> None:
+    machine, geometry = Machine(), load_bundle(small_bundle_dir).on_fields().geometry
+    with Recorder("latency", None, {}) as recorder:
+        ways = [contender("onnx-cpu fp32", never)]
+        measure_cold_starts(
+            BUNDLE, ways, SETTINGS, recorder, launch=machine.launch, geometry=geometry
+        )
+    assert [row.name for row in recorder.document.rows] == ["onnx-cpu fp32, cold start on fields"]
+    start = machine.starts[0]
+    assert start.fields
+    assert start.batch * 224**2 >= 8 * geometry.side_px**2
+    found = first_patch(replace(start, bundle=str(small_bundle_dir), batch=1))
+    qualification = load_bundle(small_bundle_dir).on_fields().artifacts("onnx-cpu")[0].qualification
+    assert found.agreement is not None and qualification is not None
+    assert found.agreement["masks"] == qualification.mask_agreement
 
 
 def test_a_process_that_fails_gives_its_last_line(tmp_path: Path) -> None:

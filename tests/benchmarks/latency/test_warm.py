@@ -76,6 +76,33 @@ def test_an_engine_with_cuda_graphs_is_timed_without_them_too(bundle: Bundle) ->
         assert session.calls[uses] > len(row.samples)
 
 
+def test_graphs_that_cannot_be_captured_are_no_way_of_their_own(bundle: Bundle) -> None:
+    class Uncapturable(GraphsSession):
+        """Finds out in a call of two patches, which no comparison makes."""
+
+        def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
+            if len(patches) == 2:
+                self.cuda_graphs = None
+            return super()._compute(patches)
+
+    ways = [contender("a", lambda _: Uncapturable(bundle))]
+    document = _measured(bundle, ways, LatencySettings((2,), 0.01))
+    with_graphs = document.row("a, batch 2")
+    without = document.row("a without CUDA graphs, batch 2")
+    assert with_graphs.samples and with_graphs.facts["cuda_graphs"] is None
+    assert without.samples == ()
+    assert "a has no CUDA graphs either" in str(without.not_measured)
+
+
+def test_fields_have_no_label_maps(bundle: Bundle) -> None:
+    fields = bundle.on_fields()
+    way = contender("a", lambda _: AnswersSession(fields))
+    document = _measured(fields, [way], LatencySettings((1, 2), 0.01))
+    assert [row.name for row in document.rows] == ["a, batch 1 of fields", "a, batch 2 of fields"]
+    for row in document.rows:
+        assert row.figures["labels_ms"] is None and row.figures["fields_per_s"] is not None
+
+
 def test_an_engine_whose_calls_share_the_threads_is_timed_one_by_one_too(bundle: Bundle) -> None:
     def opened(streams: int) -> AnswersSession:
         session = AnswersSession(bundle)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,36 +14,7 @@ import pytest
 from sshr_deploy.benchmarks.measuring import neighbours
 from sshr_deploy.benchmarks.measuring.neighbours import BUSY_SHARE, Neighbours, busy_text
 
-# Its parent ends at once, so that it is nobody's child: this process's children are its own work.
-BUSY = """
-import os
-if os.fork() == 0:
-    print(os.getpid(), flush=True)
-    os.close(1)
-    end = os.times().elapsed + 60
-    while os.times().elapsed < end: pass
-"""
 
-
-@pytest.fixture
-def busy_processes() -> Iterator[None]:
-    """Strangers that compute on a third of the cores, at least on one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    pids = []
-    try:
-        for _ in range(-(-cores // 3)):
-            started = subprocess.run(
-                [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True, check=True
-            )
-            pids.append(int(started.stdout))
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_busy_process_beside_this_one_is_seen(busy_processes: None) -> None:
     watched = Neighbours()
     time.sleep(1.2)

@@ -35,6 +35,9 @@ def labels_of(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["tiles"] == job.tiles
     assert told["work_s"] > 0
+    if module is ours:
+        assert 0 < told["tiles_s"] < told["work_s"]
+        assert told["mask_agreement"] > 0.99
     labels: NDArray[np.uint8] = np.load(out / "labels.npy")
     return labels
 

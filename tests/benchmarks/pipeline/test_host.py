@@ -9,13 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from sshr_deploy.benchmarks.constructed_slide import build_slide
+from sshr_deploy.benchmarks.pipeline import host
+from sshr_deploy.benchmarks.pipeline.host import measure_host
+from sshr_deploy.benchmarks.pipeline.runs import Timed
 from sshr_deploy.benchmarks.report.reading import read_document
+from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.stand_in_session import StandInSession
+from sshr_deploy.bundle import load_bundle
 from sshr_deploy.cli import app
+from sshr_deploy.cli.benchmark_host import _print_host
 from sshr_deploy.errors import InputError, UsageError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import CamBatch
 from tests.runtime.session_contract import Patches, SessionContract, Subject
+from tests.runtime.small_slides import small_slide
 
 FIELD = Geometry(448, 56)
 
@@ -53,8 +60,9 @@ def test_a_stand_in_takes_its_time_and_has_two_batches_in_flight(geometry: Geome
 
 
 def test_the_command_measures_all_ways(
-    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path
+    small_bundle_dir: Path, demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
     slides = tmp_path / "slides"
     slides.mkdir()
     for name in ("a", "b"):
@@ -85,6 +93,47 @@ def test_the_command_measures_all_ways(
     needed = (rows["null"].figures["cpu_s_per_unit"] or 0.0) * 3000 / 4
     assert document.facts["gpu_needs_cores"] == pytest.approx(needed)
     assert f"needs {needed:.1f} cores" in done.stdout
+
+
+BUSY = "other work took 40% of the cores' time"
+
+
+@pytest.mark.parametrize("busy", [None, BUSY])
+def test_ratios_and_cores_are_told_on_a_quiet_machine_only(
+    small_bundle_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    busy: str | None,
+) -> None:
+    reading = iter([1.0, 1.0, 1.1, 1.0, 0.9, 1.0])
+    runs = iter([Timed(1.0, 2.0), Timed(3.0, 2.0), Timed(3.0, 2.0)] * 5)
+    monkeypatch.setattr(host, "read_alone", lambda *_: Timed(next(reading), 1.0))
+    monkeypatch.setattr(host, "run_whole", lambda *_: next(runs))
+    monkeypatch.setattr(Recorder, "busy", lambda _: busy)
+    settings = {"side_px": 224, "core_px": 224, "gpu_patches_per_s": 3000.0}
+    with Recorder("host", None, settings) as recorder:
+        measure_host(
+            load_bundle(small_bundle_dir),
+            small_slide(tmp_path / "x.tif"),
+            PATCH,
+            recorder,
+            patches_per_s=3000.0,
+        )
+    document = recorder.document
+    units = sum(slide["units"] for slide in document.facts["slides"])
+    _print_host(document)
+    printed = capsys.readouterr().out
+    null, fixed = document.row("null"), document.row("fixed")
+    if busy is None:
+        assert null.refused["of_bound"].endswith("overlap: 1 to 1 s and 1 to 1 s")
+        assert fixed.figures["of_bound"] == pytest.approx(2 / 3)
+        assert document.facts["gpu_needs_cores"] == pytest.approx(2.0 / (units / 3000))
+        assert "cores of this kind beside it" in printed
+    else:
+        assert null.refused["of_bound"] == fixed.refused["of_bound"] == busy
+        assert document.facts["gpu_needs_cores"] is None
+        assert f"not reported: cores that a GPU needs: {busy}" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def test_the_command_measures_a_slide_and_plans_a_day(
 ) -> None:
     slide, file = small_slide(tmp_path / "x.tif"), tmp_path / "pipeline.json"
     options = ["--rounds", "1", "--plan", "50", "--mode", "reference", "--json", str(file)]
+    options += ["--engine", "onnx-cpu", "--threads", "2", "--streams", "2"]
     arguments = ["benchmark", "pipeline", str(small_bundle_dir), str(slide), *options]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
@@ -45,6 +46,14 @@ def test_the_command_measures_a_slide_and_plans_a_day(
     assert document.facts["day"]["slides"] == 50
     assert f"limit: {run.facts['limit']} (" in done.stdout
     assert "50 slides a day like this" in done.stdout
+    assert document.facts["day"]["refused"]  # one round is too few, whatever else runs
+    assert (run.facts["streams"], document.settings["streams"]) == (2, 2)
+    assert ", 2 streams, reference mode" in done.stdout
+    assert document.settings["engine"] == "onnx-cpu"
+    assert run.facts["effort"]["busy_s"].keys() >= {"plan", "read", "infer"}
+    waited = document.row("stage read").figures["engine_waited_s"]
+    assert waited is not None and waited >= 0
+    assert "engine_waited_s" not in document.row("stage infer").figures
 
 
 def test_an_interruption_leaves_the_rows_so_far(
@@ -90,3 +99,26 @@ def test_ratios_are_those_of_medians_in_turns(
     run = recorder.document.row("whole run")
     assert run.figures["over_engine_alone"] is None
     assert run.refused["over_engine_alone"] == "the machine was busy"
+
+
+@pytest.mark.parametrize("busy", [None, "other work took 40% of the cores"])
+def test_what_halves_a_day_is_told_on_a_quiet_machine_only(
+    small_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str | None
+) -> None:
+    slide = small_slide(tmp_path / "x.tif")
+    context = context_of(load_bundle(small_bundle_dir), Session(PATCH))
+    found = replace(run_whole(slide, context), seconds=8.0)
+    row = replace(found, seconds=20.0, paths=found.paths * 3)
+    monkeypatch.setattr(measure, "run_whole", lambda path, _: found if path == slide else row)
+    monkeypatch.setattr(measure, "compute_alone", lambda *_: Timed(5.5, 1.0))
+    monkeypatch.setattr(measure, "read_alone", lambda *_: Timed(3.5, 1.0))
+    monkeypatch.setattr(Recorder, "busy", lambda _: busy)
+    with Recorder("pipeline", None, {}) as recorder:
+        measure_pipeline(context, slide, recorder, rounds=5, slides_a_day=100)
+    day = recorder.document.facts["day"]
+    assert day["further_s"] == 6.0
+    assert (day["engine_s"]["network"], day["others_s"]["read"]) == (5.5, 3.5)
+    if busy is None:
+        assert day["must_be_faster"]["read"] == pytest.approx(3.5 / 3)
+    else:
+        assert day["refused"] == busy and "must_be_faster" not in day

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sshr_deploy.benchmarks.pipeline.runs import TimedRun, run_whole
-from sshr_deploy.benchmarks.pipeline.stages import STAGES, bounds_s, limit_of, stages_of
+from sshr_deploy.benchmarks.pipeline.stages import STAGES, limit_of, shares_of, stages_of
 from sshr_deploy.benchmarks.stand_in_session import StandInSession
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.geometry import Geometry
@@ -42,19 +42,28 @@ def test_the_time_of_the_engines_thread_is_divided_among_the_stages() -> None:
     assert [stage.held_up_s for stage in stages.values()] == [1.0, 0.5, 3.0, 0.5, 0.5, 1.5, 3.0]
     assert stages["rest"].busy_s == 3.0
     assert [stages[name].threads for name in ("plan", "read", "infer")] == [1, 4, 1]
-    assert limit_of(stages) == "infer"
+    assert limit_of([timed(busy, {"plan": 1.0, "read": 0.5, "write": 2.0})]) == "infer"
+    assert [stage.engine_waited_s for stage in stages.values()] == [
+        1.0, 0.5, None, None, 0.5, 1.5, None,
+    ]  # fmt: skip
+
+
+def test_the_limit_is_that_of_the_medians_of_the_runs() -> None:
+    runs = [
+        timed({"infer": infer_s}, {"read": read_s})
+        for infer_s, read_s in ((6.0, 1.0), (6.0, 1.0), (2.0, 7.0))
+    ]
+    assert limit_of(runs[2:]) == "read"
+    assert limit_of(runs) == "infer"
+    assert shares_of(runs)["infer"] == pytest.approx(0.6)
+    assert shares_of(runs)["read"] == pytest.approx(0.1)
 
 
 def test_a_stage_without_work_or_waiting_has_none() -> None:
-    stages = stages_of(timed({"infer": 12.0}, {}))
+    run = timed({"infer": 12.0}, {})
+    stages = stages_of(run)
     assert stages["write"].held_up_s == stages["rest"].held_up_s == 0.0
-    assert limit_of(stages) == "infer"
-
-
-def test_bounds_are_work_over_threads() -> None:
-    busy = {"plan": 1.0, "read": 8.0, "infer": 3.0, "keep": 0.5, "labels": 1.0, "write": 3.0}
-    bounds = bounds_s(timed(busy, {"plan": 1.0, "read": 0.5, "write": 2.0}), cores=2)
-    assert bounds == {"engine": 6.5, "read": 2.0, "plan": 1.0, "finish": 4.0, "cores": 6.0}
+    assert limit_of([run]) == "infer"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -78,7 +87,7 @@ def test_slowness_of_one_stage_is_named(
     session = StandInSession(bundle.manifest.profile.num_classes, FIELDS, unit_s)
     run = run_whole(source, context_of(bundle, session, readers=1))
     stages = stages_of(run)
-    assert limit_of(stages) == stage
+    assert limit_of([run]) == stage
     assert stages[stage].busy_s >= SLOW_S * 0.99
     assert sum(s.held_up_s for s in stages.values()) == pytest.approx(run.seconds, rel=0.01)
 

@@ -101,8 +101,20 @@ def test_all_is_a_tie_beside_other_work(side: str) -> None:
 def test_no_ratio_of_masks_that_disagree() -> None:
     wrong = Agreement(masks=0.4, cam_error=None, misses=("masks 40%",))
     row = judged(timings(300), timings(100), agreement=wrong, facts={"unqualified": "masks 40%"})
-    assert (row.verdict, row.speed) == ("tie", None)
-    assert row.reason == "A is not qualified: masks 40%"
+    assert (row.verdict, row.speed) == ("not qualified", None)
+    assert row.reason == "A: masks 40%; B: masks 40%"
+
+
+@pytest.mark.parametrize("load", [{}, {"load": BUSY}])
+def test_masks_that_disagree_only_now_fail_however_fast_they_come(load: dict[str, Any]) -> None:
+    right, wrong = (
+        make_document([make_row("x", timings(100 - 50 * len(facts)), facts=facts)], **load)
+        for facts in ({}, {"unqualified": "masks 40%"})
+    )
+    broken = compare(right, wrong)
+    assert broken.failures(0.1) == ["x: not qualified, B: masks 40%"]
+    assert compare(wrong, right).failures(0.1) == compare(wrong, wrong).failures(0.1) == []
+    assert compare(wrong, right).rows[0].verdict == "not qualified"
 
 
 def test_rows_of_one_side_are_told_with_the_reason() -> None:
@@ -172,6 +184,19 @@ def test_what_else_differs_is_warned_of() -> None:
         "the settings differ: seconds 3.0 in A, 10.0 in B",
         "the releases differ: onnxruntime 1.30.0 in A, absent in B; torch absent in A, 2.13.0 in B",
     )
+
+
+def test_a_new_driver_is_told_as_such() -> None:
+    gpus = [Gpu(name="A GPU", driver=driver, memory_mib=49152) for driver in ("580", "590", None)]
+    a, b, unknown = (
+        make_document([], environment=MACHINE.model_copy(update={"gpus": (gpu,)})) for gpu in gpus
+    )
+    assert compare(a, b).warnings == ("the drivers differ: 580 in A, 590 in B",)
+    assert compare(a, unknown).warnings == ("the drivers differ: 580 in A, unknown in B",)
+    small = gpus[0].model_copy(update={"memory_mib": 24576})
+    other = make_document([], environment=MACHINE.model_copy(update={"gpus": (small,)}))
+    (warning,) = compare(a, other).warnings
+    assert warning.endswith("A GPU (49152 MiB) in A, A processor, 2 cores, A GPU (24576 MiB) in B")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("matplotlib")
 
 from sshr_deploy.benchmarks.report.pictures import write_pictures
-from sshr_deploy.benchmarks.report.records import BenchmarkDocument
+from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument
 from tests.benchmarks.report.documents import BUSY, make_document, make_row
 
 STEADY = [10.0, 10.1, 10.2, 10.05, 9.95, 10.1]
@@ -34,17 +34,35 @@ def test_latency_by_batch_with_the_agreement_of_each_line(tmp_path: Path) -> Non
         for batch in (1, 8)
     ]
     rows.append(make_row("trtexec, batch 1", [], not_measured="absent", facts={"batch": 1}))
+    rows.append(make_row("onnx-cpu fp32, cold start", STEADY, unit="s"))
     found = texts(make_document(rows), tmp_path)
     for words in (
         "Latency of wsss4luad, width 8",
         "Time of a call in ms by batch",
         "Patches/s by batch",
         "onnx-cpu fp32, masks 100.000%",
+        "Cold start, from process to first label map, in s",
+        "onnx-cpu fp32, cold start",
         "$x$ &amp; &lt;y&gt;, masks 100.000%",
         "A processor, 2 cores, load 0.1 to 1.2, other work 1%; 2026-11-28T14:00:00Z",
     ):
         assert words in found
     assert "trtexec" not in found
+
+
+@pytest.mark.parametrize("kind", ["latency", "int8"])
+def test_a_way_whose_masks_disagree_is_marked(tmp_path: Path, kind: Any) -> None:
+    wrong = Agreement(masks=0.4, cam_error=None, misses=("masks 40%",))
+    rows = [
+        make_row("right, batch 1", STEADY, facts={"batch": 1}),
+        make_row("wrong, batch 1", STEADY, facts={"batch": 1}),
+        make_row("wrong, batch 8", STEADY, agreement=wrong,
+                 facts={"batch": 8, "unqualified": "masks 40%"}),
+    ]  # fmt: skip
+    found = texts(make_document(rows, kind), tmp_path)
+    marked = "wrong *, masks 40.000%" if kind == "latency" else "wrong, batch 8 *"
+    assert marked in found and "right *" not in found
+    assert "*: its masks disagree with the reference" in found
 
 
 def test_throughput_has_a_line_of_each_number_of_streams(tmp_path: Path) -> None:
@@ -55,8 +73,15 @@ def test_throughput_has_a_line_of_each_number_of_streams(tmp_path: Path) -> None
         for streams in (1, 2)
     ]  # fmt: skip
     found = texts(make_document(rows, "throughput"), tmp_path)
-    for words in ("1 stream, masks", "2 streams, masks", "within 5 % of the best"):
+    for words in (
+        "1 stream, masks",
+        "2 streams, masks",
+        "within 5 % of the best",
+        "patches a call",
+    ):
         assert words in found
+    fields = [row.model_copy(update={"unit": "fields/s"}) for row in rows]
+    assert "fields a call" in texts(make_document(fields, "throughput"), tmp_path)
 
 
 def window(until_s: float, **changes: Any) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Row
+from sshr_deploy.benchmarks.report.schema import make_schema
 from sshr_deploy.errors import InputError
 
 
@@ -38,6 +40,16 @@ def refused(tmp_path: Path, text: str | bytes) -> str:
 def test_what_was_written_is_read(tmp_path: Path, content: dict[str, Any]) -> None:
     document = read_document(tmp_path / "made.json")
     assert document.model_dump(mode="json") == content
+
+
+def test_files_from_before_clocks_were_kept_are_read(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    for name in ("clocks_before", "clocks_after"):
+        del content["load"][name]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_document(tmp_path / "old.json").load.clocks_after is None
+    jsonschema.validate(content, make_schema())
 
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff\xfe", "[" * 100_000, '{"schema_version": 1'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,10 @@ from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Row
 from sshr_deploy.errors import OutputError
+
+CLOCKS: dict[str, Any] = {
+    "cpu_mhz": None, "governor": None, "gpu_sm_mhz": [], "gpu_memory_mhz": [],
+}  # fmt: skip
 
 
 def row(name: str, *samples: float) -> Row:
@@ -81,6 +86,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_p
 
 def test_load_is_of_the_time_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loads = iter([0.25, 1.5, 1.5, 1.5])
+    mhz = iter([2400.0, 3100.0])
     monkeypatch.setattr(recorder_module, "load_average", lambda: next(loads))
 
     class Busy:
@@ -88,13 +94,22 @@ def test_load_is_of_the_time_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             return 0.4
 
     monkeypatch.setattr(recorder_module, "Neighbours", Busy)
+    monkeypatch.setattr(recorder_module, "read_clocks", lambda: CLOCKS | {"cpu_mhz": next(mhz)})
     file = tmp_path / "r.json"
     with Recorder("latency", None, {}, file) as recorder:
         assert recorder.busy() == (
             "other work took 40% of the cores' time (at most 10%), so the machine was busy"
         )
+        recorder.row(row("a", 1.0))
     assert json.loads(file.read_text("utf-8"))["load"] == {
         "before": 0.25,
         "after": 1.5,
         "other_work": 0.4,
+        "clocks_before": CLOCKS | {"cpu_mhz": 2400.0},
+        "clocks_after": CLOCKS | {"cpu_mhz": 3100.0},
     }
+
+
+def test_reasons_of_refused_ratios_are_in_the_unit_of_the_samples() -> None:
+    ratio = Recorder("slides", None, {}).ratio(("a", [9.4, 9.6] * 3), ("b", [9.5] * 6), "s")
+    assert ratio.refused == "a and b overlap: 9.4 to 9.6 s and 9.5 to 9.5 s"

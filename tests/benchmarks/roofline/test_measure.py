@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.subject import subject_of
 from sshr_deploy.benchmarks.roofline import measure as module
+from sshr_deploy.benchmarks.roofline.layers import Layer, profile_layers
 from sshr_deploy.benchmarks.roofline.measure import RooflineSettings, measure_roofline
 from sshr_deploy.bundle import Bundle, load_bundle
+from sshr_deploy.cli.roofline_table import print_roofline
 from sshr_deploy.errors import SessionError
 from sshr_deploy.manifest import Tolerance
 from sshr_deploy.precision import Precision
@@ -100,7 +103,18 @@ def test_or_one_without_a_share_where_the_user_allows_it(bundle: Bundle) -> None
     assert row.facts["unqualified"] == row.refused["share_of_ceiling"]
 
 
-def test_layers_are_sorted_by_what_they_lose_and_other_engines_go_on(bundle: Bundle) -> None:
+def test_layers_are_sorted_by_what_they_lose_and_other_engines_go_on(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steady(*arguments: Any, **named: Any) -> list[Layer]:
+        """Whatever runs beside the tests."""
+        layers = profile_layers(*arguments, **named)
+        for layer in layers:
+            layer.samples_ms[:] = [layer.median_ms] * len(layer.samples_ms)
+        return layers
+
+    monkeypatch.setattr(module, "profile_layers", steady)
+
     def absent() -> Session:
         raise SessionError("no GPU here")
 
@@ -116,6 +130,35 @@ def test_layers_are_sorted_by_what_they_lose_and_other_engines_go_on(bundle: Bun
     assert lost == sorted(lost, reverse=True)
     assert whole == pytest.approx(sum(layer["median_ms"] for layer in layers))
     assert row.facts["kernels_without_worst_ms"] == pytest.approx(whole - sum(lost[:10]))
+
+
+@pytest.mark.parametrize("by", ["other work", "spread"])
+def test_a_busy_machine_tells_nothing_of_what_layers_lose(
+    by: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = _made_up("long", [9.0, 9.0, 9.0]), _made_up("lossy", [5.0, 5.0, 5.0])
+    if by == "spread":
+        work[0].samples_ms[:] = [9.0, 20.0, 40.0]
+    monkeypatch.setattr(module, "profile_layers", lambda *_, **__: list(work))
+    recorder = _recorder(bundle)
+    if by == "other work":
+        recorder.busy = lambda: "others were busy"  # type: ignore[method-assign]
+    settings = RooflineSettings(batch=1, seconds=0.0, layers=True, threads=1)
+    measure_roofline(bundle, [_right(bundle)], settings, recorder)
+
+    facts = recorder.document.rows[0].facts
+    assert [layer["layer"] for layer in facts["layers"]] == ["long", "lossy"]
+    assert [layer["lost_ms"] for layer in facts["layers"]] == [None, None]
+    assert facts["kernels_without_worst_ms"] is None and facts["layers"][0]["samples_ms"]
+    assert "busy" in facts["layers_refused"]
+    print_roofline(recorder.document)
+    shown = capsys.readouterr().out
+    assert "what its layers lose is not told" in shown and "time by kernel" not in shown
+
+
+def _made_up(layer: str, samples_ms: list[float]) -> Layer:
+    flop = 8 * 10**8 if layer == "long" else 0
+    return Layer(layer, layer, "Conv", Precision.FP32, flop, 1000, samples_ms)
 
 
 def test_interrupted_it_keeps_what_it_has(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

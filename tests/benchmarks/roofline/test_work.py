@@ -68,6 +68,25 @@ def test_a_depthwise_convolution_reads_one_channel_for_each_that_it_makes(tmp_pa
     assert work.flop == 2 * 9 * 3 * 222 * 222
 
 
+def test_both_sides_of_a_product_of_values_are_moved_for_each_input(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["patches"], ["x"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["x"], ["across"], "across", perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", ["x"], ["turned"], "turned", perm=[0, 3, 2, 1]),
+        helper.make_node("MatMul", ["across", "turned"], ["y"], "product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("patches", TensorProto.UINT8, ["batch", 224, 224, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, 224, 224])],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    (product,) = graph_work(tmp_path / "model.onnx").products.values()
+    assert product.flop == 2 * 3 * 224**3
+    assert (product.weight_bytes, product.value_bytes) == (0, 3 * 4 * 3 * PIXELS)
+
+
 def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"model\.onnx is no graph"):

@@ -84,7 +84,31 @@ def test_each_has_its_time_with_and_without_start_up(
     assert row.facts["peak_memory_mib"] is not None
     whole = document.row("slow, whole process")
     assert len(whole.samples) == 5
-    assert "times_ours" not in document.row("ours, without start-up").figures
+    own = document.row("ours, without start-up")
+    assert "times_ours" not in own.figures
+    assert own.agreement is None  # it told none
+    assert all("tiles alone" not in row.name for row in document.rows)
+
+
+def test_loops_are_compared_with_our_tiles_alone_too(
+    small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = '"work_s": work_s, "tiles_s": work_s / 4, "mask_agreement": 0.9990, "tiles"'
+    code = PROGRAM.replace('"work_s": work_s, "tiles"', more)
+    monkeypatch.setattr(measure, "OURS", peer("ours", work_s=4.0, code=code))
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
+    peers = [peer("loop", work_s=3.0, maps_alone=True), peer("more", work_s=3.0)]
+    document = measured(small_bundle_dir, nine_tiles, peers, rounds=5)
+    row = document.row("ours, tiles alone")
+    assert row.samples == (1.0,) * 5
+    assert row.facts["form"] == "without start-up"
+    assert row.agreement is not None
+    assert row.agreement.masks == 0.9990
+    loop = document.row("loop, without start-up")
+    assert loop.figures["times_ours"] == pytest.approx(0.75)
+    assert loop.figures["times_our_tiles"] == pytest.approx(3.0)
+    for other in ("loop, whole process", "more, without start-up", "ours, without start-up"):
+        assert "times_our_tiles" not in document.row(other).figures
 
 
 def test_other_masks_have_no_speed(ours: StandIn, small_bundle_dir: Path, nine_tiles: Path) -> None:
@@ -133,15 +157,17 @@ def test_peers_that_cannot_run_say_why(
     assert not why["good"]
 
 
-def test_one_without_label_maps_is_timed_without_agreement(
-    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path
+def test_one_without_label_maps_is_timed_but_not_compared(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Recorder, "busy", lambda _: None)
     code = PROGRAM.replace("labels.npy", "other")
     peers = [peer("classifier", code=code, has_masks=False)]
-    document = measured(small_bundle_dir, nine_tiles, peers)
+    document = measured(small_bundle_dir, nine_tiles, peers, rounds=5)
     row = document.row("classifier, whole process")
     assert row.samples
     assert row.agreement is None
+    assert row.refused == {"times_ours": "classifier makes no masks"}
 
 
 def test_where_ours_fails_nothing_is_measured(
@@ -197,6 +223,58 @@ def test_an_interruption_keeps_the_rows(
     assert len(document.row("p, whole process").samples) == 1
 
 
+def test_after_an_interruption_ratios_are_judged_by_all_that_ran_beside(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str | None] = [None]
+
+    def stop(step: str) -> None:
+        if step.startswith("round 6"):
+            said[0] = "others were at work"
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "busy", lambda _: said[0])
+    recorder = Recorder("slides", None, {})
+    with pytest.raises(KeyboardInterrupt), recorder:
+        measure.measure_slides(
+            load_bundle(small_bundle_dir), nine_tiles, None,
+            peers=[peer("p", work_s=3.0)], rounds=9, recorder=recorder, settings=AT_HALF,
+            on_step=stop,
+        )  # fmt: skip
+    row = recorder.document.row("p, without start-up")
+    assert row.refused == {"times_ours": "others were at work"}
+
+
+def test_a_failure_keeps_the_runs_before(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    fails = f"open({str(count)!r}, 'a').write('x'); len(open({str(count)!r}).read()) > 3 and fail\n"
+    document = measured(
+        small_bundle_dir, nine_tiles, [peer("fails", code=fails + PROGRAM)], rounds=4
+    )
+    row = document.row("fails, whole process")
+    assert len(row.samples) == 2  # after the one that is judged
+    assert row.not_measured is None
+    assert str(row.facts["stopped"]).startswith("after 2 runs: it failed: NameError")
+    assert len(document.row("ours, whole process").samples) == 4
+
+
+def test_each_round_begins_with_the_next(
+    ours: StandIn, small_bundle_dir: Path, nine_tiles: Path
+) -> None:
+    steps: list[str] = []
+    recorder = Recorder("slides", None, {})
+    with recorder:
+        measure.measure_slides(
+            load_bundle(small_bundle_dir), nine_tiles, None,
+            peers=[peer("p")], rounds=3, recorder=recorder, settings=AT_HALF,
+            on_step=steps.append,
+        )  # fmt: skip
+    order = [step.split(": ")[1] for step in steps if step.startswith("round")]
+    assert order == ["ours", "p", "p", "ours", "ours", "p"]
+
+
 def test_agreement_counts_where_our_mask_has_tissue() -> None:
     mine = np.array([[[0, 1, 2, 3]]], np.uint8)
     theirs = np.array([[[0, 1, 0, 0]]], np.uint8)
@@ -204,3 +282,4 @@ def test_agreement_counts_where_our_mask_has_tissue() -> None:
     assert found.masks == pytest.approx(2 / 3)
     assert len(found.misses) == 1
     assert measure._agreement(mine[:, :, :1], mine, 3).misses
+    assert measure._agreement(theirs, np.full_like(mine, 3), 3).misses

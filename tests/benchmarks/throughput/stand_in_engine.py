@@ -38,11 +38,14 @@ class StandIn(BaseSession):
     def __init__(self, clock: Clock, cost: Cost, streams: int | None, most: int) -> None:
         self.info = SessionInfo("onnx-cpu", "fp32", "none", "none 0", streams=streams)
         self._clock, self._cost, self._most = clock, cost, most
+        self.seen: set[int] = set()
+        """Sums of the inputs of its calls."""
 
     def _start(self, patches: NDArray[np.uint8], rule: MaskRule | None) -> Finish:
         count = len(patches)
         if count > self._most:
             raise SessionError("out of memory")
+        self.seen.add(int(patches.sum()))
         self._clock.now += self._cost(count, self.info.streams or 1)
         shapes = ((count, *output_shape(name, 3, self.geometry)) for name in OUTPUT_NAMES)
         cams = CamBatch(*(np.zeros(shape, np.float32) for shape in shapes))
@@ -60,17 +63,26 @@ class StandInEngine(BundleEngine):
         super().__init__(bundle, "onnx-cpu", threads=2)
         self._clock, self._cost = clock, cost
         self.agreement, self.has_streams, self.most = AGREES, True, 1024
+        self.opens_up_to, self.gpu_index = 1024, None
         vars(self).update(changes)
-        self.opened: list[tuple[int, int | None]] = []
+        self.opened: list[tuple[int | None, int | None]] = []
+        self.sessions: list[StandIn] = []
 
-    def open(self, batch: int, streams: int | None) -> StandIn:
+    def open(self, batch: int | None, streams: int | None) -> StandIn:
         """See `BundleEngine.open`."""
         self.opened.append((batch, streams))
+        if (batch or 1) > self.opens_up_to:
+            raise SessionError("no memory to open it")
         given = (streams or 1) if self.has_streams else None
         session = StandIn(self._clock, self._cost, given, self.most)
         if self.agreement.misses and self.allow_unqualified:
             session.info = replace(session.info, unqualified="it differs")
+        self.sessions.append(session)
         return session
+
+    def gpu(self, session: Any) -> int | None:
+        """See `BundleEngine.gpu`."""
+        return self.gpu_index
 
     def judge(self, session: Any) -> Agreement:
         """See `BundleEngine.judge`."""

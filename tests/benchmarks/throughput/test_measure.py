@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from sshr_deploy.benchmarks.contenders.judging import reference_of
 from sshr_deploy.benchmarks.measuring.neighbours import Neighbours
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument
+from sshr_deploy.benchmarks.throughput.energy import EnergyMeter
 from sshr_deploy.benchmarks.throughput.measure import measure_throughput
 from sshr_deploy.benchmarks.throughput.slide_amount import SlideAmount
 from sshr_deploy.bundle import Bundle, load_bundle
@@ -75,6 +77,52 @@ def test_what_does_not_fit_is_a_row_that_says_so(bundle: Bundle, clock: Clock) -
     assert found.row("batch 8, streams 1").not_measured == "out of memory"
     assert found.row("batch 4, streams 2").samples
     assert found.facts["knee"]["batch"] == 4
+
+
+def test_where_the_largest_does_not_open_the_smaller_do(bundle: Bundle, clock: Clock) -> None:
+    engine = StandInEngine(bundle, clock, _up_to_four, opens_up_to=4)
+    found = _measured(engine, streams=(1,))
+    assert [row.name for row in found.rows if row.samples] == [
+        f"batch {batch}, streams 1" for batch in (1, 2, 4)
+    ]
+    assert found.row("batch 8, streams 1").not_measured == "no memory to open it"
+    assert engine.opened.count((32, 1)) == 1
+
+
+def test_engines_made_for_a_batch_size_are_not_made_for_the_largest(
+    bundle: Bundle, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandInEngine, "has_static_batches", True)
+    engine = StandInEngine(bundle, clock, _up_to_four)
+    _measured(engine, streams=(1,))
+    assert engine.opened == [(batch, 1) for batch in (1, 2, 4, 8, 16)]
+
+
+def test_sizes_that_were_not_tried_are_told(bundle: Bundle, clock: Clock) -> None:
+    found = _measured(StandInEngine(bundle, clock, _up_to_four), batches=(*SIZES, 64))
+    said = "not tried with streams 1: batch 32, 64, as 2 in a row gained nothing"
+    assert said in found.notes
+
+
+def test_inputs_are_those_of_the_reference(bundle: Bundle, clock: Clock) -> None:
+    engine = StandInEngine(bundle, clock, _up_to_four)
+    _measured(engine, batches=(2,), streams=(1,))
+    (session,) = engine.sessions
+    assert session.seen == {int(reference_of(bundle).patches[:2].sum())}
+
+
+def test_joules_beside_other_work_are_not_told_of_the_processor(
+    bundle: Bundle, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = lambda _: {"cpu": 60 * clock.now, "gpu": 200 * clock.now}  # noqa: E731
+    monkeypatch.setattr(EnergyMeter, "joules", both)
+    quiet = _measured(StandInEngine(bundle, clock, _up_to_four)).row("batch 4, streams 2")
+    assert quiet.figures["cpu_joules_per_slide"] == pytest.approx(60 * 90)
+    monkeypatch.setattr(Neighbours, "share", lambda _: 0.5)
+    busy = _measured(StandInEngine(bundle, clock, _up_to_four)).row("batch 4, streams 2")
+    assert busy.figures["cpu_joules_per_slide"] is None
+    assert busy.refused["cpu_joules_per_slide"].startswith("other work")
+    assert busy.figures["gpu_joules_per_slide"] == pytest.approx(200 * 90)
 
 
 def test_masks_that_disagree_get_no_speed_unless_it_is_allowed(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ from numpy.typing import NDArray
 
 from sshr_deploy.errors import InputError
 from sshr_deploy.runtime.slides import Mpp, read_area
+from sshr_deploy.runtime.slides.area import read_in_blocks
 from sshr_deploy.runtime.slides.reader import downsamples_of
 from tests.runtime.slides.synthetic import ArrayReader, Rgb, pyramid, smooth_noise
 
 HALF = Mpp(0.5, 0.5, "file")
+PATIENCE_S = 30.0
 
 
 def overlap_matrix(source_px: int, target_px: int) -> NDArray[np.float64]:
@@ -135,3 +139,44 @@ def test_downsamples_are_whole_where_sizes_allow(
     sizes: tuple[tuple[int, int], ...], wanted: tuple[float, ...]
 ) -> None:
     assert all(math.isclose(a, b) for a, b in zip(downsamples_of(sizes), wanted, strict=True))
+
+
+class MeetingReader(ArrayReader):
+    """Two of its reads go on at the same time, or all fail."""
+
+    def __init__(self, levels: Sequence[Rgb]) -> None:
+        super().__init__(levels)
+        self._both = threading.Barrier(2)
+
+    def read_region(self, level: int, l_x: int, l_y: int, width_px: int, height_px: int) -> Rgb:
+        self._both.wait(PATIENCE_S)
+        return super().read_region(level, l_x, l_y, width_px, height_px)
+
+
+def test_blocks_are_read_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sshr_deploy.runtime.slides.area._BLOCK_SOURCE_PX", 1 << 12)
+    monkeypatch.setattr("sshr_deploy.runtime.slides.area.usable_cores", lambda: 2)
+    rgb = smooth_noise(128, 128)
+    reader = MeetingReader([rgb])
+    picture = read_in_blocks(reader, HALF, target_mpp_um=0.5, width_px=128, height_px=128)
+    np.testing.assert_array_equal(picture, rgb)
+    assert len(reader.reads) == 4
+
+
+def test_a_stop_between_blocks_ends_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sshr_deploy.runtime.slides.area._BLOCK_SOURCE_PX", 1 << 8)
+    reader = ArrayReader([smooth_noise(128, 128)])
+    checks = iter(range(3))
+
+    def stop() -> None:
+        if next(checks) == 2:
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        read_in_blocks(
+            reader, HALF, target_mpp_um=0.5, width_px=128, height_px=128,
+            check_stop=stop,
+        )  # fmt: skip
+    assert len(reader.reads) < 64
+    assert threading.active_count() == before

@@ -55,6 +55,7 @@ def test_a_capture_that_fails_is_left_and_not_tried_again(
                 assert np.array_equal(getattr(found, name), getattr(expected, name))
         (note,) = session.info.notes
         assert note.startswith("no CUDA graph: ") and note.endswith(reason)
+        assert session.cuda_graphs is None
         assert not trt.gpu.captures
     assert [what for what, _ in trt.gpu.log].count("begin capture") == 1
 

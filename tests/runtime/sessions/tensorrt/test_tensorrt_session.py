@@ -185,6 +185,7 @@ def test_graphs_can_be_switched_off_and_on(opener: Opener, gpu: FakeGpu) -> None
             session.infer(noise(4))
         for graphs, wanted in ((False, 0), (True, 1)):
             session.cuda_graphs = graphs
+            assert session.cuda_graphs is graphs
             gpu.log.clear()
             session.infer(noise(4))
             assert [what for what, _ in gpu.log].count("graph") == wanted
