@@ -17,7 +17,6 @@ from sshr_deploy.benchmarks.contenders.parts import Parts, parts_of_call
 from sshr_deploy.benchmarks.latency.rows import (
     Calls,
     Yardsticks,
-    row_name,
     row_of,
     unmeasured_row,
 )
@@ -26,7 +25,7 @@ from sshr_deploy.benchmarks.measuring.turns import settle, take_turns
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError, SshrDeployError, counted
+from sshr_deploy.errors import SessionError, SshrDeployError
 from sshr_deploy.geometry import PATCH_PX, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import MaskRule, Session
@@ -259,8 +258,7 @@ class _Table:
             self._recorder.row(row)
             return
         calls.facts["failed"] = str(error)
-        made = counted(len(calls.samples_ms), "call")
-        self._recorder.note(f"{row_name(name, self._batch)}: it failed after {made}: {error}")
+        self._recorder.row(row_of(calls, self._yardsticks()))
 
     def write(self) -> None:
         """Write all rows anew, as what they are compared with has changed meanwhile."""

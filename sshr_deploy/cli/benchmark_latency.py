@@ -95,7 +95,7 @@ def latency(
         typer.Option(
             metavar="NAME",
             help="Way that the others are compared with, such as 'onnx-cpu fp32'.",
-            show_default="the first that is measured",
+            show_default="PyTorch eager, else onnx-cpu fp32, else the first",
         ),
     ] = None,
     peers: PeersOption = False,
@@ -114,9 +114,10 @@ def latency(
 
     Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches or
     fields, found in this run. A way whose masks miss their bounds gets no time. Speed: how many
-    times as fast as the first, by medians; not told where the two overlap, or where the machine was
-    busy. Of ceiling: the network's GFLOP/s over those of a large matrix product in that precision,
-    in the same run.
+    times as fast as --base, by medians; not told where the two overlap, or where the machine was
+    busy. Of ceiling: the network's GFLOP/s over those of a large matrix product of the processor in
+    that precision, in the same run. Where calls share the threads (streams), a call alone has a
+    part of them; "1 stream" is the same engine with all threads for each call.
 
     Cold start: a process of its own each time, from its start to its first patch or field, in s.
     What is built once on a machine is told apart. The first process of an engine compares its masks

@@ -81,12 +81,6 @@ def _print_calls(console: Console, rows: Sequence[Row]) -> None:
     print_table(console, parts)
 
 
-def _way(row: Row) -> str:
-    """Name of the way, with its streams where calls share the threads."""
-    streams = row.facts.get("streams") or 1
-    return f"{row.facts['contender']}{f', {streams} streams' if streams > 1 else ''}"
-
-
 def _print_starts(console: Console, rows: Sequence[Row]) -> None:
     import numpy as np
 
