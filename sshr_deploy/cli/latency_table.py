@@ -144,7 +144,11 @@ def _has(rows: Sequence[Row], key: str) -> bool:
 
 
 def _marked(row: Row) -> str:
-    return _way(row) + " *" * ("unqualified" in row.facts)
+    """Name of the way, with its streams where calls share the threads."""
+    name: str = row.facts["contender"]
+    streams = row.facts.get("streams") or 1
+    name = f"{name}, {streams} streams" if streams > 1 else name
+    return f"{name} *" if "unqualified" in row.facts else name
 
 
 def _agreement(row: Row) -> str:
