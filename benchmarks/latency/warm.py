@@ -260,7 +260,8 @@ class _Table:
             return
         calls.facts["failed"] = str(error)
         made = counted(len(calls.samples_ms), "call")
-        self._recorder.note(f"{row_name(name, self._batch)}: it failed after {made}: {error}")
+        told = row_name(name, self._batch, self._inputs)
+        self._recorder.note(f"{told}: it failed after {made}: {error}")
 
     def write(self) -> None:
         """Write all rows anew, as what they are compared with has changed meanwhile."""
