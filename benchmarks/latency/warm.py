@@ -255,7 +255,7 @@ class _Table:
     def _failed(self, name: str, error: SshrDeployError) -> None:
         calls = self._calls[name]
         if not calls.samples_ms:
-            row = unmeasured_row(name, self._batch, str(error), calls.agreement)
+            row = unmeasured_row(name, self._batch, str(error), calls.agreement, self._inputs)
             self._recorder.row(row)
             return
         calls.facts["failed"] = str(error)
