@@ -15,7 +15,7 @@ class LatencySettings:
     seconds: float
     """Measuring time of each contender at each batch size; six calls are made at least."""
     base: str | None = None
-    """Contender that the others are compared with; the first that is measured by default."""
+    """Contender that the others are compared with; PyTorch eager by default, else onnx-cpu fp32."""
     cold_starts: int = 0
     """Of each engine, that count."""
     threads: int | None = None

@@ -254,11 +254,13 @@ class _Table:
     def _failed(self, name: str, error: SshrDeployError) -> None:
         calls = self._calls[name]
         if not calls.samples_ms:
-            row = unmeasured_row(name, self._batch, str(error), calls.agreement)
+            row = unmeasured_row(name, self._batch, str(error), calls.agreement, self._inputs)
             self._recorder.row(row)
             return
         calls.facts["failed"] = str(error)
-        self._recorder.row(row_of(calls, self._yardsticks()))
+        made = counted(len(calls.samples_ms), "call")
+        told = row_name(name, self._batch, self._inputs)
+        self._recorder.note(f"{told}: it failed after {made}: {error}")
 
     def write(self) -> None:
         """Write all rows anew, as what they are compared with has changed meanwhile."""

@@ -113,7 +113,7 @@ def _missing(document: BenchmarkDocument) -> Iterable[str]:
     for row in document.rows:
         if row.not_measured is not None:
             rows.setdefault(row.not_measured, []).append(row.facts["contender"])
-        elif failed := row.facts.get("failed"):
+        elif row.unit == "s" and (failed := row.facts.get("failed")):
             more.append(f"{row.name}: only {len(row.samples)} counted; the next failed: {failed}")
         for figure, reason in row.refused.items():
             if figure in _UNTOLD:
