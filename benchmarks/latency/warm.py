@@ -17,6 +17,7 @@ from sshr_deploy.benchmarks.contenders.parts import Parts, parts_of_call
 from sshr_deploy.benchmarks.latency.rows import (
     Calls,
     Yardsticks,
+    row_name,
     row_of,
     unmeasured_row,
 )
@@ -25,7 +26,7 @@ from sshr_deploy.benchmarks.measuring.turns import settle, take_turns
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import Agreement
 from sshr_deploy.bundle import Bundle
-from sshr_deploy.errors import SessionError, SshrDeployError
+from sshr_deploy.errors import SessionError, SshrDeployError, counted
 from sshr_deploy.geometry import PATCH_PX, Geometry
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import MaskRule, Session
