@@ -29,7 +29,7 @@ def _calls(name: str, middle_ms: float, count: int = 60) -> Calls:
 
 
 def _against(base: Calls | None, busy: str | None = None) -> Yardsticks:
-    ceilings = {Precision.FP32: 100.0}
+    ceilings = {Precision.FP32: 1000.0}
     return Yardsticks(2.0, ceilings, base, None if base else "none was measured", busy)
 
 
@@ -48,7 +48,7 @@ def test_figures_follow_from_the_raw_samples() -> None:
     assert figures["max_ms"] == max(calls.samples_ms)
     assert figures["patches_per_s"] == pytest.approx(4e3 / median)
     assert figures["gflop_per_s"] == pytest.approx(8e3 / median)
-    assert figures["share_of_ceiling"] == pytest.approx(80 / median)
+    assert figures["share_of_ceiling"] == pytest.approx(8 / median)
     assert figures["speed"] == pytest.approx(4.0)
     assert (figures["copy_in_ms"], figures["labels_ms"]) == (1.0, 4.0)
     assert (row.facts["contender"], row.facts["batch"], row.facts["base"]) == ("a", 4, "b")
@@ -83,6 +83,12 @@ def test_a_ratio_that_cannot_be_told_says_why() -> None:
 def test_a_ceiling_that_was_not_measured_gives_no_share() -> None:
     calls = replace(_calls("a", 10.0), precision=Precision.BF16)
     assert row_of(calls, _against(None)).figures["share_of_ceiling"] is None
+
+
+def test_a_share_that_cannot_be_is_not_told() -> None:
+    row = row_of(_calls("a", 1.0), _against(None))  # eight times the ceiling
+    assert row.figures["share_of_ceiling"] is None
+    assert "cannot be" in row.refused["share_of_ceiling"]
 
 
 def test_no_share_is_told_of_what_a_gpu_computes_nor_on_a_busy_machine() -> None:
