@@ -11,14 +11,13 @@ import numpy as np
 from sshr_deploy.benchmarks.contenders.judging import why_no_speed
 from sshr_deploy.benchmarks.contenders.parts import Parts
 from sshr_deploy.benchmarks.contenders.trtexec import TrtexecPeer
+from sshr_deploy.benchmarks.measuring.neighbours import spoiled_ceiling
 from sshr_deploy.benchmarks.measuring.percentiles import calls_for, percentile
 from sshr_deploy.benchmarks.report.records import Agreement, Row
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.machine.spread import ratio_of
 
 PERCENTS = (50, 90, 95, 99)
-_MOST_OF_CEILING = 1.25
-"""Convolutions reach more than a plain matrix product, but not by more (`benchmarks/notes.md`)."""
 
 
 @dataclass
@@ -158,10 +157,8 @@ def _add_share(
     if against.busy is not None:
         refused["share_of_ceiling"] = against.busy
         return
-    if achieved > _MOST_OF_CEILING * ceiling:
-        refused["share_of_ceiling"] = (
-            f"{achieved / ceiling:.0%} cannot be: other work ran while the ceiling was measured"
-        )
+    if (spoiled := spoiled_ceiling(achieved / ceiling)) is not None:
+        refused["share_of_ceiling"] = spoiled
         return
     figures["share_of_ceiling"] = achieved / ceiling
 

@@ -10,6 +10,8 @@ import psutil
 BUSY_SHARE = 0.1
 """Of the time of the cores that this process may run on: above it no ratio of a measurement is
 told."""
+_MOST_OF_CEILING = 1.2
+"""Convolutions reach more than a plain matrix product, but not by more (`benchmarks/notes.md`)."""
 _SHORT_S = 1.0
 """Ticks of 10 ms say nothing of less."""
 
@@ -41,6 +43,13 @@ def busy_text(share: float | None) -> str | None:
         f"other work took {share:.0%} of the cores' time (at most {BUSY_SHARE:.0%}), so the "
         "machine was busy"
     )
+
+
+def spoiled_ceiling(share: float) -> str | None:
+    """Why that share of a ceiling cannot be; None where it can."""
+    if share <= _MOST_OF_CEILING:
+        return None
+    return f"{share:.0%} cannot be: other work ran while the ceiling was measured"
 
 
 class _Work:

@@ -98,6 +98,12 @@ def _line_panels(document: BenchmarkDocument) -> Iterable[_Panel]:
     series = _series(document)
     if not series:
         return
+    if (
+        len({batch for points in series.values() for batch, _ in points}) == 1
+    ):  # lines would be points above each other
+        rows = [row for points in series.values() for _, row in points]
+        yield _bars(f"Medians in {rows[0].unit}", rows)
+        return
     _, first = next(iter(series.values()))[0]
     inputs = first.unit.partition("/")[0] if first.better == "higher" else "patches"
 

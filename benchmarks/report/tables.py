@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sshr_deploy.benchmarks.measuring.neighbours import spoiled_ceiling
 from sshr_deploy.benchmarks.report.comparison import Compared, Comparison, Side
 from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Row
 from sshr_deploy.runtime.machine.spread import spread_of
 
 _NONE = "-"
+_OF_CEILING = "share_of_ceiling"
 _OF_SAMPLES = frozenset({"median", "p25", "p75", "p50", "min", "max"})
 """Begin the names of figures that the columns of every table say already."""
 _PERCENTILES = ("p50", "p90", "p95", "p99")
@@ -139,6 +141,8 @@ def figure_text(value: float | None, name: str = "") -> str:
     """Four digits, or a percentage for shares; "-" for what cannot be told."""
     if value is None:
         return _NONE
+    if name == _OF_CEILING and spoiled_ceiling(value) is not None:
+        return _NONE
     if "share" in name:
         return f"{value:.1%}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -171,6 +175,9 @@ def _refusals(row: Row, names: Sequence[str]) -> list[str]:
         return [row.not_measured]
     unqualified = row.facts.get("unqualified")
     told = [] if unqualified is None else [f"* not qualified: {unqualified}"]
+    share = row.figures.get(_OF_CEILING) if _OF_CEILING in names else None
+    spoiled = None if share is None else spoiled_ceiling(share)
+    told += [] if spoiled is None else [f"{heading(_OF_CEILING)}: {spoiled}"]
     return told + [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
 
 

@@ -50,6 +50,16 @@ def test_latency_by_batch_with_the_agreement_of_each_line(tmp_path: Path) -> Non
     assert "trtexec" not in found
 
 
+def test_one_batch_size_has_bars_instead_of_lines(tmp_path: Path) -> None:
+    rows = [
+        make_row(f"{name}, batch 1", STEADY, facts={"batch": 1, "contender": name})
+        for name in ("onnx-cpu fp32", "PyTorch eager")
+    ]
+    found = texts(make_document(rows), tmp_path)
+    assert "Medians in ms" in found
+    assert "by batch" not in found
+
+
 @pytest.mark.parametrize("kind", ["latency", "int8"])
 def test_a_way_whose_masks_disagree_is_marked(tmp_path: Path, kind: Any) -> None:
     wrong = Agreement(masks=0.4, cam_error=None, misses=("masks 40%",))
