@@ -65,7 +65,7 @@ def test_help_and_version() -> None:
         ),
         (
             ["benchmark", "latency"],
-            ["in s", "[default: 10.0]", "[default: 1,4,8]", "ms", "patches/s"],
+            ["in s", "[default: 10.0]", "[default: (1,4,8; fields 1,2,4)]", "ms", "patches/s"],
         ),
     ],
 )
