@@ -110,7 +110,8 @@ def latency(
     of a slide; in reference mode from patches to label maps. All ways take turns at each batch
     size, so that a busy moment of the machine falls on all of them. Percentiles stand with the
     interval that holds the true one with 95 %, where there are enough calls for it: 6 for p50, 29
-    for p90, 59 for p95, 299 for p99. Patches/s, or fields/s, are those of the median call.
+    for p90, 59 for p95, 299 for p99. Throughput, in patches/s or fields/s, is that of the median
+    call.
 
     Agreement: share of mask pixels equal to PyTorch's FP32 on the bundle's reference patches or
     fields, found in this run. A way whose masks miss their bounds gets no time. Speed: how many
