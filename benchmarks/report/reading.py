@@ -26,7 +26,7 @@ def read_document(path: Path) -> BenchmarkDocument:
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} is no benchmark of form {SCHEMA_VERSION}; "
-            "measure again with this release: sshr-deploy benchmark ... --json FILE"
+            "measure again with this release: `sshr-deploy benchmark ... --json FILE`"
         )
     try:
         return BenchmarkDocument.model_validate(content)

@@ -45,7 +45,7 @@ class SlideContender:
         if self.venv is not None and not is_set_up(self.venv):
             return f"it is not set up: {how_to_set_up(self.venv)}"
         if self.needs_checkpoint and not has_checkpoint:
-            return "it needs the network in PyTorch: give --checkpoint FILE"
+            return "it needs the network in PyTorch: give `checkpoint`"
         return None
 
     def command(self, job: Path, out: Path) -> list[str]:

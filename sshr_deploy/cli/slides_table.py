@@ -73,6 +73,8 @@ def _cells(row: Row, ratios: Sequence[str]) -> list[str]:
 
 def _notes(document: BenchmarkDocument) -> list[str]:
     """What each does and lacks, what was not measured, and ratios that are not told; each once."""
+    from sshr_deploy.cli.option_names import as_options
+
     lines = []
     for row in document.rows:
         name, facts = row.facts["contender"], row.facts
@@ -82,6 +84,6 @@ def _notes(document: BenchmarkDocument) -> list[str]:
             if "stopped" in facts:
                 lines.append(f"{name}: stopped {facts['stopped']}")
         elif row.not_measured is not None:
-            lines.append(f"{name}: not measured: {row.not_measured}")
+            lines.append(as_options(f"{name}: not measured: {row.not_measured}"))
     reasons = (why for row in document.rows for why in row.refused.values())
     return list(dict.fromkeys([*lines, *(f"not reported: {why}" for why in reasons)]))

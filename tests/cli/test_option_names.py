@@ -75,8 +75,8 @@ PROGRAMS = (
     *(
         f"benchmarks/{name}"
         for name in (
-            *("adaptation", "constructed_", "field_", "fit_curve", "gpu_", "hfrm_forms"),
-            *("modes", "seamless"),
+            *("adaptation", "constructed_", "field_", "fit_curve", "gate/", "gpu/", "hfrm_forms"),
+            *("modes", "seamless", "widened"),
         )
     ),
     "runtime/kernels/",

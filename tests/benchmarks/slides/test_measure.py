@@ -149,7 +149,7 @@ def test_peers_that_cannot_run_say_why(
     ]
     document = measured(small_bundle_dir, nine_tiles, peers)
     why = {row.facts["contender"]: row.not_measured or "" for row in document.rows}
-    assert "give --checkpoint" in why["torch"]
+    assert "give `checkpoint`" in why["torch"]
     assert "python -m sshr_deploy.benchmarks.peers.set_up wsinfer" in why["venv"]
     assert why["fails"] == "it failed: no zarr here"
     assert "did 1 tiles instead of" in why["fewer"]
