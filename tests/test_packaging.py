@@ -91,6 +91,8 @@ def sources(root: Path) -> set[str]:
     wanted |= {*package.glob("profiles/*.toml"), *package.glob("train/recipes/*.toml")}
     wanted |= set(package.glob("export/qualification/*.*"))
     wanted |= set(package.glob("runtime/results/schemas/*.json"))
+    wanted |= {package / "benchmarks/report/benchmark.schema.json"}
+    wanted |= set(package.glob("benchmarks/peers/*.txt"))
     wanted |= {package / "runtime/report/tokens.css", *package.glob("runtime/report/templates/*")}
     wanted |= {p for p in package.glob("runtime/viewer/static/**/*") if p.is_file()}
     names = {path.relative_to(root).as_posix() for path in wanted}

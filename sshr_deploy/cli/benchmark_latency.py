@@ -146,12 +146,13 @@ def latency(
 
     if checkpoint is not None and not peers:
         raise UsageError("`checkpoint` is for PyTorch beside the bundle; give `peers` too")
+    given = None if batches is None else parse_batches(batches)
     engines = split_names(engine)
     precisions = [Precision.of(name) for name in split_names(precision)]
     loaded = load_bundle(bundle)
     if (taken := choose_mode(mode, loaded)) is Mode.SEAMLESS:
         loaded = loaded.on_fields()
-    sizes = parse_batches(batches or _BATCHES[loaded.geometry.is_patch])
+    sizes = given or parse_batches(_BATCHES[loaded.geometry.is_patch])
     count = choose_threads(loaded.manifest.model.width, threads).count
     settings = LatencySettings(sizes, seconds, base, cold, count, allow_unqualified)
     ways = bundle_contenders(
