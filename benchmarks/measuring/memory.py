@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import psutil
 
+from sshr_deploy.benchmarks.measuring.looking import Looking
+
 _EVERY_S = 0.02
 
 
-class PeakMemory:
+class PeakMemory(Looking):
     """Largest memory of a process and those it started, looked at up to 50 times a second.
 
     As the system shares it out (PSS), where it does: what several of the processes have in common
@@ -24,31 +24,22 @@ class PeakMemory:
     """
 
     def __init__(self, pid: int | None = None) -> None:
+        super().__init__(_EVERY_S, "memory")
         self.mb = 0.0
         """So far, in 10^6 bytes."""
-        self._pid, self._end = pid, threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+        self._pid = pid
 
     def __enter__(self) -> Self:
-        self._look()
-        self._thread.start()
-        return self
+        self.look()
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-        self._look()
+    def close(self) -> None:
+        """End the thread, after a last look."""
+        super().close()
+        self.look()
 
-    def _watch(self) -> None:
-        while not self._end.wait(_EVERY_S):
-            self._look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take note of the memory of now."""
         total = 0
         with suppress(psutil.Error):  # the process has ended
             root = psutil.Process(self._pid)

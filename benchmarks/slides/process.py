@@ -9,19 +9,17 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-import psutil
-
+from sshr_deploy.benchmarks.measuring.memory import PeakMemory
 from sshr_deploy.errors import SessionError
 from sshr_deploy.runtime.machine.clock import Stopwatch
 
 LIMIT_S = 3600.0
 """A contender that takes longer is ended."""
 CAN_LIMIT_CORES = hasattr(os, "sched_setaffinity")
-_WATCH_S = 0.1
 _MIB = 1 << 20
 
 
@@ -53,9 +51,8 @@ def run_process(
 ) -> Finished:
     """Run a contender to its end; it is killed, with all that it started, where that fails.
 
-    Memory is counted as the system shares it out (PSS): what several processes have in common
-    counts once. Watching costs the process some time, so it is not for runs that are timed. With
-    `cores`, which needs `CAN_LIMIT_CORES`, it and its children have no others.
+    Memory is that of `PeakMemory`, which is not for runs that are timed. With `cores`, which needs
+    `CAN_LIMIT_CORES`, it and its children have no others.
 
     Raises:
         SessionError: it fails, takes too long, or does not tell what it found.
@@ -72,23 +69,21 @@ def run_process(
                 stderr=err,
                 start_new_session=True,  # a group to end as one
             )
-        timer, memory = threading.Timer(limit_s, _end, [child]), _MemoryWatch(child.pid)
+        timer, memory = threading.Timer(limit_s, _end, [child]), PeakMemory(child.pid)
         timer.start()
         try:
-            if watch_memory:
-                memory.start()
-            code = child.wait()
-            seconds = watch.seconds()
+            with memory if watch_memory else nullcontext():
+                code = child.wait()
+                seconds = watch.seconds()
         finally:
             timer.cancel()
-            memory.stop()
             _end(child)
         if code == -signal.SIGKILL and seconds >= limit_s:
             raise SessionError(f"it took longer than {limit_s:g} s and was ended")
         if code:
             raise SessionError(f"it failed: {_last_line(err) or f'exit code {code}'}")
         told = _told(_last_line(out))
-    return Finished(seconds, peak_mib=memory.peak_mib if watch_memory else None, **told)
+    return Finished(seconds, peak_mib=memory.mb * 1e6 / _MIB if watch_memory else None, **told)
 
 
 @contextmanager
@@ -129,33 +124,3 @@ def _told(line: str) -> dict[str, Any]:
         }
     except (ValueError, TypeError, KeyError) as error:
         raise SessionError(f"it does not tell what it found, but {line!r}") from error
-
-
-class _MemoryWatch(threading.Thread):
-    """Looks often at the memory of a process and its children."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.peak_mib = 0.0
-        self._pid, self._ended = pid, threading.Event()
-
-    def run(self) -> None:
-        """Look until `stop`."""
-        while not self._ended.wait(_WATCH_S):
-            self.peak_mib = max(self.peak_mib, _memory_mib(self._pid))
-
-    def stop(self) -> None:
-        """End it; it need not have started."""
-        self._ended.set()
-        if self.is_alive():
-            self.join()
-
-
-def _memory_mib(pid: int) -> float:
-    total = 0
-    with suppress(psutil.Error):
-        for process in (root := psutil.Process(pid), *root.children(recursive=True)):
-            with suppress(psutil.Error):  # it has ended meanwhile
-                memory = process.memory_full_info()
-                total += getattr(memory, "pss", memory.rss)
-    return total / _MIB

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 
+from sshr_deploy.benchmarks.measuring.looking import Looking
 from sshr_deploy.runtime.machine.nvml import GpuLoad, gpu_loads
 
 EVERY_S = 1.0
@@ -25,7 +24,7 @@ class _Reading:
     gpus: Sequence[GpuLoad]
 
 
-class MachineWatch:
+class MachineWatch(Looking):
     """Reads the machine in a thread of its own, as long as it is entered.
 
     Clocks and the reasons that hold them back are those of a moment, and a GPU that waits for work
@@ -33,9 +32,8 @@ class MachineWatch:
     """
 
     def __init__(self) -> None:
+        super().__init__(EVERY_S, "machine watch")
         self._readings: list[_Reading] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="machine watch", daemon=True)
 
     def take(self) -> dict[str, Any]:
         """What was read since it was last asked; where nothing was, what is so now.
@@ -58,22 +56,9 @@ class MachineWatch:
             "gpus": [_gpu(index, loads) for index, loads in sorted(gpus.items())],
         }
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _read(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            self._readings.append(_reading())
+    def look(self) -> None:
+        """Read it now."""
+        self._readings.append(_reading())
 
 
 def _gpu(index: int, loads: Sequence[GpuLoad]) -> dict[str, Any]:
