@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,15 @@ JsonOption = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="File for raw samples, environment and figures."),
 ]
+
+
+def batches_option(defaults: Mapping[bool, str]) -> Any:
+    """`--batches`; `defaults` are those of patches (True) and of fields."""
+    return typer.Option(
+        metavar="N,N,...",
+        help="Patches, or in seamless mode fields, in a call, with commas between.",
+        show_default=f"{defaults[True]}; fields {defaults[False]}",
+    )
 
 
 @benchmark_app.callback()

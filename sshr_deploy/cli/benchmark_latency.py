@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.benchmark import JsonOption, batches_option, benchmark_app
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import (
     ENGINE,
@@ -68,14 +68,7 @@ def latency(
     precision: PrecisionsOption = None,
     allow_unqualified: AllowUnqualifiedOption = False,
     mode: ModeOption = None,
-    batches: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Patches, or in seamless mode fields, in a call, with commas between.",
-            show_default="1,4,8; fields 1,2,4",
-        ),
-    ] = None,
+    batches: Annotated[str | None, batches_option(_BATCHES)] = None,
     seconds: Annotated[
         float,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sshr_deploy.cli.benchmark import JsonOption, benchmark_app
+from sshr_deploy.cli.benchmark import JsonOption, batches_option, benchmark_app
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import (
     AllowUnqualifiedOption,
@@ -33,14 +33,7 @@ def throughput(
     engine: EngineOption = AUTO,
     precision: PrecisionOption = None,
     mode: ModeOption = None,
-    batches: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Patches, or in seamless mode fields, in a call, with commas between.",
-            show_default="1,2,4,8,16,32,64; fields 1,2,4",
-        ),
-    ] = None,
+    batches: Annotated[str | None, batches_option(_BATCHES)] = None,
     streams: Annotated[
         str | None,
         typer.Option(
