@@ -17,7 +17,7 @@ from sshr_deploy.runtime.machine.processor import processor_name
 from sshr_deploy.runtime.sessions.base import BaseSession
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER
 from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
-from sshr_deploy.runtime.sessions.openvino import import_openvino, library_text
+from sshr_deploy.runtime.sessions.openvino import library_text, openvino_core
 from sshr_deploy.runtime.sessions.parts import Part, lap
 
 
@@ -66,7 +66,7 @@ class PlainOnnxSession(BaseSession):
 
 
 class PlainOpenVinoSession(BaseSession):
-    """`openvino.Core().compile_model(graph, "CPU")`, and no other option.
+    """`compile_model(graph, "CPU")` of an `openvino.Core`, and no other option.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -75,7 +75,7 @@ class PlainOpenVinoSession(BaseSession):
 
     def __init__(self, graph: Path, precision: Precision, geometry: Geometry) -> None:
         try:
-            self._compiled: Any = import_openvino().Core().compile_model(str(graph), "CPU")
+            self._compiled: Any = openvino_core().compile_model(str(graph), "CPU")
         except RuntimeError as error:
             raise SessionError(f"openvino cannot compile {graph}: {first_line(error)}") from error
         self.geometry = geometry

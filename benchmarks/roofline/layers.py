@@ -25,7 +25,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import INPUT_NAME
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER
 from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
-from sshr_deploy.runtime.sessions.openvino import import_openvino
+from sshr_deploy.runtime.sessions.openvino import openvino_core
 
 _WARM_UP = 2
 _FATAL = 4  # of ONNX Runtime's log levels
@@ -165,7 +165,7 @@ def _by_openvino(
     calls: int,
     threads: int,
 ) -> list[Layer]:
-    core = import_openvino().Core()
+    core = openvino_core()
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BF16 else "f32",
         "INFERENCE_NUM_THREADS": str(threads),

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _TELEMETRY = "openvino_telemetry"
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
 """Type of what is not quantised; OpenVINO otherwise takes the fastest of the device."""
+_CORE_LOCK = threading.Lock()
 
 
 class OpenVinoSession(BaseSession):
@@ -67,10 +69,10 @@ class OpenVinoSession(BaseSession):
         compiled: Path | None = None,
         geometry: Geometry = PATCH,
     ) -> None:
-        ov, device, threads = import_openvino(), _device(), threads_in_use()
+        device, threads = _device(), threads_in_use()
         library = library_text()
         with _errors(f"{library} on {_named(device)}"):
-            core = ov.Core()
+            core = openvino_core()
             options = {"INFERENCE_PRECISION_HINT": _hint(core, device, precision)}
             if device == _CPU and threads is not None:
                 options["INFERENCE_NUM_THREADS"] = str(threads.count)
@@ -132,6 +134,22 @@ def import_openvino() -> Any:
     return openvino
 
 
+def openvino_core() -> Any:
+    """The process's one `openvino.Core`, never let go.
+
+    On processors with AMX a Core sets its thread's alternate signal stack, and its end restores the
+    one before. Of two that are let go in the order of their making the second restores the freed
+    stack of the first, and the next signal, such as Ctrl-C, ends the process (2026.4).
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        SessionError: it does not start.
+    """
+    ov = import_openvino()
+    with _CORE_LOCK:
+        return _core(ov)
+
+
 def library_text() -> str:
     """Library and version, "openvino 2026.4.1-22982"."""
     return f"openvino {'-'.join(import_openvino().get_version().split('-')[:2])}"
@@ -147,12 +165,17 @@ def device_text() -> str:
     if device == _CPU:
         return processor_text()
     with _errors(f"{library_text()} on {_named(device)}"):
-        return f"{device}, {import_openvino().Core().get_property(device, 'FULL_DEVICE_NAME')}"
+        return f"{device}, {openvino_core().get_property(device, 'FULL_DEVICE_NAME')}"
 
 
 def computes(precision: Precision) -> bool:
     """Whether the processor has units for it; of other devices only opening them tells."""
     return precision is not Precision.BF16 or _device() != _CPU or _has_bf16()
+
+
+@cache
+def _core(ov: Any) -> Any:
+    return ov.Core()
 
 
 def _has_bf16() -> bool:

@@ -234,6 +234,22 @@ def test_nothing_is_written_or_sent_about_the_user(graph: Graph, tmp_path: Path)
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_an_interrupt_after_two_sessions_is_an_interrupt(graph: Graph) -> None:
+    """Two cores, ended in the order of their making, leave a freed signal stack (with AMX)."""
+    code = (
+        "import signal, sys; from pathlib import Path\n"
+        "from sshr_deploy.runtime.sessions.openvino import OpenVinoSession, device_text\n"
+        "first, second = (OpenVinoSession(Path(sys.argv[1]), 3) for _ in range(2))\n"
+        "first.close(); del first; device_text()\n"
+        "second.close(); del second\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", code, str(graph("FLOAT"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def test_the_import_leaves_other_packages_their_telemetry() -> None:
     import_openvino()
     assert sys.modules.get("openvino_telemetry", "not blocked") is not None
@@ -254,13 +270,15 @@ from pathlib import Path
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.runtime.engines.choosing import open_session
 with open_session(load_bundle(Path({str(small_bundle_dir)!r}))) as session:
-    print(session.info.engine, session.info.rejected["openvino"])
+    print(session.info.engine, session.info.rejected.get("openvino", "chosen"))
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    wanted = "onnx-cpu " if content is None else "onnx-cpu openvino cannot start: "
-    assert done.stdout.startswith(wanted), done.stdout  # a real one comes before a mere folder
+    if content is None:  # a real one comes before a mere folder, and may be the faster engine
+        assert "cannot start" not in done.stdout, done.stdout
+    else:
+        assert done.stdout.startswith("onnx-cpu openvino cannot start: "), done.stdout
 
 
 def test_threads_take_turns(graph: Graph) -> None:
