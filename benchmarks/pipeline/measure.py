@@ -28,7 +28,8 @@ from sshr_deploy.runtime.machine.spread import Ratio, unsteady
 from sshr_deploy.runtime.machine.threads import usable_cores
 from sshr_deploy.runtime.pipeline.documents import Context
 
-WHOLE, ENGINE, READING, IN_A_ROW = "whole run", "engine alone", "reading alone", "slides in a row"
+WHOLE, ENGINE, READING = "whole run", "engine alone", "reading alone"
+IN_A_ROW = "three slides in a row"
 _TIMES = 3
 """A slide in a row, for what each one costs that follows another."""
 

@@ -26,7 +26,12 @@ def processor_flags(cpuinfo: Path = CPUINFO) -> set[str] | None:
 def processor_text() -> str:
     """Name and what decides how it computes in 8 bits: "AMD EPYC, AVX2, AVX-512, VNNI"."""
     flags = processor_flags() or set()
-    named = {"AVX2": {"avx2"}, "AVX-512": {"avx512f"}, "VNNI": {"avx512_vnni", "avx_vnni"}}
+    named = {
+        "AVX2": {"avx2"},
+        "AVX-512": {"avx512f"},
+        "VNNI": {"avx512_vnni", "avx_vnni"},
+        "AMX": {"amx_int8"},
+    }
     return ", ".join(
         [processor_name(), *(name for name, any_of in named.items() if any_of & flags)]
     )

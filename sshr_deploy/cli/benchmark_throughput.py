@@ -102,6 +102,7 @@ def throughput(
     loaded = load_bundle(bundle)
     if (taken := choose_mode(mode, loaded)) is Mode.SEAMLESS:
         loaded = loaded.on_fields()
+    amount = stated_amount(loaded, slide_mm2, slide)
     wanted = BundleEngine(
         loaded,
         engine,
@@ -114,7 +115,6 @@ def throughput(
     counts = _doublings(wanted.threads) if streams is None else parse_batches(streams, "streams")
     if soak is not None:  # of one setting: what is not given is as infer has it
         sizes, counts = sizes[: batches is not None], counts[: streams is not None]
-    amount = stated_amount(loaded, slide_mm2, slide)
     settings = {
         "engine": engine, "precision": precision, "mode": taken, "batches": sizes,
         "streams": counts, "seconds": seconds, "slide_mm2": slide_mm2,

@@ -31,7 +31,7 @@ def test_the_command_measures_a_slide_and_plans_a_day(
     assert done.exit_code == 0, done.exception
     document = read_document(file)
     assert document.complete
-    ways = ["whole run", "engine alone", "reading alone", "slides in a row"]
+    ways = ["whole run", "engine alone", "reading alone", "three slides in a row"]
     assert sorted(row.name for row in document.rows) == sorted(
         [*ways, *(f"stage {name}" for name in STAGES)]
     )
