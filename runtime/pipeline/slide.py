@@ -34,7 +34,7 @@ from sshr_deploy.runtime.results.findings import (
 from sshr_deploy.runtime.slides import SlideReader, open_slide
 from sshr_deploy.runtime.slides.dicom_source import slide_identity
 from sshr_deploy.runtime.slides.shared_reader import SharedReader
-from sshr_deploy.runtime.slides.view import SlideView, read_view, thumbnail_view
+from sshr_deploy.runtime.slides.view import plan_view, read_view, thumbnail_view
 
 _T = TypeVar("_T")
 
@@ -105,9 +105,8 @@ class SlideWork(Closing):
         self.limit.go_on()
         check = partial(self._check, check_stop)
         watch, before_s = Stopwatch(), self.ledger.busy_s("labels")
-        view = self._view(check)
+        self._write(check)
         self._reader.close()
-        self._write(view, check)
         self._files = file_sizes(self._job.folder, (*SLIDE_RESULTS, *self._outputs.on_request))
         self.ledger.add("write", watch.seconds() - (self.ledger.busy_s("labels") - before_s))
 
@@ -158,19 +157,19 @@ class SlideWork(Closing):
             "total": stages["total"],
         }
 
-    def _view(self, check_stop: Callable[[], None]) -> SlideView:
-        plan = self.units.plan
-        try:
-            with self._reader.in_use() as reader:
-                return read_view(reader, plan, check_stop)
-        except InputError:  # what is computed needs the slide no more, which may be gone by now
-            return thumbnail_view(plan)
-
-    def _write(self, view: SlideView, check_stop: Callable[[], None]) -> None:
+    def _write(self, check_stop: Callable[[], None]) -> None:
         bands = self._checked(self.units.bands(self._store, check_stop), check_stop)
         self._written = write_slide_files(
-            self._job, view, bands, self._profile, self._outputs, check_stop
+            self._job, self._picture, bands, self._profile, self._outputs, check_stop
         )
+
+    def _picture(self, check_stop: Callable[[], None]) -> NDArray[np.uint8]:
+        plan, view = self._job.plan, self._job.view
+        try:
+            with self._reader.in_use() as reader:
+                return read_view(reader, plan, view, check_stop)
+        except InputError:  # what is computed needs the slide no more, which may be gone by now
+            return thumbnail_view(plan, view)
 
     def _check(self, check_stop: Callable[[], None]) -> None:
         check_stop()
@@ -234,9 +233,9 @@ def begin_slide(
         key = context.units_key(fingerprint, units.plan.mpp)
         store = undo.enter_context(UnitStore(folder, units.record_type, key))
         facts = slide_facts(reader)
+        job = SlideJob(path, folder, identity, units.plan, checks, plan_view(reader, units.plan))
         undo.pop_all()
     limit.pause()
-    job = SlideJob(path, folder, identity, units.plan, checks)
     return SlideWork(job, fingerprint, context, units, shared, store, facts, stages, ledger, limit)
 
 

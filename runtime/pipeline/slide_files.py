@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.profiles import Profile
-from sshr_deploy.runtime.machine.beside import beside
+from sshr_deploy.runtime.machine.beside import Check, beside
 from sshr_deploy.runtime.outputs import Outputs
 from sshr_deploy.runtime.pipeline.documents import slide_classes
 from sshr_deploy.runtime.pipeline.requested_files import requested_sinks
@@ -45,6 +46,8 @@ class SlideJob:
     """For its DICOM Segmentation; None where none is asked for."""
     plan: SlideSurvey
     checks: SlideChecks
+    view: SlideView
+    """What its pictures show."""
 
 
 @dataclass(frozen=True)
@@ -59,61 +62,64 @@ class Written:
 
 def write_slide_files(
     job: SlideJob,
-    view: SlideView,
+    picture: Callable[[Check], NDArray[np.uint8]],
     bands: Iterable[Band],
     profile: Profile,
     outputs: Outputs,
-    check_stop: Callable[[], None] = lambda: None,
+    check_stop: Check = lambda: None,
 ) -> Written:
     """Write all result files of a slide into its folder, but for its summary.
 
-    Its pictures show what `view` does; they are made beside the last regions. `check_stop` is
-    called while they are, in a thread of theirs; what it raises ends it.
+    `picture` gives the pixels of the job's view, RGB [height_px, width_px, 3]. It is called in a
+    thread of its own beside the bands, and the pictures are written there beside the last regions;
+    `check_stop` is called there too, and what it raises ends it.
 
     Raises:
         OutputError: one of them cannot be written.
         InputError: one that is asked for cannot be made of this slide.
     """
-    grid, name = job.plan.grid, job.path.name
+    grid, name, view = job.plan.grid, job.path.name, job.view
     size_px = grid.width_px, grid.height_px
     counts = LabelCounts(background=profile.num_classes)
-    picked = LabelPicker(size_px, view.rgb.shape[:2], view.box)
+    picked = LabelPicker(size_px, (view.height_px, view.width_px), view.box)
     scale = MaskScale(size_px, grid.mpp_um, grid.l0_px_per_px)
     outlines = regions_sink(job.folder / REGIONS_NAME, scale, profile=profile, outputs=outputs)
     labels = ome_tiff_sink(
         job.folder / MASK_NAME, size_px, profile=profile, mask_mpp_um=grid.mpp_um, name=name
     )
     with beside(check_stop) as begin, ExitStack() as stack:  # which finishes its files first
+        rgb = begin(picture)
         regions, mask = stack.enter_context(outlines), stack.enter_context(labels)
         requested = requested_sinks(stack, job.folder, name, job.identity, grid, profile, outputs)
         feed(bands, [counts, picked, mask], [regions, *requested])
         classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
         warnings = job.checks.warnings(classes)
-        begin(partial(_write_pictures, job, view, picked.labels, profile, classes, warnings))
+        begin(partial(_write_pictures, job, rgb, picked.labels, profile, classes, warnings))
     return Written(classes, regions.count, warnings)
 
 
 def _write_pictures(
     job: SlideJob,
-    view: SlideView,
-    labels: NDArray[np.uint8],  # [h, w] of the view
+    picture: Future[NDArray[np.uint8]],  # [h, w, 3] of the view
+    labels: NDArray[np.uint8],  # [h, w]
     profile: Profile,
     classes: tuple[SlideClass, ...],
     warnings: tuple[SlideWarning, ...],
-    check_stop: Callable[[], None],
+    check_stop: Check,
 ) -> None:
+    rgb = picture.result()
     write_overlay(
         job.folder / OVERLAY_NAME,
-        view.rgb,
+        rgb,
         labels,
         profile=profile,
         shares={c.name: c.share for c in classes},
         title=job.path.name,
-        mpp_um=view.mpp_um,
-        box=view.box,
+        mpp_um=job.view.mpp_um,
+        box=job.view.box,
         notes=[warning.text for warning in warnings],
         path_2x=job.folder / OVERLAY_2X_NAME,
         path_small=job.folder / OVERLAY_SMALL_NAME,
         check_stop=check_stop,
     )
-    write_thumbnail(job.folder / THUMBNAIL_NAME, view.rgb)
+    write_thumbnail(job.folder / THUMBNAIL_NAME, rgb)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sshr_deploy.runtime.slides.area import choose_level, read_in_blocks
+from sshr_deploy.runtime.slides.area import choose_level, read_in_blocks, resample
 from sshr_deploy.runtime.slides.plan import SlideSurvey
 from sshr_deploy.runtime.slides.reader import SlideReader
 
@@ -66,49 +66,67 @@ def box_around(tissue: NDArray[np.bool_]) -> Box:
 
 @dataclass(frozen=True)
 class SlideView:
-    """Picture of the part of a slide with tissue."""
+    """The part of a slide with tissue as its pictures show it, before its pixels are read."""
 
-    rgb: NDArray[np.uint8]  # [h, w, 3]
+    width_px: int
+    height_px: int
     mpp_um: float
     box: Box
     """Its place on the slide."""
+    of_thumbnail: bool
+    """Cut from the slide's thumbnail, so that nothing is read for it."""
 
 
-def read_view(
-    reader: SlideReader, survey: SlideSurvey, check_stop: Callable[[], None] = lambda: None
-) -> SlideView:
-    """Read a picture of all tissue, at most 4096 px on its longer side and as fine as the mask.
-
-    `check_stop` is called often; what it raises ends the reading.
-
-    Raises:
-        InputError: the file is damaged there.
-    """
+def plan_view(reader: SlideReader, survey: SlideSurvey) -> SlideView:
+    """All tissue, at most 4096 px on its longer side and as fine as the mask."""
     box, mpp = box_around(survey.tissue_map.mask), survey.mpp
     width, height = reader.level_sizes_px[0]
     width_um = (box.right - box.left) * width * mpp.x_um
     height_um = (box.bottom - box.top) * height * mpp.y_um
     mpp_um = _pixel_size(reader, survey, width_um, height_um)
     if mpp_um is None:
-        return thumbnail_view(survey)
-    rgb = read_in_blocks(
+        high, wide = _of_thumbnail(survey, box).shape[:2]
+        return SlideView(wide, high, survey.thumbnail_mpp_um, box, of_thumbnail=True)
+    wide, high = (max(1, round(side_um / mpp_um)) for side_um in (width_um, height_um))
+    return SlideView(wide, high, mpp_um, box, of_thumbnail=False)
+
+
+def read_view(
+    reader: SlideReader,
+    survey: SlideSurvey,
+    view: SlideView,
+    check_stop: Callable[[], None] = lambda: None,
+) -> NDArray[np.uint8]:
+    """Pixels of a view, RGB [height_px, width_px, 3].
+
+    `check_stop` is called often; what it raises ends the reading.
+
+    Raises:
+        InputError: the file is damaged there.
+    """
+    if view.of_thumbnail:
+        return thumbnail_view(survey, view)
+    width, height = reader.level_sizes_px[0]
+    return read_in_blocks(
         reader,
-        mpp,
-        target_mpp_um=mpp_um,
-        width_px=max(1, round(width_um / mpp_um)),
-        height_px=max(1, round(height_um / mpp_um)),
-        l0_x=box.left * width,
-        l0_y=box.top * height,
+        survey.mpp,
+        target_mpp_um=view.mpp_um,
+        width_px=view.width_px,
+        height_px=view.height_px,
+        l0_x=view.box.left * width,
+        l0_y=view.box.top * height,
         check_stop=check_stop,
     )
-    return SlideView(rgb, mpp_um, box)
 
 
-def thumbnail_view(survey: SlideSurvey) -> SlideView:
-    """The same part of the slide's thumbnail, for which nothing is read."""
-    box = box_around(survey.tissue_map.mask)
+def thumbnail_view(survey: SlideSurvey, view: SlideView) -> NDArray[np.uint8]:
+    """The same of the slide's thumbnail, enlarged, for which nothing is read."""
+    return resample(_of_thumbnail(survey, view.box), view.width_px, view.height_px)
+
+
+def _of_thumbnail(survey: SlideSurvey, box: Box) -> NDArray[np.uint8]:
     height, width = survey.thumbnail.shape[:2]
-    return SlideView(survey.thumbnail[box.of(width, height)], survey.thumbnail_mpp_um, box)
+    return survey.thumbnail[box.of(width, height)]
 
 
 def _pixel_size(

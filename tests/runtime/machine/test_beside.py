@@ -24,6 +24,13 @@ def test_the_work_is_done_beside_the_block_and_before_its_end() -> None:
     assert done.is_set()
 
 
+def test_pieces_of_work_follow_one_another_and_give_what_they_return() -> None:
+    with beside() as begin:
+        first = begin(lambda check: threading.get_ident())
+        second = begin(lambda check: (first.done(), threading.get_ident()))
+    assert second.result() == (True, first.result()) and first.result() != threading.get_ident()
+
+
 def test_an_error_of_the_work_is_raised_after_the_block() -> None:
     ended = False
 

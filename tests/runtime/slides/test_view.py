@@ -7,7 +7,7 @@ import pytest
 
 from sshr_deploy.runtime.slides import Mpp, read_area
 from sshr_deploy.runtime.slides.plan import SlideSurvey, survey_slide
-from sshr_deploy.runtime.slides.view import Box, box_around, read_view, thumbnail_view
+from sshr_deploy.runtime.slides.view import Box, box_around, plan_view, read_view, thumbnail_view
 from tests.runtime.slides.synthetic import ArrayReader, pyramid
 
 
@@ -53,36 +53,42 @@ def biopsy() -> tuple[ArrayReader, SlideSurvey]:
 
 def test_a_view_is_as_fine_as_the_mask_and_shows_the_tissue() -> None:
     reader, survey = biopsy()
+    view = plan_view(reader, survey)
     reader.reads.clear()
-    view = read_view(reader, survey)
+    rgb = read_view(reader, survey, view)
     rows, columns = view.box.of(2000, 3000)
     assert (columns.start, rows.start) == pytest.approx((210, 1460), abs=12)
     assert view.mpp_um == 1.0 and {read[0] for read in reader.reads} == {1}
-    height, width = view.rgb.shape[:2]
-    assert (width, height) == pytest.approx((540, 415), abs=12)
+    height, width = rgb.shape[:2]
+    assert (width, height) == (view.width_px, view.height_px) == pytest.approx((540, 415), abs=12)
     expected = read_area(
         reader, Mpp(0.5, 0.5, "file"), target_mpp_um=1.0, l0_x=view.box.left * 2000,
         l0_y=view.box.top * 3000, width_px=width, height_px=height,
     )  # fmt: skip
-    np.testing.assert_array_equal(view.rgb, expected)
+    np.testing.assert_array_equal(rgb, expected)
+    enlarged = thumbnail_view(survey, view)
+    assert enlarged.shape == rgb.shape
+    assert abs(np.subtract(enlarged, rgb, dtype=np.float64)).mean() < 20  # of the same place
 
 
 def test_a_view_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, survey = biopsy()
     monkeypatch.setattr("sshr_deploy.runtime.slides.view.MAX_VIEW_PX", 400)
-    view = read_view(reader, survey)
-    assert view.rgb.shape[1] == 400
+    view = plan_view(reader, survey)
+    assert view.width_px == read_view(reader, survey, view).shape[1] == 400
     monkeypatch.undo()
     for budget, mpp_um in ((250_000, 1.0), (100_000, 2.0), (1000, 2.0)):
         monkeypatch.setattr("sshr_deploy.runtime.slides.view._MAX_SOURCE_PX", budget)
         reader.reads.clear()
-        view = read_view(reader, survey)
+        view = plan_view(reader, survey)
+        rgb = read_view(reader, survey, view)
         assert view.mpp_um == mpp_um
         assert sum(read[3] * read[4] for read in reader.reads) <= 250_000
-    assert reader.reads == []  # cut from the thumbnail
-    shown = thumbnail_view(survey)
-    np.testing.assert_array_equal(view.rgb, shown.rgb)
-    assert shown.box == box_around(survey.tissue_map.mask)
+    assert reader.reads == [] and view.of_thumbnail
+    np.testing.assert_array_equal(
+        rgb, survey.thumbnail[view.box.of(*survey.thumbnail.shape[1::-1])]
+    )
+    assert view.box == box_around(survey.tissue_map.mask)
 
 
 def test_a_survey_that_stops_ends_the_view() -> None:
@@ -92,4 +98,4 @@ def test_a_survey_that_stops_ends_the_view() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        read_view(reader, survey, stop)
+        read_view(reader, survey, plan_view(reader, survey), stop)
