@@ -28,7 +28,8 @@ def test_auto_takes_what_works_and_says_why_not_the_rest(small_bundle_dir: Path)
     with open_session(load_bundle(small_bundle_dir)) as session:
         assert session.infer(noise(2)).prob.shape == (2, 3)
         better = ENGINES[: ENGINES.index(session.info.engine)]
-        assert set(session.info.rejected) >= set(better)
+        told = {name.partition(" ")[0] for name in session.info.rejected}  # some by precision
+        assert told >= set(better)
         assert all(session.info.rejected.values())
 
 
