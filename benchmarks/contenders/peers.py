@@ -94,9 +94,10 @@ def _plain_openvino(bundle: Bundle, artifact: Artifact) -> Contender:
     """Where the processor has BF16, OpenVINO computes an FP32 graph in that unless it is told."""
     graph, precision = bundle.file(artifact.file), artifact.precision
     narrowed = precision is Precision.FP32 and computes(Precision.BF16)
+    computed = Precision.BF16 if narrowed else precision
     return Contender(
-        f"plain OpenVINO {precision}",
-        Precision.BF16 if narrowed else precision,
+        f"plain OpenVINO {computed}",
+        computed,
         TOLERANCES[Precision.BF16] if narrowed else artifact.tolerance,
         lambda _: PlainOpenVinoSession(graph, precision, bundle.geometry),
         f"{_DEFAULTS}{', which take BF16 here' if narrowed else ''}",

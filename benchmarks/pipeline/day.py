@@ -7,6 +7,7 @@ from typing import Any
 
 from sshr_deploy.benchmarks.pipeline.runs import TimedRun
 from sshr_deploy.benchmarks.pipeline.stages import stages_of
+from sshr_deploy.figures import in_digits
 
 _WORDS = {
     "network": "the network",
@@ -92,15 +93,17 @@ class Day:
 
     def words(self) -> list[str]:
         """The same in sentences."""
+        hours = in_digits(self.hours, 2)
+        first_s, further_s = in_digits(self.first_s), in_digits(self.further_s)
         lines = [
-            f"{self.slides} slides a day like this: the machine is busy {self.hours:.2g} hours "
-            f"({self.first_s:.3g} s for the first, {self.further_s:.3g} s for each that follows)"
+            f"{self.slides} slides a day like this: the machine is busy {hours} hours "
+            f"({first_s} s for the first, {further_s} s for each that follows)"
         ]
         if self.hours > 24:
             lines.append(f"that is more than a day has: {-(-self.hours // 24):.0f} such machines")
         if self.refused is not None:
             return [*lines, f"what would halve that is not told: {self.refused}"]
-        half = f"half of that is {self.target_s:.3g} s a slide"
+        half = f"half of that is {in_digits(self.target_s)} s a slide"
         if not self.must_be_faster:
             return [*lines, f"{half}, and nothing takes as long: they wait for each other"]
         parts = [self._wanted(name, times) for name, times in self.must_be_faster.items()]
@@ -111,7 +114,7 @@ class Day:
 
     def _wanted(self, name: str, times: float) -> str:
         """How much faster one thing must become."""
-        wanted = f"{times:.2g} times as fast"
+        wanted = f"{in_digits(times, 2)} times as fast"
         parts = [f"{_WORDS[part]} {_time(part, s)}" for part, s in self.engine_s.items()]
         if name == "network":
             beside = " and ".join(parts[1:])
@@ -127,7 +130,7 @@ class Day:
 
 
 def _time(name: str, seconds: float) -> str:
-    return f"{'at most ' if name in _BY_THE_CLOCK else ''}{seconds:.3g} s"
+    return f"{'at most ' if name in _BY_THE_CLOCK else ''}{in_digits(seconds)} s"
 
 
 def day_of(

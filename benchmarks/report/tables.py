@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sshr_deploy.benchmarks.measuring.neighbours import spoiled_ceiling
 from sshr_deploy.benchmarks.report.comparison import Compared, Comparison, Side
 from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Row
+from sshr_deploy.figures import in_digits
 from sshr_deploy.runtime.machine.spread import spread_of
 
 _NONE = "-"
@@ -105,7 +106,8 @@ def _table(
     ]  # fmt: skip
     reasons = [(row.name, reason) for row in rows for reason in _refusals(row, names)]
     headings = (first, *_COMMON, *map(heading, names))
-    return TextTable(headings, tuple(cells), (*_grouped(reasons), *notes))
+    measured = [row.name for row in rows if row.samples]
+    return TextTable(headings, tuple(cells), (*_grouped(reasons, measured), *notes))
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
@@ -145,7 +147,7 @@ def figure_text(value: float | None, name: str = "") -> str:
         return _NONE
     if "share" in name:
         return f"{value:.1%}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return in_digits(value, 4)
 
 
 def agreement_text(agreement: Agreement | None) -> str:
@@ -205,10 +207,14 @@ def _both_agreements(row: Compared) -> str:
     return " -> ".join(dict.fromkeys(agreement_text(side.agreement) for side in sides)) or _NONE
 
 
-def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
-    """Each reason once, after the names that it is about."""
+def _grouped(reasons: Iterable[tuple[str, str]], measured: Sequence[str] = ()) -> list[str]:
+    """Each reason once, after the names that it is about; all of `measured` are named as such."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons:
         if name not in names.setdefault(reason, []):
             names[reason].append(name)
-    return [f"{'; '.join(about)}: {reason}" for reason, about in names.items()]
+    every = [*measured] if len(measured) > 1 else None
+    return [
+        f"{'all that was measured' if about == every else '; '.join(about)}: {reason}"
+        for reason, about in names.items()
+    ]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
+from sshr_deploy.figures import in_digits
 from sshr_deploy.train.drawing import COLOURS, DARK, MUTED, drawing
 
 _SIZE_IN = (9.5, 5.6)
@@ -114,7 +115,7 @@ def _draw_ceilings(
     for name, rate in products.items():
         axes.plot([max(low, rate / widest), high], [rate, rate], color=colours[name])
         axes.annotate(
-            f"{name} product, {rate:.3g}",
+            f"{name} product, {in_digits(rate)}",
             (high, rate),
             xytext=(-4, 3 if rate == top else -3),
             textcoords="offset points",
@@ -145,7 +146,7 @@ def _draw_slopes(axes: Axes, ceilings: dict[str, Any], low: float, top: float) -
         axes.text(
             low * 1.05,
             low * 1.05 * bandwidth,
-            f"{words}, {bandwidth:.3g} GB/s",
+            f"{words}, {in_digits(bandwidth)} GB/s",
             rotation=np.degrees(np.arctan(bandwidth)),
             rotation_mode="anchor",
             transform_rotates_text=True,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sshr_deploy.figures import in_digits
+
 BUSY_SPREAD = 0.15
 """Distance of the quartiles over the median above which a machine counts as busy.
 
@@ -143,4 +145,4 @@ def ratio_text(value: float | None) -> str:
 
 def quartiles_text(spread: Spread, unit: str = "ms") -> str:
     """The quartiles, "10.1 to 10.3 ms"."""
-    return f"{spread.p25_ms:.3g} to {spread.p75_ms:.3g} {unit}"
+    return f"{in_digits(spread.p25_ms)} to {in_digits(spread.p75_ms)} {unit}"

@@ -12,6 +12,7 @@ from sshr_deploy.cli.benchmark_document import shown
 from sshr_deploy.cli.commands import command
 from sshr_deploy.cli.options import BundleArgument
 from sshr_deploy.errors import UsageError
+from sshr_deploy.figures import in_digits
 
 if TYPE_CHECKING:
     from sshr_deploy.benchmarks.report.records import BenchmarkDocument
@@ -113,7 +114,7 @@ def _print_host(document: BenchmarkDocument) -> None:
         figures = row.figures
         bound = ratio_text(figures["of_bound"]) if "of_bound" in figures else ""
         rate, cpu_ms = figures["units_per_s"] or 0.0, 1e3 * (figures["cpu_s_per_unit"] or 0.0)
-        table.add_row(row.name, str(len(row.samples)), f"{rate:.3g}", bound, f"{cpu_ms:.3g}")
+        table.add_row(row.name, str(len(row.samples)), in_digits(rate), bound, in_digits(cpu_ms))
     print_table(console, table)
     if (cores := document.facts.get("gpu_needs_cores")) is not None:
         console.print(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sshr_deploy.figures import in_digits
+
 if TYPE_CHECKING:
     from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
 
@@ -62,29 +64,33 @@ def _way_cells(row: Row, run: Row) -> list[str]:
     ratio = ""
     if row.name in _RATIOS:
         ratio = ratio_text(run.figures.get(_RATIOS[row.name]))
-    quartiles = f"{spread.p25_ms:.3g}-{spread.p75_ms:.3g}"
-    return [row.name, str(spread.calls), f"{spread.median_ms:.3g}", quartiles, ratio]
+    quartiles = f"{in_digits(spread.p25_ms)}-{in_digits(spread.p75_ms)}"
+    return [row.name, str(spread.calls), in_digits(spread.median_ms), quartiles, ratio]
 
 
 def _stage_cells(row: Row) -> list[str]:
     from sshr_deploy.runtime.machine.spread import spread_of
 
-    work = f"{spread_of(row.samples).median_ms:.3g}" if row.samples else "0"
+    work = in_digits(spread_of(row.samples).median_ms) if row.samples else "0"
     busy, of_run = (f"{row.figures[name] or 0.0:.0%}" for name in ("busy_share", "share_of_run"))
     waited_s = row.figures.get("engine_waited_s")
-    waited = "" if waited_s is None else f"{waited_s:.3g}"
+    waited = "" if waited_s is None else in_digits(waited_s)
     return [row.name.removeprefix(_STAGE), work, str(row.facts["threads"]), busy, waited, of_run]
 
 
 def _findings(document: BenchmarkDocument, run: Row) -> list[str]:
     facts, figures = run.facts, run.figures
     limit = document.row(f"{_STAGE}{facts['limit']}")
+
+    def told(name: str, digits: int = 3) -> str:
+        return in_digits(figures[name] or 0.0, digits)
+
     agreement = "unknown" if run.agreement is None else f"{run.agreement.masks:.4%}"
     lines = [
         f"limit: {facts['limit']} ({limit.facts['about']}), "
         f"{limit.figures['share_of_run'] or 0.0:.0%} of the run",
-        f"{figures['slides_per_h']:.3g} slides/h, {figures['mm2_per_s']:.3g} mm2/s, "
-        f"{figures['cores_busy']:.2g} of {document.environment.cores} cores busy, "
+        f"{told('slides_per_h')} slides/h, {told('mm2_per_s')} mm2/s, "
+        f"{told('cores_busy', 2)} of {document.environment.cores} cores busy, "
         f"peak memory {figures['peak_memory_mb']:.0f} MB",
         f"agreement of the masks with PyTorch's FP32: {agreement}",
         *document.facts.get("day", {}).get("words", ()),

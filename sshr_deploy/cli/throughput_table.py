@@ -13,6 +13,7 @@ from sshr_deploy.cli.console import say
 from sshr_deploy.cli.option_names import as_options
 from sshr_deploy.cli.tables import print_table
 from sshr_deploy.cli.terminal import stdout_console
+from sshr_deploy.figures import in_digits
 
 _LAST_WINDOWS = 12
 _TREND = "last_over_first"
@@ -111,7 +112,7 @@ def _quartiles(samples: tuple[float, ...]) -> str:
     if not samples:
         return ""
     low, high = np.percentile(samples, (25, 75))
-    return f"{low:.3g} to {high:.3g}"
+    return f"{in_digits(low)} to {in_digits(high)}"
 
 
 def _joules(row: Row, part: str) -> float | None:
@@ -123,7 +124,7 @@ def _unqualified(row: Row) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    return "" if value is None else in_digits(value) if value < 100 else f"{value:,.0f}"
 
 
 def _with(value: float | None, unit: str) -> str:

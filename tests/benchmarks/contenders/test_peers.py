@@ -28,6 +28,7 @@ from sshr_deploy.model.checkpoint import load_checkpoint
 from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.machine import threads
 from sshr_deploy.runtime.masks import mask_rule
+from sshr_deploy.runtime.sessions.openvino import computes
 
 TORCH = (
     "PyTorch eager",
@@ -36,7 +37,8 @@ TORCH = (
     "PyTorch autocast bf16",
     "PyTorch published forward",
 )
-PLAIN = ("plain ONNX Runtime fp32", *(["plain OpenVINO fp32"] if find_spec("openvino") else []))
+_BY_OPENVINO = f"plain OpenVINO {'bf16' if computes(Precision.BF16) else 'fp32'}"
+PLAIN = ("plain ONNX Runtime fp32", *([_BY_OPENVINO] if find_spec("openvino") else []))
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +111,8 @@ def test_openvino_takes_bf16_by_itself_where_the_processor_has_it(
     monkeypatch.setattr(module, "computes", lambda _: True)
     monkeypatch.setattr(module, "find_spec", lambda _: "there")
     found = {contender.name: contender for contender in peers(bundle, None)}
-    assert found["plain OpenVINO fp32"].precision is Precision.BF16
-    assert "BF16" in found["plain OpenVINO fp32"].about
+    assert found["plain OpenVINO bf16"].precision is Precision.BF16
+    assert "BF16" in found["plain OpenVINO bf16"].about
 
 
 def test_another_checkpoint_is_refused(
