@@ -6,7 +6,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# A worker that dies ends the tests: where pytest-xdist replaces it, they may never end.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # The Triton of the latest CUDA builds of torch (2.15), where [kernels] pins the one that builds
 # for older drivers: users have either, and all in between. The only place that names it.
 NEWEST_TRITON := 3.9.0

@@ -151,7 +151,7 @@ class _Starts:
             for part in _PARTS
             if self.counted
         }
-        if failed is None and building is not None:
+        if failed is None and building is not None and not self.counted:
             failed = f"each start had to build it, or to compare it: {building.built[0]}"
         return Row(
             name=f"{self.contender.name}, cold start"

@@ -60,6 +60,7 @@ def test_a_start_that_builds_is_told_apart() -> None:
         "start_s": 1, "load_s": 2, "open_s": 5.5, "first_patch_s": 4, "building_s": 30
     }  # fmt: skip
     assert row.facts["building"]["built"] == ("building the engine",)
+    assert row.facts["failed"] is None
     first = machine.starts[0]
     assert (first.engine, first.precision, first.batch, first.threads) == ("onnx-cpu", "fp32", 8, 1)
 
