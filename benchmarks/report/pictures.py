@@ -98,11 +98,9 @@ def _line_panels(document: BenchmarkDocument) -> Iterable[_Panel]:
     series = _series(document)
     if not series:
         return
-    if (
-        len({batch for points in series.values() for batch, _ in points}) == 1
-    ):  # lines would be points above each other
+    if len({batch for points in series.values() for batch, _ in points}) == 1:  # no lines then
         rows = [row for points in series.values() for _, row in points]
-        yield _bars(f"Medians in {rows[0].unit}", rows)
+        yield _bars(f"Medians in {rows[0].unit}, {rows[0].better} is better", rows)
         return
     _, first = next(iter(series.values()))[0]
     inputs = first.unit.partition("/")[0] if first.better == "higher" else "patches"

@@ -15,9 +15,9 @@ from sshr_deploy.runtime.slides.reader import SlideReader
 MAX_VIEW_PX = 4096
 """Longest side: 48 MiB of RGB at most."""
 _MAX_SOURCE_PX = 64 << 20
-"""Pixels of a level that are read for a view: about 3 s of one core, as OpenSlide decodes JPEG tiles
-at 20 million pixels a second. Where a finer view would need more, a coarser level is shown as it
-is, or the slide's thumbnail."""
+"""Pixels of a level that are read for a view: about 3 s of one core, as OpenSlide decodes 20
+million pixels of JPEG tiles a second. Where a finer view would need more, a coarser level is shown
+as it is, or the slide's thumbnail."""
 _MARGIN = 0.04
 """Glass around the tissue, as a fraction of the longer side of both."""
 _MIN_GAIN = 0.1
