@@ -44,7 +44,7 @@ def test_latency_has_calls_parts_and_cold_starts() -> None:
     assert (found["p99 ms"], found["speed (a = 1)"]) == ("-", "1")
     assert "copy in ms" not in found and len(main.rows) == 2
     assert main.notes == (
-        "a, batch 1; b, batch 1: p99 ms: needs 299 calls",
+        "all that was measured: p99 ms: needs 299 calls",
         "in brackets: where the percentile lies with 95 %",
         "a note",
     )
