@@ -10,7 +10,7 @@ from typing import Any, get_args
 from sshr_deploy.benchmarks.report.machine import machine_line
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.records import SCHEMA_VERSION, BenchmarkDocument, Kind
-from sshr_deploy.benchmarks.report.tables import TextTable, document_tables, escaped
+from sshr_deploy.benchmarks.report.tables import TextTable, document_tables, escaped, kind_title
 from sshr_deploy.errors import counted
 
 _NO_RESULTS = ("gate",)
@@ -40,7 +40,7 @@ def measured_parts(results: Path, pictures: Path) -> Iterator[str]:
     for kind in get_args(Kind):
         found = {stem: one for stem, one in documents.items() if one.benchmark == kind}
         if found:
-            yield f"## {kind.capitalize()}"
+            yield f"## {kind_title(kind)}"
         for stem, document in found.items():
             yield from _document_parts(stem, document, pictures / f"{stem}.png")
     if missing := list(_missing(list(documents.values()))):

@@ -22,9 +22,10 @@ from sshr_deploy.benchmarks.report.panels import (
     shade_knee,
 )
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
+from sshr_deploy.benchmarks.report.tables import kind_title
 from sshr_deploy.train.drawing import MUTED, drawing
 
-SUFFIXES = (".png", ".svg")
+_SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 9.5
 _LINES_IN, _OVER_TIME_IN, _BAR_IN, _BARS_IN = 4.4, 2.2, 0.34, 1.1
 _HEAD_IN = 0.8
@@ -43,6 +44,11 @@ class _Panel:
     draw: Callable[[Axes], None]
 
 
+def picture_paths(stem: Path) -> tuple[Path, ...]:
+    """`stem`.png and `stem`.svg."""
+    return tuple(stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+
+
 def write_pictures(document: BenchmarkDocument, stem: Path) -> tuple[Path, ...]:
     """Draw a document into `stem`.png and `stem`.svg; no file where nothing can be drawn of it.
 
@@ -50,7 +56,7 @@ def write_pictures(document: BenchmarkDocument, stem: Path) -> tuple[Path, ...]:
         OutputError: a file cannot be written.
     """
     panels = list(_panels(document))
-    paths = tuple(stem.with_name(stem.name + suffix) for suffix in SUFFIXES) if panels else ()
+    paths = picture_paths(stem) if panels else ()
     heights = [panel.height_in for panel in panels]
     for path in paths:
         with drawing(path, (_WIDTH_IN, _HEAD_IN + sum(heights))) as figure:
@@ -163,7 +169,7 @@ def _title(document: BenchmarkDocument) -> str:
     subject = document.subject
     network = "" if subject is None else f" of {subject.profile}, width {subject.width}"
     interrupted = "" if document.complete else " (interrupted)"
-    return f"{document.benchmark.capitalize()}{network}{interrupted}"
+    return f"{kind_title(document.benchmark)}{network}{interrupted}"
 
 
 def _machine(document: BenchmarkDocument) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sshr_deploy.benchmarks.measuring.neighbours import spoiled_ceiling
 from sshr_deploy.benchmarks.report.comparison import Compared, Comparison, Side
-from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Row
+from sshr_deploy.benchmarks.report.records import Agreement, BenchmarkDocument, Kind, Row
 from sshr_deploy.figures import in_digits
 from sshr_deploy.runtime.machine.spread import spread_of
 
@@ -132,6 +132,11 @@ def comparison_table(comparison: Comparison) -> TextTable:
 def marked(name: str, row: Row) -> str:
     """`name`, with a star where the row's masks disagree and it was measured all the same."""
     return f"{name} *" if "unqualified" in row.facts else name
+
+
+def kind_title(kind: Kind) -> str:
+    """Of a benchmark, as a heading: "Latency", "INT8"."""
+    return "INT8" if kind == "int8" else kind.capitalize()
 
 
 def heading(name: str) -> str:

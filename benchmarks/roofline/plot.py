@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from sshr_deploy.benchmarks.report.pictures import picture_paths
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument, Row
 from sshr_deploy.figures import in_digits
 from sshr_deploy.train.drawing import COLOURS, DARK, MUTED, drawing
@@ -23,19 +24,11 @@ _LEAST_SHARE, _LARGEST_AREA = 0.005, 4000.0
 _PANELS = {"ceilings": "processor", "gpu_ceilings": "GPU"}
 
 
-def plot_paths(folder: Path) -> tuple[Path, Path]:
-    """Files of `write_roofline`."""
-    return folder / "roofline.png", folder / "roofline.svg"
-
-
-def write_roofline(folder: Path, document: BenchmarkDocument) -> tuple[Path, ...]:
-    """Draw the engines of a document beneath their ceilings; no file where none was measured.
+def write_roofline(document: BenchmarkDocument, stem: Path) -> tuple[Path, ...]:
+    """Draw engines beneath their ceilings into `stem`.png and `stem`.svg; no file without any.
 
     Engines are large marks; where layers were profiled, their convolutions and products are small
     ones. Engines of a GPU have a panel of their own.
-
-    Returns:
-        The files, see `plot_paths`.
 
     Raises:
         OutputError: a file cannot be written.
@@ -48,13 +41,14 @@ def write_roofline(folder: Path, document: BenchmarkDocument) -> tuple[Path, ...
     ]
     if not panels:
         return ()
-    for path in plot_paths(folder):
+    paths = picture_paths(stem)
+    for path in paths:
         with drawing(path, (_SIZE_IN[0], _SIZE_IN[1] * len(panels))) as figure:
             figure.suptitle(_title(document), fontsize=13, parse_math=False)
             grid = figure.subplots(len(panels), 1, squeeze=False).ravel()
             for axes, (words, ceilings, rows) in zip(grid, panels, strict=True):
                 _draw(axes, words, ceilings, rows)
-    return plot_paths(folder)
+    return paths
 
 
 def _title(document: BenchmarkDocument) -> str:

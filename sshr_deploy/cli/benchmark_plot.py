@@ -26,10 +26,12 @@ def plot(
 
     By benchmark: time of a call in ms and patches/s by batch; the knee of the throughput by batch
     and streams; rates, temperature and clocks of a soak over minutes; stages of the pipeline; peers
-    side by side. Each says the machine, and beside every speed how well the masks agree.
+    side by side; engines and layers beneath the roofline. Each says the machine, and beside every
+    speed how well the masks agree.
     """
     try:
         from sshr_deploy.benchmarks.report.pictures import write_pictures
+        from sshr_deploy.benchmarks.roofline.plot import write_roofline
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "plots") from error
     from sshr_deploy.atomic import write_text
@@ -43,5 +45,6 @@ def plot(
     for stem, document in zip(stems, documents, strict=True):
         table = out / f"{stem}.md"
         write_text(table, "\n".join(found.markdown() for found in document_tables(document)))
-        for path in (*write_pictures(document, out / stem), table):
+        draw = write_roofline if document.benchmark == "roofline" else write_pictures
+        for path in (*draw(document, out / stem), table):
             typer.echo(str(path))

@@ -75,10 +75,11 @@ def roofline(
 
     if plot is not None:
         try:
-            from sshr_deploy.benchmarks.roofline.plot import plot_paths, write_roofline
+            from sshr_deploy.benchmarks.report.pictures import picture_paths
+            from sshr_deploy.benchmarks.roofline.plot import write_roofline
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "a package", "plots") from error
-        for path in plot_paths(plot):
+        for path in picture_paths(plot / "roofline"):
             check_writable(path)
     loaded, engines = load_bundle(bundle), split_names(engine)
     count = choose_threads(loaded.manifest.model.width, threads).count
@@ -97,7 +98,7 @@ def roofline(
     with shown(recorder, print_roofline, json_file):
         measure_roofline(loaded, contenders, settings, recorder, say)
     if plot is not None:
-        written = write_roofline(plot, recorder.document)
+        written = write_roofline(recorder.document, plot / "roofline")
         for path in written:
             typer.echo(str(path))
         if not written:

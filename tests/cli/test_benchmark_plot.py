@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 
 from sshr_deploy.atomic import write_json
 from tests.benchmarks.report.documents import make_document, make_row
+from tests.benchmarks.roofline.documents import roofline_document
 from tests.cli.command import run_here
 
 
@@ -22,6 +23,14 @@ def test_each_file_has_its_pictures_and_a_table(tmp_path: Path) -> None:
     names = ["mine.png", "mine.svg", "mine.md"]
     assert done.stdout.splitlines() == [str(out / name) for name in names]
     assert "| fp32 | 10.1 ms | 10.05-10.15 | 3 | 100.000% | 99 |" in (out / "mine.md").read_text()
+
+
+def test_a_roofline_is_drawn_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    write_json(file, roofline_document().model_dump(mode="json"))
+    done = run_here("benchmark", "plot", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "fp32 product, 100" in (tmp_path / "out" / "mine.svg").read_text()
 
 
 def test_two_files_of_one_name_are_refused_before_anything_is_written(tmp_path: Path) -> None:

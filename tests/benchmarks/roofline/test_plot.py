@@ -11,7 +11,7 @@ from tests.benchmarks.roofline.documents import roofline_document
 
 
 def test_the_plot_names_engines_ceilings_and_shares_the_same_way_each_time(tmp_path: Path) -> None:
-    png, svg = write_roofline(tmp_path / "plots", roofline_document())
+    png, svg = write_roofline(roofline_document(), tmp_path / "plots" / "mine")
 
     with Image.open(png) as image:
         assert image.width > 800
@@ -20,19 +20,19 @@ def test_the_plot_names_engines_ceilings_and_shares_the_same_way_each_time(tmp_p
         assert words in text
     assert "memory, 10 GB/s" in text and "caches, 40 GB/s" in text
     assert "onnx-cpu int8" not in text
-    write_roofline(tmp_path / "plots", roofline_document())
+    write_roofline(roofline_document(), tmp_path / "plots" / "mine")
     assert svg.read_text() == text
 
 
 def test_without_a_measured_engine_there_is_none(tmp_path: Path) -> None:
     document = roofline_document().model_copy(update={"rows": ()})
-    assert write_roofline(tmp_path, document) == ()
+    assert write_roofline(document, tmp_path / "mine") == ()
     document = roofline_document()
     document.facts["ceilings"]["gflop_per_s"] = {}
-    assert write_roofline(tmp_path, document) == (), "nor without a product"
+    assert write_roofline(document, tmp_path / "mine") == (), "nor without a product"
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_roofline(tmp_path / "file", roofline_document())
+        write_roofline(roofline_document(), tmp_path / "file" / "mine")
