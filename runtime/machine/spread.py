@@ -144,5 +144,5 @@ def ratio_text(value: float | None) -> str:
 
 
 def quartiles_text(spread: Spread, unit: str = "ms") -> str:
-    """The quartiles, "10.1 to 10.3 ms"."""
-    return f"{in_digits(spread.p25_ms)} to {in_digits(spread.p75_ms)} {unit}"
+    """The quartiles, "10.1 to 10.3 ms", or without a unit where that is empty."""
+    return f"{in_digits(spread.p25_ms)} to {in_digits(spread.p75_ms)} {unit}".rstrip()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sshr_deploy.closing import Closing
+from sshr_deploy.figures import in_digits
 from sshr_deploy.runtime.machine.threads import usable_cores
 
 _FEWEST = 2
@@ -66,8 +67,9 @@ class Readers(Closing):
         wanted = math.ceil(_SPARE * read_s / max(engine_s, 1e-9))
         count = min(max(_FEWEST, wanted), max(_FEWEST, cores))
         self._chosen = True
+        read_ms, engine_ms = in_digits(read_s * 1e3), in_digits(engine_s * 1e3)
         self.chosen_by = (
-            f"{read_s * 1e3:.3g} ms to read and {engine_s * 1e3:.3g} ms to compute a unit, "
+            f"{read_ms} ms to read and {engine_ms} ms to compute a unit, "
             f"{cores} core{'s' * (cores > 1)}"
         )
         if count != self.count:

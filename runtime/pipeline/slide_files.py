@@ -88,26 +88,26 @@ def write_slide_files(
         job.folder / MASK_NAME, size_px, profile=profile, mask_mpp_um=grid.mpp_um, name=name
     )
     with beside(check_stop) as begin, ExitStack() as stack:  # which finishes its files first
-        rgb = begin(picture)
+        pixels = begin(picture)
         regions, mask = stack.enter_context(outlines), stack.enter_context(labels)
         requested = requested_sinks(stack, job.folder, name, job.identity, grid, profile, outputs)
         feed(bands, [counts, picked, mask], [regions, *requested])
         classes = slide_classes(profile, counts.counts.tolist(), grid.mpp_um)
         warnings = job.checks.warnings(classes)
-        begin(partial(_write_pictures, job, rgb, picked.labels, profile, classes, warnings))
+        begin(partial(_write_pictures, job, pixels, picked.labels, profile, classes, warnings))
     return Written(classes, regions.count, warnings)
 
 
 def _write_pictures(
     job: SlideJob,
-    picture: Future[NDArray[np.uint8]],  # [h, w, 3] of the view
+    pixels: Future[NDArray[np.uint8]],  # [h, w, 3] of the view
     labels: NDArray[np.uint8],  # [h, w]
     profile: Profile,
     classes: tuple[SlideClass, ...],
     warnings: tuple[SlideWarning, ...],
     check_stop: Check,
 ) -> None:
-    rgb = picture.result()
+    rgb = pixels.result()
     write_overlay(
         job.folder / OVERLAY_NAME,
         rgb,

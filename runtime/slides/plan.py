@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,13 +85,16 @@ def survey_slide(
     grid = TileGrid.of_slide(reader.level_sizes_px[0], mpp, target_mpp_um)
     picture, picture_mpp_um = thumbnail(reader, mpp, check_stop)
     check_stop()
-    found: list[NDArray[np.bool_]] = []
+    found: Future[NDArray[np.bool_]] | None = None
     with beside() as begin:
         if tissue is not TissueChoice.ALL:
-            begin(lambda _: found.append(detect_tissue(picture, picture_mpp_um)))
+            found = begin(lambda _: detect_tissue(picture, picture_mpp_um))
         concern = concern_of(picture)
     check_stop()
-    mask = found[0] if found and concern is None else np.ones(picture.shape[:2], np.bool_)
+    if found is None or concern is not None:
+        mask = np.ones(picture.shape[:2], np.bool_)
+    else:
+        mask = found.result()
     l0_px_per_px = picture_mpp_um / mpp.x_um, picture_mpp_um / mpp.y_um
     tissue_map = TissueMap(mask, l0_px_per_px, picture_mpp_um)
     return SlideSurvey(mpp, grid, picture, picture_mpp_um, concern, tissue_map)

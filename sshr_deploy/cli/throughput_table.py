@@ -107,12 +107,9 @@ def _trend_line(row: Row) -> str:
 
 
 def _quartiles(samples: tuple[float, ...]) -> str:
-    import numpy as np
+    from sshr_deploy.runtime.machine.spread import quartiles_text, spread_of
 
-    if not samples:
-        return ""
-    low, high = np.percentile(samples, (25, 75))
-    return f"{in_digits(low)} to {in_digits(high)}"
+    return quartiles_text(spread_of(samples), unit="") if samples else ""
 
 
 def _joules(row: Row, part: str) -> float | None:
