@@ -6,7 +6,7 @@ import { List } from "./list.js";
 import { Outlines } from "./outlines.js";
 import { Panel } from "./panel.js";
 import { Picture } from "./picture.js";
-import { readPlace, writePlace } from "./place.js";
+import { isWhole, readPlace, writePlace } from "./place.js";
 import { Readout } from "./readout.js";
 import { byId } from "./text.js";
 
@@ -20,38 +20,41 @@ const panel = new Panel(changed);
 const list = new List((input) => open(input, {}, { isNew: true }));
 outlines.shows = (label) => !panel.off.has(label);
 let current = null; // the input that is shown, or being opened
+let openings = 0;
 
-async function open(input, place = {}, { isNew = false } = {}) {
+async function open(input, place = {}, { isNew = false, note = "" } = {}) {
+  const opening = ++openings; // what comes late changes nothing, were it of the same input
   current = input;
   delete document.body.dataset.open;
   list.mark(input.id);
   byId("name").textContent = input.name;
   byId("folder").textContent = input.folder;
   outlines.close();
-  say("");
+  say(note);
   try {
     const detail = await ask(`inputs/${input.id}`);
-    if (current !== input) return;
+    if (opening !== openings) return;
     panel.open(detail);
     await picture.open(detail, { shown: panel.shown, opacity: panel.opacity / 100 });
-    if (current !== input) return;
-    sayLacks(detail);
-    if (place.z) picture.go(place);
+    if (opening !== openings) return;
+    sayLacks(detail, note);
+    if (isWhole(place)) picture.go(place);
     readout.open(detail);
     outlines.isOn = panel.outlines;
     outlines.open(detail);
     keepPlace({ isNew });
     document.body.dataset.open = input.id;
   } catch (error) {
-    if (current === input) say(error.message, { isBad: true });
+    if (opening === openings) say(error.message, { isBad: true });
   }
 }
 
-function sayLacks({ picture: pixels, mask, kind }) {
+function sayLacks({ picture: pixels, mask, kind }, note) {
   const what = kind === "patch" ? "image" : "slide";
-  if (mask.lack && pixels.lack) say(`Neither ${what} nor mask can be shown. ${pixels.lack}. ${mask.lack}.`, { isBad: true });
-  else if (pixels.lack) say(`The mask alone is shown: ${pixels.lack}.`);
-  else if (mask.lack) say(`The ${what} alone is shown: ${mask.lack}.`);
+  const more = note && ` ${note}`;
+  if (mask.lack && pixels.lack) say(`Neither ${what} nor mask can be shown. ${pixels.lack}. ${mask.lack}.${more}`, { isBad: true });
+  else if (pixels.lack) say(`The mask alone is shown: ${pixels.lack}.${more}`);
+  else if (mask.lack) say(`The ${what} alone is shown: ${mask.lack}.${more}`);
   byId("stage").classList.toggle("bare", Boolean(pixels.lack));
 }
 
@@ -82,9 +85,11 @@ function follow() {
   panel.off = place.off;
   panel.opacity = place.opacity ?? OPACITY;
   panel.outlines = place.outlines;
-  const input = list.byKey(place.slide) ?? list.inputs[0];
-  if (place.slide && !list.byKey(place.slide)) setTimeout(() => say("The link's input is not among these results."), 500);
-  if (input) open(input, place);
+  const linked = list.byKey(place.slide);
+  const note = place.slide && !linked ? "The link's input is not among these results." : "";
+  const input = linked ?? list.inputs[0];
+  if (input) open(input, note ? {} : place, { note });
+  else say(note);
 }
 
 async function refresh() {
@@ -107,7 +112,9 @@ picture.on("animation-finish", () => {
   keepPlace();
 });
 picture.on("resize", () => outlines.update());
-picture.on("tile-load-failed", () => say("Some of the picture cannot be read."));
+picture.on("tile-load-failed", ({ maxReached: isLast }) => {
+  if (isLast) say("Some of the picture cannot be read.");
+});
 byId("copy").addEventListener("click", async () => {
   keepPlace();
   try {
@@ -124,7 +131,6 @@ byId("list-toggle").addEventListener("click", () => {
   byId("list-toggle").setAttribute("aria-expanded", String(!isHidden));
 });
 if (matchMedia("(max-width: 62rem)").matches) byId("list-toggle").click();
-window.addEventListener("popstate", follow);
 listenToKeys({ picture, panel, list });
 try {
   list.fill(await ask("inputs"));
@@ -132,4 +138,5 @@ try {
 } catch (error) {
   say(error.message, { isBad: true });
 }
+window.addEventListener("popstate", follow); // after the list is there: links are looked up in it
 setInterval(refresh, REFRESH_MS);

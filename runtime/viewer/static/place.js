@@ -18,6 +18,11 @@ export function readPlace() {
   return place;
 }
 
+// Whether it says where in the input, not just which input.
+export function isWhole({ x, y, z }) {
+  return x !== undefined && y !== undefined && z > 0;
+}
+
 export function writePlace(place, { isNew = false } = {}) {
   const parts = [`slide=${place.slide}`];
   if (place.z) parts.push(`x=${Math.round(place.x)}`, `y=${Math.round(place.y)}`, `z=${place.z.toPrecision(4)}`);

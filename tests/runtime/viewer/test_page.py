@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
+from sshr_deploy.runtime.viewer.opened import OpenInput
 from sshr_deploy.runtime.viewer.serving import Server, private_link
+from sshr_deploy.runtime.viewer.workers import TooBusyError
 from tests.browser import chromium
 from tests.runtime.viewer.asking import listed
 from tests.runtime.viewer.conftest import EVIL
-
-LIMIT_S = 60
-
-
-class Page:
-    """The viewer in a browser."""
-
-    def __init__(self, browser: webdriver.Chrome, server: Server) -> None:
-        self.browser, self.server = browser, server
-
-    def open(self, name: str | None = None, **place: object) -> None:
-        """At an input, and a place in the words of the URL."""
-        fields = dict(place)
-        if name is not None:
-            fields = {"slide": listed(self.server)[name]["key"], **fields}
-        fragment = urllib.parse.urlencode(fields)
-        if self.browser.current_url.startswith(self.server.url):  # as a link in the page
-            script = "delete document.body.dataset.open; location.hash = arguments[0]"
-            self.browser.execute_script(script, fragment)
-        else:
-            self.browser.get(f"{self.server.url}#{fragment}")
-        self.wait_for(lambda: self.title != "")
-        if name is not None:
-            self.loaded(name)
-
-    def loaded(self, name: str) -> None:
-        number = str(listed(self.server)[name]["id"])
-        self.wait_for(lambda: self["body"].get_attribute("data-open") == number)
-        self.wait_for(lambda: self["#picture"].get_attribute("data-loaded") == "true")
-
-    def __getitem__(self, selector: str) -> WebElement:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    @property
-    def title(self) -> str:
-        return self["#name"].text
-
-    @property
-    def place(self) -> dict[str, str]:
-        fragment = urllib.parse.urlsplit(self.browser.current_url).fragment
-        return dict(urllib.parse.parse_qsl(fragment))
-
-    def press(self, *keys: str) -> None:
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def wait_for(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, LIMIT_S, poll_frequency=0.05).until(lambda _: condition())
-
-    def stage(self) -> NDArray[np.int64]:
-        """Middle of the picture, RGB."""
-        shot = Image.open(io.BytesIO(self["#stage"].screenshot_as_png)).convert("RGB")
-        w, h = shot.size
-        return np.asarray(shot.crop((w // 4, h // 4, 3 * w // 4, 3 * h // 4))).astype(int)
-
-    def errors(self) -> list[str]:
-        return [
-            entry["message"]
-            for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-            if entry["level"] == "SEVERE"
-        ]
+from tests.runtime.viewer.page import Page
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +190,60 @@ def test_a_late_error_is_not_told_of_another_input(page: Page) -> None:
     page.loaded("a.tif")
     page.browser.execute_script("window.failLate()")
     page.browser.execute_async_script("setTimeout(arguments[0], 50)")
-    assert not page["#banner"].is_displayed()
+    assert page["#banner"].text == ""
     page.browser.refresh()
 
 
 def test_a_link_to_what_is_not_there(page: Page) -> None:
-    page.open(slide="0123456789abcdef")
-    page.wait_for(lambda: "not among these results" in page["#banner"].text)
+    page.open(slide="0123456789abcdef", x=25, y=25, z=8)
+    page.loaded(EVIL)  # the first, and its own place
+    assert page["#banner"].text == "The link's input is not among these results."
+    assert float(page.place["z"]) < 2
+    page.open("a.tif")
+    assert page["#banner"].text == ""
+
+
+def test_a_link_followed_before_the_list_is_there(page: Page) -> None:
+    page.open("gone.tif")
+    hold = """const real = fetch;
+        window.fetch = async (path) => {
+            if (path === "inputs") await new Promise((go) => { window.letListCome = go; });
+            return real(path);
+        };"""
+    held = page.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": hold})
+    page.browser.refresh()
+    page.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", held)
+    page.wait_for(lambda: page.browser.execute_script("return Boolean(window.letListCome)"))
+    fragment = f"slide={listed(page.server)['a.tif']['key']}&z=2"  # no x, y: the whole of it
+    page.browser.execute_script("location.hash = arguments[0]", fragment)
+    page.browser.execute_async_script("setTimeout(arguments[0], 50)")
+    page.browser.execute_script("letListCome()")
+    page.loaded("a.tif")
+    assert page["#banner"].text == ""
+    page.browser.refresh()
+
+
+@pytest.mark.parametrize(("times", "said"), [(2, ""), (9, "Some of the picture cannot be read.")])
+def test_a_tile_is_asked_for_again(
+    page: Page, monkeypatch: pytest.MonkeyPatch, times: int, said: str
+) -> None:
+    page.open("a.tif")
+    page.browser.refresh()
+    page.open("a.tif")
+    page.browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+    picture_tile, asked = OpenInput.picture_tile, Counter[object]()
+
+    def busy(one: OpenInput, *place: int) -> bytes:
+        asked[place] += 1
+        if asked[place] > times:  # the navigator asks too
+            return picture_tile(one, *place)
+        raise TooBusyError("busy, ask again")
+
+    monkeypatch.setattr(OpenInput, "picture_tile", busy)
+    page.open("image.png")
+    page.wait_for(lambda: max(asked.values(), default=0) > 2)  # the finest tile, which is shown
+    page.wait_for(lambda: page["#banner"].text == said)
+    assert all("503" in error or "failed to load" in error for error in page.errors())
 
 
 def test_the_private_link_leads_to_the_page(page: Page) -> None:
