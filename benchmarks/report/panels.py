@@ -64,8 +64,9 @@ def draw_bars(axes: Axes, rows: Sequence[Row], figure: str | None = None) -> Non
 
     Beside each its value and the agreement; rows without one say so.
     """
-    values = [_value(row, figure) for row in rows]
-    for line, (row, value) in enumerate(zip(rows, values, strict=True)):
+    furthest = 0.0
+    for line, row in enumerate(rows):
+        value = _value(row, figure)
         if value is None:
             told = "not measured" if row.not_measured is not None else "not told"
             axes.annotate(told, (0, line), (4, 0), textcoords="offset points", va="center",
@@ -77,6 +78,7 @@ def draw_bars(axes: Axes, rows: Sequence[Row], figure: str | None = None) -> Non
             spread = spread_of(row.samples)
             axes.plot((spread.p25_ms, spread.p75_ms), (line, line), color=DARK, linewidth=2)
             end = max(value, spread.p75_ms)
+        furthest = max(furthest, end)
         unit = row.unit if figure is None else heading(figure).partition(" ")[2]
         label = " ".join(filter(None, (figure_text(value), unit)))
         if row.agreement is not None:
@@ -85,9 +87,7 @@ def draw_bars(axes: Axes, rows: Sequence[Row], figure: str | None = None) -> Non
                       fontsize=9)  # fmt: skip
     axes.set_yticks(range(len(rows)), [marked(_shortened(_name(row)), row) for row in rows])
     _as_names(axes)
-    axes.set(
-        ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.55 * max((v or 0 for v in values), default=1))
-    )
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.55 * furthest or 1))  # labels have room
     axes.grid(axis="y", visible=False)
 
 

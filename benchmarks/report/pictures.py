@@ -77,13 +77,13 @@ def _panels(document: BenchmarkDocument) -> Iterable[_Panel]:
         yield from _line_panels(document)
         starts = [row for row in rows if row.unit == "s"]
         if any(row.samples for row in starts):
-            yield _bars("Cold start, from process to first label map, in s", starts)
+            yield _bars("Cold start to the first label map, in s, lower is better", starts)
     elif document.benchmark == "soak":
         yield from (panel for row in rows for panel in _time_panels(row))
     elif any("mm2_per_s" in row.figures and "form" in row.facts for row in rows):
         for form in dict.fromkeys(row.facts.get("form") for row in rows):
             found = [row for row in rows if row.facts.get("form") == form]
-            yield _bars(f"mm2/s, {form}", found, "mm2_per_s")
+            yield _bars(f"mm2/s, {form}, higher is better", found, "mm2_per_s")
     else:
         for unit in dict.fromkeys(row.unit for row in others):
             found = [row for row in others if row.unit == unit]

@@ -41,7 +41,7 @@ def test_latency_by_batch_with_the_agreement_of_each_line(tmp_path: Path) -> Non
         "Time of a call in ms by batch",
         "Patches/s by batch",
         "onnx-cpu fp32, masks 100.000%",
-        "Cold start, from process to first label map, in s",
+        "Cold start to the first label map, in s",
         "onnx-cpu fp32, cold start",
         "$x$ &amp; &lt;y&gt;, masks 100.000%",
         "A processor, 2 cores, load 0.1 to 1.2, other work 1%; 2026-11-28T14:00:00Z",
