@@ -167,10 +167,7 @@ def _openvino(
     core = openvino.openvino_core()
     if precision is Precision.FP16 or not openvino.computes(precision):
         raise SshrDeployError(f"OpenVINO has no {precision} product for {processor_name()}")
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BF16 else "f32",
-        "INFERENCE_NUM_THREADS": str(threads),
-    }
+    options = openvino.compile_options(precision, threads)
     request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
     return lambda: request.infer({INPUT_NAME: matrix}, share_inputs=True)
 

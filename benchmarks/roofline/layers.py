@@ -25,7 +25,7 @@ from sshr_deploy.precision import Precision
 from sshr_deploy.runtime.contract import INPUT_NAME
 from sshr_deploy.runtime.sessions.onnxruntime.providers import CPU_PROVIDER
 from sshr_deploy.runtime.sessions.onnxruntime.session import import_onnxruntime
-from sshr_deploy.runtime.sessions.openvino import openvino_core
+from sshr_deploy.runtime.sessions.openvino import compile_options, openvino_core
 
 _WARM_UP = 2
 _FATAL = 4  # of ONNX Runtime's log levels
@@ -166,11 +166,7 @@ def _by_openvino(
     threads: int,
 ) -> list[Layer]:
     core = openvino_core()
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BF16 else "f32",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "PERF_COUNT": "YES",
-    }
+    options = {**compile_options(precision, threads), "PERF_COUNT": "YES"}
     network = core.compile_model(core.read_model(graph), "CPU", options)
     request = network.create_infer_request()
     times: dict[str, list[float]] = defaultdict(list)

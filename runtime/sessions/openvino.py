@@ -37,7 +37,7 @@ DEVICE_VARIABLE = "SSHR_OPENVINO_DEVICE"
 _CPU = "CPU"
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _TELEMETRY = "openvino_telemetry"
-_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
+_HINTS: dict[str, str] = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
 """Type of what is not quantised; OpenVINO otherwise takes the fastest of the device."""
 _CORE_LOCK = threading.Lock()
 
@@ -73,9 +73,10 @@ class OpenVinoSession(BaseSession):
         library = library_text()
         with _errors(f"{library} on {_named(device)}"):
             core = openvino_core()
-            options = {"INFERENCE_PRECISION_HINT": _hint(core, device, precision)}
-            if device == _CPU and threads is not None:
-                options["INFERENCE_NUM_THREADS"] = str(threads.count)
+            count = threads.count if device == _CPU and threads is not None else None
+            options = compile_options(precision, count)
+            if precision == Precision.BF16:
+                _check_bf16(core, device)
             network = _compiled(core, model_path, device, options, compiled)
             self.any_side = _check_graph(network, model_path, num_classes, geometry)
             self.geometry = geometry
@@ -86,7 +87,7 @@ class OpenVinoSession(BaseSession):
             precision=precision,
             device=processor_name() if device == _CPU else device_text(),
             library=library,
-            threads=threads.count if threads is not None and device == _CPU else None,
+            threads=count,
         )
 
     def _compute(self, patches: NDArray[np.uint8]) -> CamBatch:
@@ -150,6 +151,18 @@ def openvino_core() -> Any:
         return _core(ov)
 
 
+def compile_options(precision: str, threads: int | None) -> dict[str, str]:
+    """Of `compile_model`: the type to compute in, and threads of the processor (None: its choice).
+
+    Raises:
+        SessionError: OpenVINO has no such type.
+    """
+    if precision not in _HINTS:
+        raise SessionError(f"openvino computes in {', '.join(_HINTS)}, not in {precision}")
+    options = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    return options if threads is None else {**options, "INFERENCE_NUM_THREADS": str(threads)}
+
+
 def library_text() -> str:
     """Library and version, "openvino 2026.4.1-22982"."""
     return f"openvino {'-'.join(import_openvino().get_version().split('-')[:2])}"
@@ -190,26 +203,18 @@ def _named(device: str) -> str:
     return device if device == _CPU else f"{device} (by {DEVICE_VARIABLE}; unset, it is {_CPU})"
 
 
-def _hint(core: Any, device: str, precision: str) -> str:
-    """The type to compute in; a precision that the device has not is refused.
-
-    OpenVINO would take FP32 instead and not say so.
-    """
-    if precision not in _HINTS:
-        names = ", ".join(_HINTS)
-        raise SessionError(f"openvino computes in {names}, not in {precision}")
-    if precision == Precision.BF16:
-        if device == _CPU:
-            has_bf16 = _has_bf16()
-        else:
-            has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-        if not has_bf16:
-            what = f"{processor_name()} has neither AVX-512 BF16 nor AMX"
-            raise SessionError(
-                f"{what if device == _CPU else f'{device} does not compute in bf16'}; "
-                "choose another `precision`"
-            )
-    return _HINTS[Precision(precision)]
+def _check_bf16(core: Any, device: str) -> None:
+    """Refuse it where the device has it not: OpenVINO would take FP32 instead and not say so."""
+    if device == _CPU:
+        has_bf16 = _has_bf16()
+    else:
+        has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if not has_bf16:
+        what = f"{processor_name()} has neither AVX-512 BF16 nor AMX"
+        raise SessionError(
+            f"{what if device == _CPU else f'{device} does not compute in bf16'}; "
+            "choose another `precision`"
+        )
 
 
 def _compiled(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sshr_deploy.benchmarks import training
+from sshr_deploy.benchmarks import training, training_variants
 from sshr_deploy.benchmarks.report.reading import read_document
 from sshr_deploy.benchmarks.report.recorder import Recorder
 from sshr_deploy.benchmarks.report.records import BenchmarkDocument
@@ -79,7 +79,7 @@ def test_pooled_saves_the_operations_of_the_convolutions(report: BenchmarkDocume
 
 
 def test_errors_are_within_their_bounds_and_not_all_zero(report: BenchmarkDocument) -> None:
-    assert report.facts["bounds"] == training.BOUNDS
+    assert report.facts["bounds"] == training_variants.BOUNDS
     for name, bounds in report.facts["bounds"].items():
         for figure, bound in bounds.items():
             assert 0 < report.facts["agreement"][name][figure] <= bound
@@ -123,7 +123,7 @@ def test_wrong_gradients_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fast_step_that_misses_its_bound_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(training.BOUNDS["fast"], "logits", 1e-9)
+    monkeypatch.setitem(training_variants.BOUNDS["fast"], "logits", 1e-9)
     with pytest.raises(SshrDeployError, match=r"fast: .* logits .*1e-09.*no speed"):
         measure()
 
