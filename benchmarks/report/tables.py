@@ -96,16 +96,17 @@ def _calls_table(rows: Sequence[Row], notes: Iterable[str]) -> TextTable:
 def _table(
     first: str, rows: Sequence[Row], names: Sequence[str], notes: Iterable[str]
 ) -> TextTable:
-    """Rows with the figures of those names."""
+    """Rows with the figures of those names that any row has; why others are missing, below."""
+    told = [name for name in names if any(text != _NONE for text in _column(rows, name))]
     cells = [
         (
             marked(row.name, row), *_middle(row), agreement_text(row.agreement),
-            *_figures(row, names),
+            *_figures(row, told),
         )
         for row in rows
     ]  # fmt: skip
     reasons = [(row.name, reason) for row in rows for reason in _refusals(row, names)]
-    headings = (first, *_COMMON, *map(heading, names))
+    headings = (first, *_COMMON, *map(heading, told))
     measured = [row.name for row in rows if row.samples]
     return TextTable(headings, tuple(cells), (*_grouped(reasons, measured), *notes))
 
@@ -186,6 +187,10 @@ def _refusals(row: Row, names: Sequence[str]) -> list[str]:
     spoiled = None if share is None else spoiled_ceiling(share)
     told += [] if spoiled is None else [f"{heading(_OF_CEILING)}: {spoiled}"]
     return told + [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
+
+
+def _column(rows: Sequence[Row], name: str) -> list[str]:
+    return [figure_text(row.figures.get(name), name) for row in rows]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:
