@@ -29,7 +29,13 @@ _HEADINGS = {
     "load_s": "bundle s",
     "open_s": "engine s",
     "building_s": "once, to build and compare s",
+    "times_ours": "its time over ours",
+    "times_our_tiles": "its time over our tiles alone",
 }
+_SPELLED = {
+    "flop": "FLOP", "gflop": "GFLOP", "mb": "MB", "gb": "GB", "cpu": "CPU", "fp32": "FP32",
+    "pytorch": "PyTorch",
+}  # fmt: skip
 _COMMON = ("median", "quartiles", "samples", "agreement")
 
 
@@ -141,8 +147,10 @@ def kind_title(kind: Kind) -> str:
 
 
 def heading(name: str) -> str:
-    """Of a figure: "patches_per_s" -> "patches/s", "p95_ms" -> "p95 ms"."""
-    return _HEADINGS.get(name) or name.replace("_per_", "/").replace("_", " ")
+    """Of a figure: "gb_per_s" -> "GB/s", "p95_ms" -> "p95 ms"."""
+    ratio = name.split("_per_")
+    words = (" ".join(_SPELLED.get(word, word) for word in part.split("_")) for part in ratio)
+    return _HEADINGS.get(name) or "/".join(words)
 
 
 def figure_text(value: float | None, name: str = "") -> str:

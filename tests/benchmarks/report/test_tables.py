@@ -74,4 +74,4 @@ def test_notes_are_told_whatever_was_measured(changes: dict[str, Any], count: in
 def test_other_benchmarks_have_one_table_of_all_their_figures() -> None:
     row = make_row("x", [1.0], figures={"p25_ms": 1.0, "gflop_per_s": 3.0})
     (table,) = document_tables(make_document([row], "int8"))
-    assert table.headings[-1] == "gflop/s"
+    assert table.headings[-1] == "GFLOP/s"
