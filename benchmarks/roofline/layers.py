@@ -10,8 +10,9 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,25 @@ def _by_openvino(
     options = {**compile_options(precision, threads), "PERF_COUNT": "YES"}
     network = core.compile_model(core.read_model(graph), "CPU", options)
     request = network.create_infer_request()
-    times: dict[str, list[float]] = defaultdict(list)
-    for call in range(_WARM_UP + calls):
+    means: dict[str, list[float]] = defaultdict(list)
+    for _ in range(_WARM_UP + calls):
         request.infer({INPUT_NAME: patches}, share_inputs=True)
-        for found in request.get_profiling_info() if call >= _WARM_UP else ():
-            if found.status == found.Status.EXECUTED:
-                times[found.node_name].append(found.real_time.total_seconds() * 1e3)
+        for found in request.get_profiling_info():
+            means[found.node_name].append(found.real_time.total_seconds() * 1e3)
     layers = []
     for node in network.get_runtime_model().get_ordered_ops():
-        if (samples := times.get(node.get_friendly_name())) is not None:
-            layers.append(_ov_layer(node, work, len(patches), samples))
+        if any(told := means.get(node.get_friendly_name(), [])):  # not so what was fused
+            layers.append(_ov_layer(node, work, len(patches), _of_calls(told)[_WARM_UP:]))
     return layers
+
+
+def _of_calls(means: Sequence[float]) -> list[float]:
+    """What each call took, of OpenVINO's means over all calls up to each.
+
+    These are whole microseconds, so the time of the n-th call may be off by n of them.
+    """
+    sums = [mean * calls for calls, mean in enumerate(means, start=1)]
+    return [max(0.0, after - before) for before, after in pairwise([0.0, *sums])]
 
 
 def _ov_layer(node: Any, work: GraphWork, inputs: int, samples_ms: list[float]) -> Layer:

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
+from onnx.numpy_helper import from_array
 
-from sshr_deploy.benchmarks.roofline.layers import PROFILERS, Layer, profile_layers
+from sshr_deploy.benchmarks.roofline.layers import PROFILERS, Layer, _of_calls, profile_layers
 from sshr_deploy.benchmarks.roofline.work import GraphWork, graph_work
 from sshr_deploy.bundle import load_bundle
 from sshr_deploy.errors import SessionError
 from sshr_deploy.precision import Precision
+from sshr_deploy.runtime.sessions.openvino import compile_options, openvino_core
 from tests.benchmarks.roofline.test_ceilings import CEILINGS
 
 BATCH = 2
@@ -44,6 +47,31 @@ def test_the_kernels_of_an_engine_do_the_work_of_the_graph(
     assert named == {work.layers[name] for name in work.products}
     (first,) = (layer for layer in layers if layer.layer == "conv1a")
     assert first.flop == BATCH * work.products[_node_of("conv1a", work)].flop
+
+
+def test_openvino_tells_means_over_all_calls() -> None:
+    """A release that tells each call's own time would make `_of_calls` wrong."""
+    square = from_array(np.ones((512, 512), np.float32), "square")
+    node = helper.make_node("MatMul", ["x", "square"], ["y"])
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", 512]) for name in "xy")
+    graph = helper.make_graph([node], "product", [x], [y], [square])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    core = openvino_core()
+    options = {**compile_options("fp32", 1), "PERF_COUNT": "YES"}
+    network = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+    request = network.create_infer_request()
+    means_us = []
+    for rows in (4000, 1, 1):
+        request.infer({"x": np.ones((rows, 512), np.float32)})
+        times = [found.real_time.total_seconds() * 1e6 for found in request.get_profiling_info()]
+        means_us.append(max(times))
+    first, second, third = means_us
+    assert second >= first / 2 - 1 and third >= first / 3 - 1
+    assert _of_calls(means_us)[0] == first > sum(_of_calls(means_us)[1:])
+
+
+def test_times_of_calls_from_their_means() -> None:
+    assert _of_calls([4.0, 3.0, 4.0]) == [4.0, 2.0, 6.0]
 
 
 def test_an_engine_without_a_profiler_is_refused(graph: Path, work: GraphWork) -> None:
