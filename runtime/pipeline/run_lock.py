@@ -153,11 +153,12 @@ class RunLock:
             except FileNotFoundError:  # the last run has left and removed the folder
                 continue
             except FileExistsError:
-                other = read(path)
-                if is_stale(path, other):
-                    signs_of_life.remove_stale(path, other)
-                else:
-                    time.sleep(_LOOK_S)
+                with suppress(FileNotFoundError):  # given up this moment
+                    other = read(path)
+                    if signs_of_life.is_abandoned(path, other):
+                        signs_of_life.remove_stale(path, other)
+                    else:
+                        time.sleep(_LOOK_S)
         sign = SignOfLife(path, holder, lambda: None) if held else None
         try:
             yield

@@ -120,6 +120,8 @@ def remove_stale(path: Path, holder: Holder | None) -> None:
         OSError: it cannot be removed.
     """
     remove_abandoned(path.parent, f"{path.name}.*")
+    if read(path) != holder:
+        return  # another's by now, who must not miss it even for a moment
     moved = path.with_name(partial_name(path.name))
     with suppress(FileNotFoundError):
         path.replace(moved)
@@ -130,9 +132,22 @@ def remove_stale(path: Path, holder: Holder | None) -> None:
 
 
 def is_stale(path: Path, holder: Holder | None) -> bool:
-    """Whether the process is gone whose file it is.
+    """Whether the process is gone whose file it is, or the file.
 
     Raises:
+        OSError: the folder cannot be read or written.
+    """
+    try:
+        return is_abandoned(path, holder)
+    except FileNotFoundError:
+        return True  # removed meanwhile
+
+
+def is_abandoned(path: Path, holder: Holder | None) -> bool:
+    """Whether the process is gone that left its file there.
+
+    Raises:
+        FileNotFoundError: the file is gone.
         OSError: the folder cannot be read or written.
     """
     if holder is not None and holder.host == platform.node() and has_ended(holder.pid):
@@ -142,8 +157,6 @@ def is_stale(path: Path, holder: Holder | None) -> bool:
         now.touch()
         # A time in the future is that of a clock which was set back.
         return abs(now.stat().st_mtime - path.stat().st_mtime) > STALE_S
-    except FileNotFoundError:
-        return True  # removed meanwhile
     finally:
         now.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ killed with it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ class Arrivals:
     ) -> None:
         path, now_s = item.path, time.time()
         if known is None:
+            if not os.path.lexists(path):
+                return  # taken away since the scan, and dropped where it was known
             slide = _new(folder, item, files, now_s)
             self._queue.add(slide)
             self._since[path] = files.signature, self._clock_s()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sshr_deploy.errors import OutputError, UsageError
+from sshr_deploy.runtime.pipeline import run_lock as run_lock_module
 from sshr_deploy.runtime.pipeline import signs_of_life
 from sshr_deploy.runtime.pipeline.run_lock import SHARING_NAME, Claim, run_lock
 
@@ -341,6 +342,37 @@ def test_of_many_one_gets_an_input(tmp_path: Path) -> None:
         assert [c.held_by is None for c in claims].count(True) == 1
         assert sum(c.taken_from is not None for c in claims) == attempt % 2
         assert not (out / SHARING_NAME).exists()
+
+
+def test_a_lock_given_up_while_it_is_looked_at_is_not_taken_for_a_stale_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_lock(tmp_path, {**SAME}) as lock:
+        path = tmp_path / SHARING_NAME / "lock"
+        path.write_text(holder(platform.node(), os.getpid(), None), "utf-8")
+        read = signs_of_life.read
+
+        def read_then_remove(found: Path) -> signs_of_life.Holder | None:
+            answer = read(found)
+            path.unlink()
+            return answer
+
+        monkeypatch.setattr(run_lock_module, "read", read_then_remove)
+        monkeypatch.setattr(signs_of_life, "remove_stale", lambda *_: pytest.fail("cleared away"))
+        with lock.alone():
+            pass
+
+
+def test_what_took_the_place_of_a_stale_file_is_never_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    path.write_text(holder("another", 1, None, "stale"), "utf-8")
+    stale = signs_of_life.read(path)
+    path.write_text(holder("another", 1, None, "next"), "utf-8")
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("moved away"))
+    signs_of_life.remove_stale(path, stale)
+    assert path.exists()
 
 
 def test_claims_that_killed_runs_left_go_with_the_last_run(tmp_path: Path) -> None:

@@ -106,6 +106,22 @@ def test_a_slide_renamed_at_its_end(tmp_path: Path) -> None:
     assert scanner.poll() == {"a.svs": "settling"}
 
 
+def test_a_slide_taken_away_during_the_scan_is_not_found(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = scanner.put("a.svs")
+    scanner.put("b.svs")
+
+    def scan_then_lose(*arguments: Any) -> Any:
+        found = scanning.scan(*arguments)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(arrivals, "scan", scan_then_lose)
+    assert scanner.poll() == {"b.svs": "settling"}
+    assert scanner.said == [("slide_found", "b.svs")]
+
+
 def test_a_rename_is_a_new_slide(scanner: Scanner) -> None:
     path = scanner.put("scan0001.svs")
     scanner.put("b.svs")
