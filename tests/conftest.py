@@ -16,6 +16,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if importlib.util.find_spec("hypothesis"):  # GPU machines have few packages
+    from hypothesis import HealthCheck, settings
+
+    # The same examples everywhere, however slow: a test fails for its code alone.
+    settings.register_profile(
+        "steady",
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("steady")
+
 ROOT = Path(__file__).resolve().parent.parent
 FIELD_PX = 560
 """Side of the fields of the bundles here: four windows, and less than half the usual work."""

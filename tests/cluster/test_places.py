@@ -51,7 +51,8 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     pytest.importorskip("ray")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UsageError, match="no Ray cluster answers"), connected(address):
-        pass
+    with socket.socket() as silent:  # it keeps its port, and does not listen
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UsageError, match="no Ray cluster answers"), connected(address):
+            pass

@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,23 @@ class HalfWrittenCheckpoint:
             raise AssertionError
 
         Path.write_bytes = write_or_die  # type: ignore[method-assign,assignment]
+
+
+@dataclass(frozen=True)
+class SlowSteps:
+    """Each takes a fifth of a second more: a signal comes before the last, however late."""
+
+    def __call__(self) -> None:
+        from sshr_deploy.train.trainer import Trainer
+
+        steps = Trainer.steps
+
+        def slow(trainer: Trainer, *arguments: Any) -> Iterator[Any]:
+            for step in steps(trainer, *arguments):
+                time.sleep(0.2)
+                yield step
+
+        Trainer.steps = slow  # type: ignore[method-assign,assignment]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.train.dataset_of_textures import (
     write_textures,
     write_tiny_recipe,
 )
-from tests.train.forked_run import AtCall, HalfWrittenCheckpoint, start
+from tests.train.forked_run import AtCall, HalfWrittenCheckpoint, SlowSteps, start
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 
@@ -54,7 +54,7 @@ def test_killed_it_goes_on_from_its_last_whole_checkpoint(
 ) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.toml", checkpoint_minutes=EACH_STEP)
     out, draw = tmp_path / "run", random.Random(3)
-    run = start(_arguments(textures, recipe, out), tmp_path)
+    run = start(_arguments(textures, recipe, out), tmp_path, SlowSteps())
     run.until(lambda: position(out) > (0, 0))
     time.sleep(draw.uniform(0, 0.3))
     run.send(signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_interrupted_it_keeps_the_step_it_was_at(
     arguments = _arguments(textures, recipe, out)
     # Unless somebody wishes to stop, such a short run writes its checkpoints between epochs.
     for by, epochs in ((signal.SIGTERM, 1), (signal.SIGINT, 2)):
-        run = start(arguments, tmp_path)
+        run = start(arguments, tmp_path, SlowSteps())
         run.until(lambda epochs=epochs: len(rows(out)) >= epochs)  # type: ignore[misc]
         stderr = run.send(by)
         assert run.wait() == 1, stderr

@@ -40,14 +40,16 @@ def test_memory_that_is_gone_at_the_end_counts() -> None:
 
 
 def test_a_child_counts() -> None:
-    with PeakMemory() as memory:
+    begin = f"subprocess.Popen([sys.executable, '-c', {_CHILD!r}], stdout=subprocess.PIPE)"
+    child = started(
+        f"import subprocess, sys; input(); child = {begin}; child.stdout.readline()\n"
+        "print(flush=True); input(); child.kill(); child.communicate()"
+    )
+    with PeakMemory(child.pid) as memory:
         before = memory.mb
-        child = subprocess.Popen([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
+        goes_on(child)
         memory.look()
-        child.kill()
-        child.communicate()
+        child.communicate(b"\n")
     assert memory.mb >= before + 0.95 * MB
 
 

@@ -67,7 +67,6 @@ def test_openvino_tells_means_over_all_calls() -> None:
         means_us.append(max(times))
     first, second, third = means_us
     assert second >= first / 2 - 1 and third >= first / 3 - 1
-    assert _of_calls(means_us)[0] == first > sum(_of_calls(means_us)[1:])
 
 
 def test_times_of_calls_from_their_means() -> None:

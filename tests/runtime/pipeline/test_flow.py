@@ -18,10 +18,10 @@ from sshr_deploy.errors import InputError, OutputError, SessionError
 from sshr_deploy.geometry import PATCH, Geometry
 from sshr_deploy.runtime.contract import MaskRule
 from sshr_deploy.runtime.pipeline import endings, slide_files
+from sshr_deploy.runtime.pipeline.feed import Feed
 from sshr_deploy.runtime.pipeline.result_folders import write_summary
 from sshr_deploy.runtime.pipeline.slide import SlideWork
 from sshr_deploy.runtime.pipeline.unit_store import UnitStore
-from sshr_deploy.runtime.pipeline.units import FieldUnits
 from sshr_deploy.runtime.results.file_names import (
     REPORT_NAME,
     SLIDE_RESULTS,
@@ -33,7 +33,7 @@ from sshr_deploy.runtime.writers.overlay import write_overlay
 from tests.runtime.colour_images import Pixels
 from tests.runtime.pipeline.flow_parts import FIELDS, SEVERAL, WAIT_S, Session, mask_of, slides
 from tests.runtime.running import Recorder, Runner, read_summary
-from tests.runtime.small_slides import small_picture, small_slide
+from tests.runtime.small_slides import small_slide
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -70,27 +70,25 @@ def test_the_next_slide_is_read_while_one_is_computed(
 ) -> None:
     source, session = slides(tmp_path / "in", 2), Session()
     planned, second = threading.Event(), threading.Event()
-    read, plan = SlideWork.read, FieldUnits.__init__
+    read, plan_next = SlideWork.read, Feed._plan_next
 
     def noted(work: SlideWork, unit: Any) -> Any:
         if work.path.name == "1.tif":
             second.set()
         return read(work, unit)
 
-    def noted_plan(units: FieldUnits, survey: Any, *args: Any) -> None:
-        plan(units, survey, *args)
-        if survey.grid.width_px == 720:
-            planned.set()
+    def noted_plan(feed: Feed[Any, Any]) -> None:
+        plan_next(feed)
+        if feed.next is not None and feed.next.item.path.name == "1.tif":
+            feed.next.planned.add_done_callback(lambda _: planned.set())
 
     def wait_for_the_second(done: int) -> None:
         if done < units - 1:
             assert planned.wait(WAIT_S)
-            time.sleep(0.02)  # the store is opened after the plan
         else:
             assert second.wait(WAIT_S), "the engine was drained between slides"
 
-    small_slide(source / "1.tif", small_picture(width=720))
-    monkeypatch.setattr(FieldUnits, "__init__", noted_plan)
+    monkeypatch.setattr(Feed, "_plan_next", noted_plan)
     monkeypatch.setattr(SlideWork, "read", noted)
     Runner(bundle, Session())(source / "0.tif", tmp_path / "first")
     units = read_summary(tmp_path / "first" / "0.tif")["tiles"]["computed"]

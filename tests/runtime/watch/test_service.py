@@ -77,6 +77,9 @@ class Workforce:
 SUMMARY: Any = SimpleNamespace(folder="a", seconds={"total": 1.0}, tissue_area_mm2=None)
 
 
+QUICK = {"settle_s": 0.0, "poll_s": 0.05, "once": True, "min_free_bytes": 0}
+
+
 @dataclass
 class Beside:
     """The folder of a scanner, a queue, and what was said."""
@@ -95,7 +98,7 @@ class Beside:
     def watch(
         self, ends: Ends, *, is_lost: bool = False, **changes: Any
     ) -> tuple[Watch, Workforce]:
-        settings = WatchSettings(**{"settle_s": 0.0, "poll_s": 0.05, "once": True, **changes})
+        settings = WatchSettings(**{**QUICK, **changes})
         events, workforce = Events(self.said.append), Workforce(ends)
         folders = watched_folders([self.folder], self.out)
         watch = Watch(
