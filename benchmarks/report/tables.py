@@ -103,7 +103,7 @@ def _table(
     first: str, rows: Sequence[Row], names: Sequence[str], notes: Iterable[str]
 ) -> TextTable:
     """Rows with the figures of those names that any row has; why others are missing, below."""
-    told = [name for name in names if any(text != _NONE for text in _column(rows, name))]
+    told = [name for name in names if any(_figures(row, [name]) != [_NONE] for row in rows)]
     cells = [
         (
             marked(row.name, row), *_middle(row), agreement_text(row.agreement),
@@ -195,10 +195,6 @@ def _refusals(row: Row, names: Sequence[str]) -> list[str]:
     spoiled = None if share is None else spoiled_ceiling(share)
     told += [] if spoiled is None else [f"{heading(_OF_CEILING)}: {spoiled}"]
     return told + [f"{heading(name)}: {row.refused[name]}" for name in names if name in row.refused]
-
-
-def _column(rows: Sequence[Row], name: str) -> list[str]:
-    return [figure_text(row.figures.get(name), name) for row in rows]
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:

@@ -165,7 +165,7 @@ def _openvino(
     model: bytes, matrix: NDArray[np.generic], precision: Precision, threads: int
 ) -> _Call:
     core = openvino.openvino_core()
-    if precision is Precision.FP16 or not openvino.computes(precision):
+    if not openvino.computes(precision):
         raise SshrDeployError(f"OpenVINO has no {precision} product for {processor_name()}")
     options = openvino.compile_options(precision, threads)
     request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()

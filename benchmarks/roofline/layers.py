@@ -177,7 +177,7 @@ def _by_openvino(
             means[found.node_name].append(found.real_time.total_seconds() * 1e3)
     layers = []
     for node in network.get_runtime_model().get_ordered_ops():
-        if any(told := means.get(node.get_friendly_name(), [])):  # not so what was fused
+        if any(told := means[node.get_friendly_name()]):  # not so what was fused
             layers.append(_ov_layer(node, work, len(patches), _of_calls(told)[_WARM_UP:]))
     return layers
 

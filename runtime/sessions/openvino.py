@@ -183,7 +183,9 @@ def device_text() -> str:
 
 def computes(precision: Precision) -> bool:
     """Whether the processor has units for it; of other devices only opening them tells."""
-    return precision is not Precision.BF16 or _device() != _CPU or _has_bf16()
+    return precision in _HINTS and (
+        precision is not Precision.BF16 or _device() != _CPU or _has_bf16()
+    )
 
 
 @cache

@@ -51,10 +51,12 @@ async function open(input, place = {}, { isNew = false, note = "" } = {}) {
 
 function sayLacks({ picture: pixels, mask, kind }, note) {
   const what = kind === "patch" ? "image" : "slide";
-  const more = note && ` ${note}`;
-  if (mask.lack && pixels.lack) say(`Neither ${what} nor mask can be shown. ${pixels.lack}. ${mask.lack}.${more}`, { isBad: true });
-  else if (pixels.lack) say(`The mask alone is shown: ${pixels.lack}.${more}`);
-  else if (mask.lack) say(`The ${what} alone is shown: ${mask.lack}.${more}`);
+  const isBad = Boolean(mask.lack && pixels.lack);
+  let lacks = "";
+  if (isBad) lacks = `Neither ${what} nor mask can be shown. ${pixels.lack}. ${mask.lack}.`;
+  else if (pixels.lack) lacks = `The mask alone is shown: ${pixels.lack}.`;
+  else if (mask.lack) lacks = `The ${what} alone is shown: ${mask.lack}.`;
+  if (lacks) say(`${lacks} ${note}`.trim(), { isBad });
   byId("stage").classList.toggle("bare", Boolean(pixels.lack));
 }
 

@@ -25,7 +25,7 @@ export function isWhole({ x, y, z }) {
 
 export function writePlace(place, { isNew = false } = {}) {
   const parts = [`slide=${place.slide}`];
-  if (place.z) parts.push(`x=${Math.round(place.x)}`, `y=${Math.round(place.y)}`, `z=${place.z.toPrecision(4)}`);
+  if (isWhole(place)) parts.push(`x=${Math.round(place.x)}`, `y=${Math.round(place.y)}`, `z=${place.z.toPrecision(4)}`);
   if (place.off.size) parts.push(`off=${[...place.off].sort((a, b) => a - b).join(",")}`);
   parts.push(`opacity=${place.opacity}`);
   if (!place.outlines) parts.push("outlines=0");

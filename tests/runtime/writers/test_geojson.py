@@ -115,7 +115,7 @@ def test_shapes_with_traps(tmp_path: Path, mask: Labels) -> None:
     assert_exact(_write(tmp_path / "r.geojson", mask), mask)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     mask=hnp.arrays(
         np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4)

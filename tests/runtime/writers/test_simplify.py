@@ -79,7 +79,7 @@ def assert_good(simple: Any, exact: Any, pixel: float = 1.0) -> None:
         assert away.max() < (MAX_SHIFT_PX + 0.01) * pixel**0.5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     mask=hnp.arrays(
         np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4)
